@@ -1,0 +1,59 @@
+# Two commands: `make demo` and `make test`.  Each does all of its own set-up: a virtual environment from the lock, with hashes.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.made-from-lock
+DATA ?= ../shared/data
+WORKERS ?= 2
+
+.PHONY: demo test lint bench conformance acceptance docs lock wheel clean help
+
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST)
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "agenttrail needs Python 3.11 or newer: set PYTHON")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+## make demo         simulate a training day, run the job on it, print what was found
+demo: $(STAMP)
+	$(BIN)/agenttrail demo --output demo-out
+
+## make test         run every test; what needs a service that cannot be had is skipped loudly
+test: $(STAMP) lint
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+
+## make lint         what CI and pre-commit check
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+## make bench        measure against DuckDB and naive Beam; writes tests/benchmarks/RESULTS.md
+bench: $(STAMP)
+	$(BIN)/python tests/benchmarks/bench.py
+
+## make conformance  read real samples and compare with what others made of them: make conformance DATA=DIR
+conformance: $(STAMP)
+	$(BIN)/python -m pytest tests/conformance --data $(DATA)
+
+## make docs         write docs/fields.md from the schemas
+docs: $(STAMP)
+	mkdir -p docs
+	$(BIN)/python -c 'from agenttrail.schema import field_reference; print(field_reference(), end="")' > docs/fields.md
+
+## make lock         resolve the dependencies anew
+lock: $(STAMP)
+	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --allow-unsafe \
+	  --strip-extras --no-header --extra dev -o requirements.lock pyproject.toml
+
+## make wheel        build dist/*.whl
+wheel: $(STAMP)
+	$(BIN)/python -m hatchling build -t wheel
+
+## make clean        remove what make made
+clean:
+	rm -rf $(VENV) demo-out dist build

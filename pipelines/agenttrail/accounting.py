@@ -1,0 +1,96 @@
+"""The books of a run: every line read is an event, a skip or a dead letter, and every event has a status."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from agenttrail.errors import AccountingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+COUNTS = (
+    "files", "bytes", "lines", "with_events", "skipped", "dead", "events", "gaps", "attributed", "ambiguous", "unattributed",
+    "signals", "duplicates", "leases",
+)  # fmt: skip
+"""What is counted per source, in the order of ``run.json``."""
+DEAD, ACCOUNT, EVENTS = "dead", "account", "events"
+"""Tags of the outputs of a step: dead letters, accounts, and the main one."""
+_MOST_NAMED = 20
+
+
+@dataclass
+class Account:
+    """Counts by source, seconds by stage, and what a run should mention.
+
+    Attributes:
+        counts: by (source, what).
+        seconds: CPU seconds by stage.
+        unknown_scopes: rows by scope that no lease is in.
+    """
+
+    counts: Counter[tuple[int, str]] = field(default_factory=Counter)
+    seconds: Counter[str] = field(default_factory=Counter)
+    unknown_scopes: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def of(cls, source: int, *, seconds: dict[str, float] | None = None, scopes: dict[str, int] | None = None, **counts: int) -> Account:
+        """Return an account of one source."""
+        named = Counter({(source, what): count for what, count in counts.items() if count})
+        return cls(named, Counter(seconds or {}), Counter(scopes or {}))  # type: ignore[arg-type] # seconds are no integers
+
+    def add(self, other: Account) -> Account:
+        """Add another account to this one, and return it."""
+        self.counts.update(other.counts)
+        self.seconds.update(other.seconds)
+        self.unknown_scopes.update(other.unknown_scopes)
+        for scope, _ in self.unknown_scopes.most_common()[_MOST_NAMED:]:
+            del self.unknown_scopes[scope]
+        return self
+
+    def of_source(self, source: int) -> dict[str, int]:
+        """Return the counts of one source."""
+        return {what: self.counts[source, what] for what in COUNTS if self.counts[source, what] or what in _ALWAYS}
+
+    def total(self, sources: int) -> dict[str, int]:
+        """Return the sums over ``sources`` sources."""
+        return {
+            what: total
+            for what in COUNTS
+            if (total := sum(self.counts[source, what] for source in range(sources))) or what in _ALWAYS
+        }
+
+
+_ALWAYS = ("lines", "with_events", "skipped", "dead", "events", "attributed", "ambiguous", "unattributed")
+
+
+def total(accounts: Iterable[Account]) -> Account:
+    """Return the sum of accounts."""
+    summed = Account()
+    for account in accounts:
+        summed.add(account)
+    return summed
+
+
+def check(account: Account, names: Sequence[str]) -> None:
+    """Check the sums of every source.
+
+    Args:
+        account: of the whole run.
+        names: of the sources, for the message.
+
+    Raises:
+        AccountingError: they do not balance; nothing of the output can be trusted then.
+    """
+    wrong = []
+    for source, name in enumerate(names):
+        counts = {what: account.counts[source, what] for what in COUNTS}
+        if counts["lines"] != counts["with_events"] + counts["skipped"] + counts["dead"]:
+            wrong.append(f"{name}: {counts['lines']} lines, but {counts['with_events']} with events + {counts['skipped']} skipped + {counts['dead']} dead")
+        if counts["events"] != counts["attributed"] + counts["ambiguous"] + counts["unattributed"]:
+            wrong.append(f"{name}: {counts['events']} events, but {counts['attributed']} attributed + {counts['ambiguous']} ambiguous + {counts['unattributed']} unattributed")
+    if wrong:
+        msg = "the books of this run do not balance (a defect of agenttrail): " + "; ".join(wrong)
+        raise AccountingError(msg)

@@ -1,0 +1,371 @@
+"""attribute(): whose each event is, by a join of address and time with the leases - and how that is known.
+
+A lease table holds, for every code that the join can give, one row of the table of resolutions: one lease, several that fit
+at once, or none.  Events carry the code's row as dictionary columns over one shared index, so that naming the holder of a
+row costs nothing until somebody reads it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from agenttrail.columns.addresses import present
+from agenttrail.columns.batches import joined
+from agenttrail.columns.groups import agreed, distinct_lists
+from agenttrail.columns.intervals import NONE, OPEN, Segments
+from agenttrail.columns.numbers import numbers
+from agenttrail.columns.positions import AddressSet
+from agenttrail.columns.text import choose
+from agenttrail.leases import IDENTITY
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from agenttrail.columns.networks import NetworkLists
+
+LEVELS = ("trajectory", "sandbox", "job", "host", "address")
+STATUSES = ("attributed", "ambiguous", "unattributed")
+_RUNGS = ("trajectory.id", "sandbox.id", "job.id", "host.name")
+_ADDRESS_LEVEL = LEVELS.index("address")
+_ANY_SCOPE = 0
+SOURCE, DESTINATION, UNKNOWN = 0, 1, -1
+
+REASONS = (
+    "a lease covers the start",
+    "a lease covers the start; the flow outlives it",
+    "a lease lies within tolerance of the start",
+    "several leases cover the start",
+    "several leases lie within tolerance of the start",
+    "both ends hold leases and nothing tells who opened the connection",
+    "no lease covers the start",
+    "the record names no address",
+)
+_COVERED, _OUTLIVED, _NEAR, _SEVERAL, _SEVERAL_NEAR, _BOTH_ENDS, _NO_LEASE, _NO_ADDRESS = range(len(REASONS))
+
+_EPHEMERAL = 32_768  # first port of the range from which Linux draws client ports
+_RESERVED = 1_024
+
+
+@dataclass(frozen=True)
+class LeaseTable:
+    """All leases, made ready for the join.
+
+    Attributes:
+        addresses: the addresses that any lease is on.
+        scopes: number of each scope; 0 stands for "any".
+        keys: key of (address, scope), (addresses, scopes); -1 where no lease is.
+        exact: leases by key.
+        near: leases by key, each longer by the tolerance on both sides.
+        sets: all sets of leases that ``exact`` and ``near`` can give, as resolutions after the single leases.
+        resolutions: what each code stands for: identity, status, level, proof.  The last row stands for none.
+    """
+
+    addresses: AddressSet
+    scopes: dict[str, int]
+    keys: NDArray[np.int32]
+    exact: Segments
+    near: Segments
+    resolutions: pa.RecordBatch
+
+    @classmethod
+    def build(cls, leases: pa.RecordBatch, tolerance: int = 0) -> LeaseTable:
+        """Make a table of resolved ``leases``.
+
+        Args:
+            leases: batch in the shape of the lease record, as ``leases.resolve`` gives it.
+            tolerance: how far clocks may be apart, in microseconds.
+        """
+        count = leases.num_rows
+        known = AddressSet.of(leases.column("lease.address"))
+        names = pc.fill_null(leases.column("lease.scope"), "")
+        scopes = {name: number for number, name in enumerate(sorted(set(names.to_pylist())), start=1)}
+        scope = np.array([scopes[name] for name in names.to_pylist()], dtype=np.int64)
+        at = known.find(leases.column("lease.address")).astype(np.int64)
+        # every lease is entered twice: under its own scope, and under "any" for events that name none
+        slots = np.concatenate([at * (len(scopes) + 1) + scope, at * (len(scopes) + 1) + _ANY_SCOPE])
+        used, keys = np.unique(slots, return_inverse=True)
+        table = np.full(len(known) * (len(scopes) + 1), -1, dtype=np.int32)
+        table[used] = np.arange(len(used))
+        starts = np.tile(numbers(leases.column("lease.start").cast(pa.int64())), 2)
+        ends = np.tile(numbers(leases.column("lease.end").cast(pa.int64()), OPEN), 2)
+        later = np.where(ends == OPEN, OPEN, ends + tolerance)
+        exact = _segments(keys, starts, ends, len(used), count)
+        near = _segments(keys, starts - tolerance, np.where(ends > starts, later, starts - tolerance), len(used), count)
+        return cls(
+            known, scopes, table.reshape(len(known), len(scopes) + 1), *_share_sets(exact, near, count),
+            resolutions=_resolutions(leases, exact.sets, near.sets),
+        )  # fmt: skip
+
+    def find(self, ends: pa.Array, scope: NDArray[np.int64], times: NDArray[np.int64], *, near: bool) -> NDArray[np.int32]:
+        """Return the resolution of each (address, scope, time); NONE where no lease fits."""
+        if not len(self.addresses):
+            return np.full(len(times), NONE, dtype=np.int32)
+        place = self.addresses.find(ends)
+        keys = self.keys[place, scope]
+        keys[(place < 0) | (scope < 0)] = NONE
+        return (self.near if near else self.exact).find(keys, times)
+
+    def scope_numbers(self, scope: pa.Array | None, count: int) -> NDArray[np.int64]:
+        """Return the number of each row's scope: any for null, NONE for a scope that no lease is in."""
+        if scope is None:
+            return np.full(count, _ANY_SCOPE)
+        encoded = scope if pa.types.is_dictionary(scope.type) else scope.dictionary_encode()
+        words = encoded.dictionary.to_pylist()
+        table = np.array([_ANY_SCOPE if not word else self.scopes.get(word, NONE) for word in words] + [_ANY_SCOPE])
+        return table[numbers(encoded.indices, -1)]
+
+
+def _segments(
+    keys: NDArray[np.int64], starts: NDArray[np.int64], ends: NDArray[np.int64], key_count: int, leases: int
+) -> Segments:
+    """Cut the time lines of the doubled leases, and name every lease by its number before doubling."""
+    cut = Segments.build(keys, starts, ends, key_count)
+    sets = tuple(tuple(sorted({member % leases for member in members})) for members in cut.sets)
+    single = (cut.codes >= 0) & (cut.codes < cut.count)
+    codes = np.where(single, cut.codes % max(leases, 1), np.where(cut.codes >= 0, cut.codes - cut.count + leases, NONE))
+    return Segments(cut.first, cut.bounds, codes.astype(np.int32), sets, leases)
+
+
+def _share_sets(exact: Segments, near: Segments, leases: int) -> tuple[Segments, Segments]:
+    """Let the sets of ``near`` follow those of ``exact``, so that one table of resolutions serves both."""
+    shift = len(exact.sets)
+    codes = np.where(near.codes >= leases, near.codes + shift, near.codes).astype(np.int32)
+    return exact, Segments(near.first, near.bounds, codes, exact.sets + near.sets, leases)
+
+
+def _resolutions(leases: pa.RecordBatch, *sets: tuple[tuple[int, ...], ...]) -> pa.RecordBatch:
+    """Return one row per lease, then one per set, then one for none."""
+    members = [list(one) for many in sets for one in many]
+    flat = np.array([lease for one in members for lease in one], dtype=np.int64)
+    groups = np.repeat(np.arange(len(members)), [len(one) for one in members])
+    single = _described(leases.num_rows, {name: leases.column(name) for name in ("lease.id", "lease.start", "lease.end", *IDENTITY)})
+    several = _merged(single.take(pa.array(flat)), groups, len(members))
+    nobody = _described(1, {})
+    return joined([single, several, nobody])
+
+
+def _described(count: int, columns: dict[str, pa.Array]) -> pa.RecordBatch:
+    """Return resolutions of single leases, or of none where there are no ``columns``."""
+    text = pa.nulls(count, pa.string())
+    identity = {name: columns.get(name, text) for name in IDENTITY}
+    known = "lease.id" in columns
+    nothing = pa.ListArray.from_arrays(pa.array(np.zeros(count + 1, dtype=np.int32)), pa.array([], pa.string()))
+    time = pa.nulls(count, pa.timestamp("us", tz="UTC"))
+    return pa.RecordBatch.from_arrays(
+        [
+            *identity.values(),
+            pa.array(["attributed" if known else "unattributed"] * count, pa.string()),
+            _levels(identity),
+            columns.get("lease.id", text),
+            nothing,
+            columns.get("lease.start", time),
+            columns.get("lease.end", time),
+        ],
+        names=[*identity, *_PROOF],
+    )
+
+
+_PROOF = (
+    "attribution.status", "attribution.level", "attribution.lease_id", "attribution.candidates",
+    "attribution.lease_start", "attribution.lease_end",
+)  # fmt: skip
+
+
+def _levels(identity: dict[str, pa.Array]) -> pa.Array:
+    """Return the narrowest rung that each row knows."""
+    count = len(identity[_RUNGS[0]])
+    known = np.column_stack([present(identity[rung]) for rung in _RUNGS] + [np.ones(count, dtype=bool)])
+    return pa.array(LEVELS).take(pa.array(known.argmax(axis=1)))
+
+
+def _merged(members: pa.RecordBatch, groups: NDArray[np.int64], count: int) -> pa.RecordBatch:
+    """Return resolutions of sets: the names on which all members agree, and all members as candidates.
+
+    Args:
+        members: resolutions, in the order of ``groups``; each a lease, or itself a set.
+        groups: set of each member, ascending.
+        count: number of sets.
+    """
+    identity = {name: agreed(groups, count, members.column(name), null_agrees=False) for name in IDENTITY}
+    own = members.column("attribution.lease_id")
+    listed = members.column("attribution.candidates")
+    flat = pa.concat_arrays([own, listed.flatten()])
+    owner = np.concatenate([groups, groups[listed.value_parent_indices().to_numpy()]])
+    described = _described(count, {name: identity[name] for name in identity})
+    columns = {name: described.column(name) for name in described.schema.names}
+    columns["attribution.status"] = pa.array(["ambiguous"] * count, pa.string())
+    columns["attribution.candidates"] = distinct_lists(owner, count, flat)
+    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+
+
+def attribute(events: pa.RecordBatch, table: LeaseTable, internal: NetworkLists) -> pa.RecordBatch:
+    """Say whose each event is.
+
+    Args:
+        events: batch with ``event.start``, ``event.end`` and the ends; ``attribution.scope`` if the source names one.
+        table: the leases.
+        internal: one list of networks that are nobody's peer outside; it tells the workload's end where no lease does.
+
+    Returns:
+        The batch with the identity ladder, ``attribution.*``, ``peer.*``, ``network.direction`` and ``network.initiator``.
+        An event belongs to the end that holds a lease at its start.  Where both do, to the one that opened the connection;
+        where that is unknown, to the end at which the sensor stands; else it is ambiguous.  Tolerance is for events that no
+        lease covers.
+    """
+    count = events.num_rows
+    ends = _End(events, "source"), _End(events, "destination")
+    times = numbers(events.column("event.start").cast(pa.int64()))
+    scope = table.scope_numbers(_column(events, "attribution.scope"), count)
+    codes, near = _codes(table, ends, scope, times)
+    client = _client_side(events, ends)
+    sensor = _side(_column(events, "observer.side"), count)
+    workload = _workload_side(codes, client, sensor)
+    both_ends = (workload == UNKNOWN) & (codes[0] >= 0)
+    resolutions, code = _resolve(table, codes, workload, both_ends)
+    reason = _reasons(resolutions, code, near, both_ends, events, ends)
+    workload = np.where(workload == UNKNOWN, _unleased_side(ends, sensor, internal), workload)
+    added = _identity_columns(resolutions, code) | {"attribution.reason": choose(reason, REASONS)}
+    added |= _peer_columns(ends, np.maximum(workload, SOURCE))
+    added["network.direction"] = choose(np.where(both_ends, UNKNOWN, workload), ("egress", "ingress"))
+    initiator = np.where((client == UNKNOWN) | (workload == UNKNOWN) | both_ends, UNKNOWN, client != workload)
+    added["network.initiator"] = choose(initiator, ("workload", "peer"))
+    return with_columns(events, added)
+
+
+def with_columns(batch: pa.RecordBatch, columns: dict[str, pa.Array]) -> pa.RecordBatch:
+    """Return ``batch`` with ``columns`` put in place of those of the same name, or behind the others."""
+    kept = {name: batch.column(index) for index, name in enumerate(batch.schema.names)} | columns
+    return pa.RecordBatch.from_arrays(list(kept.values()), names=list(kept))
+
+
+def _column(batch: pa.RecordBatch, name: str) -> pa.Array | None:
+    index = batch.schema.get_field_index(name)
+    return None if index < 0 else batch.column(index)
+
+
+class _End:
+    """One end of the flows of a batch."""
+
+    def __init__(self, events: pa.RecordBatch, side: str) -> None:
+        count = events.num_rows
+        ip, port = _column(events, f"{side}.ip"), _column(events, f"{side}.port")
+        self.ip = pa.nulls(count, pa.binary(16)) if ip is None else ip
+        self.port = pa.nulls(count, pa.int32()) if port is None else port
+        self.known = present(self.ip)
+
+
+def _codes(
+    table: LeaseTable, ends: Sequence[_End], scope: NDArray[np.int64], times: NDArray[np.int64]
+) -> tuple[list[NDArray[np.int32]], NDArray[np.bool_]]:
+    """Return the code of each end, and which rows were resolved by tolerance only."""
+    codes = [table.find(end.ip, scope, times, near=False) for end in ends]
+    near = np.zeros(len(times), dtype=bool)
+    uncovered = np.flatnonzero((codes[0] < 0) & (codes[1] < 0))
+    if len(uncovered):
+        rows = pa.array(uncovered)
+        for code, end in zip(codes, ends, strict=True):
+            code[uncovered] = table.find(end.ip.take(rows), scope[uncovered], times[uncovered], near=True)
+        near[uncovered] = (codes[0][uncovered] >= 0) | (codes[1][uncovered] >= 0)
+    return codes, near
+
+
+def _side(column: pa.Array | None, count: int) -> NDArray[np.int64]:
+    """Return a column of sides as SOURCE, DESTINATION or UNKNOWN."""
+    if column is None:
+        return np.full(count, UNKNOWN)
+    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    numbered = {"source": SOURCE, "destination": DESTINATION}
+    table = np.array([numbered.get(word, UNKNOWN) for word in encoded.dictionary.to_pylist()] + [UNKNOWN])
+    return table[numbers(encoded.indices, -1)]
+
+
+def _client_side(events: pa.RecordBatch, ends: Sequence[_End]) -> NDArray[np.int64]:
+    """Return who opened the connection: as the sensor says, else as the ports tell.
+
+    A port below 1024 is a server's if the other is not below; a port of the ephemeral range a client's if the other lies
+    below that range.
+    """
+    told = _side(_column(events, "client.side"), events.num_rows)
+    source, destination = numbers(ends[0].port), numbers(ends[1].port)
+    kind = np.where(source < _RESERVED, 0, np.where(source < _EPHEMERAL, 1, 2))
+    other = np.where(destination < _RESERVED, 0, np.where(destination < _EPHEMERAL, 1, 2))
+    ports = (source > 0) & (destination > 0)
+    by_port = np.where(kind > other, SOURCE, np.where(kind < other, DESTINATION, UNKNOWN))
+    return np.where((told == UNKNOWN) & ports, by_port, told)
+
+
+def _workload_side(
+    codes: Sequence[NDArray[np.int32]], client: NDArray[np.int64], sensor: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the end that the event belongs to; UNKNOWN where no end holds a lease or nothing decides between both."""
+    source, destination = codes[0] >= 0, codes[1] >= 0
+    decided = np.where(client == UNKNOWN, sensor, client)
+    decided = np.where((decided == UNKNOWN) & (codes[0] == codes[1]), SOURCE, decided)
+    return np.where(source & destination, decided, np.where(source, SOURCE, np.where(destination, DESTINATION, UNKNOWN)))
+
+
+def _resolve(
+    table: LeaseTable, codes: Sequence[NDArray[np.int32]], workload: NDArray[np.int64], both_ends: NDArray[np.bool_]
+) -> tuple[pa.RecordBatch, NDArray[np.int32]]:
+    """Return the table of resolutions and each row's place in it; undecided pairs of ends get rows of their own."""
+    nobody = table.resolutions.num_rows - 1
+    code = np.where(workload == DESTINATION, codes[1], codes[0])
+    code = np.where((code < 0) | both_ends, nobody, code).astype(np.int32)
+    if not both_ends.any():
+        return table.resolutions, code
+    pairs = np.column_stack([codes[0][both_ends], codes[1][both_ends]])
+    distinct, which = np.unique(pairs, axis=0, return_inverse=True)
+    members = table.resolutions.take(pa.array(distinct.ravel()))
+    merged = _merged(members, np.repeat(np.arange(len(distinct)), 2), len(distinct))
+    code[both_ends] = nobody + 1 + which.ravel()
+    return joined([table.resolutions, merged]), code
+
+
+def _reasons(
+    resolutions: pa.RecordBatch, code: NDArray[np.int32], near: NDArray[np.bool_], both_ends: NDArray[np.bool_],
+    events: pa.RecordBatch, ends: Sequence[_End],
+) -> NDArray[np.int64]:  # fmt: skip
+    """Return how each decision came about."""
+    ambiguous = np.asarray(pc.equal(resolutions.column("attribution.status"), "ambiguous").to_numpy(zero_copy_only=False))
+    nobody = np.asarray(pc.equal(resolutions.column("attribution.status"), "unattributed").to_numpy(zero_copy_only=False))
+    lease_end = numbers(resolutions.column("attribution.lease_end").cast(pa.int64()), OPEN)
+    reason = np.where(near, _NEAR, _COVERED)
+    finish = numbers(events.column("event.end").cast(pa.int64()))
+    reason = np.where((reason == _COVERED) & (finish > lease_end[code]), _OUTLIVED, reason)
+    if ambiguous.any():
+        reason = np.where(ambiguous[code], np.where(near, _SEVERAL_NEAR, _SEVERAL), reason)
+    reason = np.where(both_ends, _BOTH_ENDS, reason)
+    no_address = ~ends[0].known & ~ends[1].known
+    return np.where(nobody[code], np.where(no_address, _NO_ADDRESS, _NO_LEASE), reason)
+
+
+def _identity_columns(resolutions: pa.RecordBatch, code: NDArray[np.int32]) -> dict[str, pa.Array]:
+    """Return the identity ladder and proof of each row, as dictionaries over the resolutions with one shared index."""
+    index = pa.array(code)
+    return {
+        name: pa.DictionaryArray.from_arrays(index, resolutions.column(name), safe=False)
+        for name in resolutions.schema.names
+    }
+
+
+def _unleased_side(ends: Sequence[_End], sensor: NDArray[np.int64], internal: NetworkLists) -> NDArray[np.int64]:
+    """Return the likely end of the workload where no lease tells: the sensor's, else the only internal one, else the first."""
+    inside = [internal.tag(end.ip) != 0 for end in ends]
+    guess = np.where(inside[1] & ~inside[0], DESTINATION, SOURCE)
+    side = np.where(sensor == UNKNOWN, guess, sensor)
+    return np.where(ends[0].known | ends[1].known, side, UNKNOWN)
+
+
+def _peer_columns(ends: Sequence[_End], workload: NDArray[np.int64]) -> dict[str, pa.Array]:
+    outward = pa.array(workload == SOURCE)
+    return {
+        "peer.ip": pc.if_else(outward, ends[1].ip, ends[0].ip),
+        "peer.port": pc.if_else(outward, ends[1].port, ends[0].port),
+    }

@@ -1,0 +1,31 @@
+"""Whole batches: put together, cut, made plain, and written in the form that a shuffle moves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def decoded(table: pa.Table) -> pa.Table:
+    """Return ``table`` with dictionary columns turned into plain ones."""
+    columns = [
+        column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column for column in table.columns
+    ]
+    return pa.Table.from_arrays(columns, names=table.column_names)
+
+
+def as_one_batch(table: pa.Table) -> pa.RecordBatch:
+    """Return a table as a single batch, also an empty one."""
+    combined = table.combine_chunks()
+    arrays = [column.chunk(0) if column.num_chunks else pa.array([], column.type) for column in combined.columns]
+    return pa.RecordBatch.from_arrays(arrays, schema=combined.schema)
+
+
+def joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    """Put batches together whose columns may differ: absent ones are null, dictionaries become plain."""
+    tables = [decoded(pa.Table.from_batches([batch])) for batch in batches]
+    return as_one_batch(pa.concat_tables(tables, promote_options="default"))

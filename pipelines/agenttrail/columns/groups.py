@@ -1,0 +1,136 @@
+"""Grouping of rows: which rows agree in some columns, and what a group's rows add up to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+_MOST_CODES = 1 << 62
+
+
+def column_codes(column: pa.Array) -> tuple[NDArray[np.int64], int]:
+    """Number the distinct values of a column; null is a value of its own.  Returns codes per row and their count."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    encoded = pc.dictionary_encode(_plain(column), null_encoding="encode")
+    return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), len(encoded.dictionary)
+
+
+def group_rows(columns: Sequence[pa.Array]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Group rows that agree in every column.
+
+    Args:
+        columns: arrays of equal length.
+
+    Returns:
+        The group of each row, 0-based, and the first row of each group.
+    """
+    codes, count = column_codes(columns[0])
+    for column in columns[1:]:
+        more, many = column_codes(column)
+        if count * max(many, 1) >= _MOST_CODES:
+            codes = np.unique(codes, return_inverse=True)[1]
+            count = len(codes)
+        codes, count = codes * many + more, count * many
+    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+    return inverse.astype(np.int64), first.astype(np.int64)
+
+
+def rank_in_group(groups: NDArray[np.int64], *order: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Return each row's 0-based place within its group when rows are sorted by ``order`` (most significant first)."""
+    rows = np.lexsort((*reversed(order), groups))
+    ordered = groups[rows]
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])) if len(rows) else np.empty(0, np.intp)
+    place = np.arange(len(rows)) - np.repeat(starts, np.diff(np.append(starts, len(rows))))
+    ranks = np.empty(len(rows), dtype=np.int64)
+    ranks[rows] = place
+    return ranks
+
+
+def sum_by(groups: NDArray[np.int64], count: int, values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the exact integer sum of ``values`` per group."""
+    out = np.zeros(count, dtype=np.int64)
+    np.add.at(out, groups, values)
+    return out
+
+
+def min_by(groups: NDArray[np.int64], count: int, values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the smallest of ``values`` per group."""
+    out = np.full(count, np.iinfo(np.int64).max)
+    np.minimum.at(out, groups, values)
+    return out
+
+
+def max_by(groups: NDArray[np.int64], count: int, values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the largest of ``values`` per group."""
+    out = np.full(count, np.iinfo(np.int64).min)
+    np.maximum.at(out, groups, values)
+    return out
+
+
+def ordinals(column: pa.Array) -> NDArray[np.int64]:
+    """Number the values of a column in ascending order, equal ones alike and null last."""
+    encoded = _plain(column).dictionary_encode()
+    ranks = np.empty(len(encoded.dictionary) + 1, dtype=np.int64)
+    ranks[pc.sort_indices(encoded.dictionary).to_numpy()] = np.arange(len(encoded.dictionary))
+    ranks[-1] = len(encoded.dictionary)
+    return ranks[np.asarray(pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False))]
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+def distinct_lists(groups: NDArray[np.int64], count: int, column: pa.Array, most: int | None = None) -> pa.Array:
+    """Return per group the sorted distinct values of ``column`` without nulls, at most ``most`` of them, as a list array."""
+    column = _plain(column)
+    kept = np.asarray(column.is_valid())
+    rows = np.flatnonzero(kept)
+    order = ordinals(column)[rows]
+    # distinct pairs, which come out sorted by group, then value
+    width = int(order.max(initial=0)) + 1
+    _, first = np.unique(groups[rows] * width + order, return_index=True)
+    rows = rows[first]
+    if most is not None:
+        owner = groups[rows]
+        place = np.arange(len(rows)) - np.searchsorted(owner, owner)
+        rows = rows[place < most]
+    return lists_by(groups[rows], count, column.take(pa.array(rows)))
+
+
+def smallest_by(groups: NDArray[np.int64], count: int, column: pa.Array) -> pa.Array:
+    """Return per group the smallest value that is not null; null where there is none.  No group may be empty."""
+    order = np.lexsort((ordinals(column), groups))
+    return _plain(column).take(pa.array(order[np.searchsorted(groups[order], np.arange(count))]))
+
+
+def lists_by(groups: NDArray[np.int64], count: int, values: pa.Array) -> pa.Array:
+    """Return the list array whose i-th list holds the ``values`` of group i; ``groups`` must ascend."""
+    offsets = np.searchsorted(groups, np.arange(count + 1)).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), values)
+
+
+def agreed(groups: NDArray[np.int64], count: int, column: pa.Array, *, null_agrees: bool) -> pa.Array:
+    """Return per group the one value of ``column`` that all its rows share, null where they differ.
+
+    Args:
+        groups: group of each row.
+        count: number of groups.
+        column: the values.
+        null_agrees: whether a null row leaves the word to the others; else it makes the group's value null.
+    """
+    encoded = _plain(column).dictionary_encode()
+    codes = np.asarray(pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)).astype(np.int64)
+    highest = max_by(groups, count, codes)
+    unknown = np.iinfo(np.int64).max if null_agrees else -1
+    lowest = min_by(groups, count, np.where(codes < 0, unknown, codes))
+    same = (highest >= 0) & (lowest == highest)
+    return encoded.dictionary.take(pa.array(np.where(same, highest, 0), mask=~same))

@@ -1,0 +1,111 @@
+"""Columns as JSON: one object a row, with flat dotted keys, made a column at a time.
+
+Nulls and empty lists are left out.  What is read back is what went in: text is escaped, so nothing in it can end its string.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from agenttrail.columns.addresses import format_addresses
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_MUST_ESCAPE = r'["\\\x00-\x1f\x7f]'
+
+
+def json_objects(batch: pa.RecordBatch | pa.StructArray, names: Sequence[str] | None = None) -> pa.Array:
+    """Return each row of a batch, or each struct of an array, as the text of a JSON object.
+
+    Args:
+        batch: columns of text, numbers, booleans, times (UTC), 16-byte addresses, lists of those, and structs.
+        names: the columns to take, in this order; all by default.
+    """
+    if isinstance(batch, pa.StructArray):
+        fields = dict(zip((field.name for field in batch.type), batch.flatten(), strict=True))
+    else:
+        fields = dict(zip(batch.schema.names, batch.columns, strict=True))
+    count = len(batch) if isinstance(batch, pa.StructArray) else batch.num_rows
+    members = [_member(name, fields[name]) for name in (names or fields)]
+    if not members:
+        return pa.array(["{}"] * count)
+    if members[0].null_count:
+        # pyarrow 25 drops a row whose parts are all null from the join; an empty part keeps it
+        nothing = pc.is_null(pc.coalesce(*members))
+        members[0] = pc.if_else(nothing, "", members[0])
+    joined = pc.binary_join_element_wise(*members, ",", null_handling="skip")
+    return pc.binary_join_element_wise("{", joined, "}", "")
+
+
+def _member(name: str, column: pa.Array) -> pa.Array:
+    """Return ``"name":value`` per row, null where there is no value."""
+    key = orjson.dumps(name).decode() + ":"
+    return pc.binary_join_element_wise(key, json_values(column), "")
+
+
+def json_values(column: pa.Array) -> pa.Array:
+    """Return each value of a column as JSON text; null where there is none, or an empty list."""
+    type_ = column.type
+    if pa.types.is_dictionary(type_):
+        return json_values(column.dictionary).take(column.indices)
+    if pa.types.is_list(type_):
+        return _lists(column)
+    if pa.types.is_struct(type_):
+        return pc.if_else(column.is_valid(), json_objects(column), pa.scalar(None, pa.string()))
+    if pa.types.is_string(type_):
+        return _strings(column)
+    if pa.types.is_fixed_size_binary(type_):
+        return _quoted(format_addresses(column))
+    if pa.types.is_timestamp(type_):
+        return _quoted(_times(column))
+    return column.cast(pa.string())
+
+
+def _quoted(text: pa.Array) -> pa.Array:
+    return pc.binary_join_element_wise('"', text, '"', "")
+
+
+def _strings(column: pa.Array) -> pa.Array:
+    special = pc.fill_null(pc.match_substring_regex(column, _MUST_ESCAPE), fill_value=False)
+    quoted = _quoted(column)
+    if not pc.any(special).as_py():
+        return quoted
+    encoded = column.filter(special).dictionary_encode()
+    escaped = pa.array([orjson.dumps(value).decode() for value in encoded.dictionary.to_pylist()], pa.string())
+    return pc.replace_with_mask(quoted, special, escaped.take(encoded.indices))
+
+
+def _times(column: pa.Array) -> pa.Array:
+    """Return ISO 8601 in UTC with as many decimals as needed: none, three or six."""
+    encoded = column.cast(pa.timestamp("us")).dictionary_encode()
+    values = encoded.dictionary
+    parts = np.asarray(values.cast(pa.int64()).to_numpy(zero_copy_only=False), dtype=np.int64) % 1_000_000
+    whole = pc.strftime(values.cast(pa.timestamp("s"), safe=False), "%Y-%m-%dT%H:%M:%SZ")
+    if (parts == 0).all():
+        return whole.take(encoded.indices)
+    millis = pc.strftime(values.cast(pa.timestamp("ms"), safe=False), "%Y-%m-%dT%H:%M:%SZ")
+    exact = pc.strftime(values, "%Y-%m-%dT%H:%M:%SZ")
+    text = pc.if_else(pa.array(parts == 0), whole, pc.if_else(pa.array(parts % 1000 == 0), millis, exact))
+    return text.take(encoded.indices)
+
+
+def _lists(column: pa.ListArray) -> pa.Array:
+    values = json_values(column.flatten())
+    offsets = np.concatenate([[0], np.cumsum(np.asarray(pc.fill_null(pc.list_value_length(column), 0)))])
+    lists = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values)
+    joined = pc.binary_join(lists, ",")
+    filled = pa.array(np.diff(offsets) > 0)
+    return pc.if_else(filled, pc.binary_join_element_wise("[", joined, "]", ""), pa.scalar(None, pa.string()))
+
+
+def json_lines(objects: pa.Array) -> bytes:
+    """Return JSON objects as the bytes of a file with one a line."""
+    if not len(objects):
+        return b""
+    return b"\n".join(objects.cast(pa.binary()).to_pylist()) + b"\n"

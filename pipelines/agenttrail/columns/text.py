@@ -1,0 +1,89 @@
+"""Lines of raw text: where they start, what they hold, and how they are shown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+_NEWLINE = 10
+
+
+def split_lines(block: pa.Buffer) -> pa.Array:
+    """Return the lines of ``block`` as a binary array over the same memory; each keeps its line end.
+
+    Args:
+        block: less than 2 GiB of text; the last line may lack its line end.
+    """
+    data = np.frombuffer(block, dtype=np.uint8)
+    ends = np.flatnonzero(data == _NEWLINE)
+    count = len(ends) + int(bool(len(data)) and data[-1] != _NEWLINE)
+    offsets = np.zeros(count + 1, dtype=np.int32)
+    offsets[1 : len(ends) + 1] = ends
+    offsets[1 : len(ends) + 1] += 1
+    offsets[-1] = len(data)
+    return pa.Array.from_buffers(pa.binary(), count, [None, pa.py_buffer(offsets), block])
+
+
+def line_offsets(lines: pa.Array) -> NDArray[np.int32]:
+    """Return where each line of :func:`split_lines` starts in its block, and where the last one ends."""
+    return np.frombuffer(lines.buffers()[1], dtype=np.int32, count=len(lines) + 1, offset=lines.offset * 4)
+
+
+def buffer_of(lines: pa.Array) -> pa.Buffer:
+    """Return the memory of consecutive lines, without a copy."""
+    offsets = line_offsets(lines)
+    data = lines.buffers()[2]
+    return data.slice(int(offsets[0]), int(offsets[-1] - offsets[0])) if data is not None else pa.py_buffer(b"")
+
+
+def trim_line_ends(lines: pa.Array) -> pa.Array:
+    r"""Return the lines without the ``\n`` or ``\r\n`` at their end."""
+    offsets = line_offsets(lines).astype(np.int64)
+    data = np.frombuffer(lines.buffers()[2] or b"", dtype=np.uint8)
+    if not len(lines):
+        return lines
+    starts, ends = offsets[:-1], offsets[1:].copy()
+    for end_byte in (_NEWLINE, 13):
+        at_end = (ends > starts) & (data[np.maximum(ends - 1, 0)] == end_byte)
+        ends -= at_end
+    return pc.binary_slice(lines, 0, None) if (ends == offsets[1:]).all() else _slices(lines, starts, ends)
+
+
+def _slices(lines: pa.Array, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> pa.Array:
+    """Copy out the pieces [starts, ends) of the lines' memory."""
+    data = np.frombuffer(lines.buffers()[2], dtype=np.uint8)
+    lengths = ends - starts
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int32)
+    np.cumsum(lengths, out=offsets[1:])
+    positions = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+    return pa.Array.from_buffers(pa.binary(), len(lengths), [None, pa.py_buffer(offsets), pa.py_buffer(data[positions])])
+
+
+def constant(value: str | None, count: int) -> pa.Array:
+    """Return a column of ``count`` times ``value``, as a dictionary of one."""
+    indices = pa.array(np.zeros(count, dtype=np.int8), mask=np.full(count, value is None) if value is None else None)
+    return pa.DictionaryArray.from_arrays(indices, pa.array([value or ""], pa.string()))
+
+
+def choose(codes: NDArray[np.integer], words: Sequence[str]) -> pa.Array:
+    """Return a column of ``words[code]``, null where the code is negative, as a dictionary of ``words``."""
+    missing = codes < 0
+    indices = pa.array(codes.astype(np.int8), mask=missing if missing.any() else None)
+    return pa.DictionaryArray.from_arrays(indices, pa.array(list(words), pa.string()))
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with everything that a terminal or reader could take for a command shown as an escape.
+
+    Control characters, line ends, bidirectional overrides and other invisible characters come out as ``\\xNN`` or
+    ``\\uNNNN``.
+    """
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)

@@ -1,0 +1,204 @@
+"""``agenttrail incidents``: list and show what was found, from an output directory or from Elasticsearch."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import orjson
+
+from agenttrail.columns.text import printable
+from agenttrail.errors import InputError
+from agenttrail.incidents.scoring import LEVELS
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Sequence
+
+Document = dict[str, Any]
+_MOST_SHOWN = 5  # events of a finding that are printed
+
+
+class Store(Protocol):
+    """Where incidents are read from."""
+
+    def incidents(self) -> list[Document]:
+        """Return all incidents that are not superseded."""
+
+    def findings(self, incident: str) -> list[Document]:
+        """Return the findings of one incident."""
+
+
+def add(subparsers: argparse._SubParsersAction[Any]) -> None:
+    """Add the parsers."""
+    parser = subparsers.add_parser("incidents", help="list and show incidents")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="list incidents, the riskiest first")
+    _add_source(listing)
+    _add_filters(listing)
+    listing.set_defaults(command=_list)
+    showing = actions.add_parser("show", help="show incidents with their findings and evidence")
+    showing.add_argument("ids", metavar="INCIDENT", nargs="+", help="id, or the start of it")
+    _add_source(showing)
+    showing.set_defaults(command=_show)
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--from", dest="source", metavar="DIR|URL", default="out", help="output directory of a run, or address of an Elasticsearch (default out)")
+    parser.add_argument("--json", action="store_true", help="one JSON document a line")
+
+
+def _add_filters(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--severity", choices=LEVELS, help="this severity or worse")
+    parser.add_argument("--agent", metavar="ID", help="of this agent")
+    parser.add_argument("--entity", metavar="ID", help="of this trajectory, sandbox, job, host or address")
+    parser.add_argument("--technique", metavar="ID", help="with this technique; T1496 means its sub-techniques, too")
+    parser.add_argument("--rule", metavar="NAME", help="in which this rule fired")
+    parser.add_argument("--peer", metavar="ADDRESS", help="with this peer")
+    parser.add_argument("--status", metavar="STATUS", help="with this triage status; 'new' for none")
+    parser.add_argument("--since", metavar="T", help="last seen at or after this time (RFC 3339)")
+    parser.add_argument("--until", metavar="T", help="first seen before this time (RFC 3339)")
+
+
+@dataclass(frozen=True)
+class _Directory:
+    path: str
+
+    def incidents(self) -> list[Document]:
+        from agenttrail.incident_files import read_incidents
+
+        return read_incidents(self.path)
+
+    def findings(self, incident: str) -> list[Document]:
+        from agenttrail.incident_files import read_findings
+
+        return read_findings(self.path, incident)
+
+
+def _store(source: str) -> Store:
+    if source.startswith(("http://", "https://")):
+        from agenttrail.commands.elasticsearch import ElasticsearchStore
+
+        return ElasticsearchStore(source)
+    return _Directory(source)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    kept = [incident for incident in _store(arguments.source).incidents() if _passes(incident, arguments)]
+    print_incidents(kept, as_json=arguments.json)
+    return 0
+
+
+def _passes(incident: Document, arguments: argparse.Namespace) -> bool:
+    """Tell whether an incident passes every filter that is set."""
+    from agenttrail.commands.run import micros_of
+
+    identity = [incident.get(name) for name in ("entity.id", "trajectory.id", "sandbox.id", "job.id", "host.name")]
+    techniques = incident.get("threat.technique.id", [])
+    status = incident.get("triage.status") or "new"
+    tests: list[tuple[Any, Callable[[Any], bool]]] = [
+        (arguments.severity, lambda wanted: LEVELS.index(incident["incident.severity"]) >= LEVELS.index(wanted)),
+        (arguments.agent, lambda wanted: incident.get("gen_ai.agent.id") == wanted),
+        (arguments.entity, lambda wanted: wanted in identity),
+        (arguments.technique, lambda wanted: any(id_ == wanted or id_.startswith(wanted + ".") for id_ in techniques)),
+        (arguments.rule, lambda wanted: wanted in incident.get("rule.name", [])),
+        (arguments.peer, lambda wanted: wanted in incident.get("destination.ip", [])),
+        (arguments.status, lambda wanted: status == wanted),
+        (arguments.since, lambda wanted: micros_of(incident["incident.last_seen"]) >= micros_of(wanted, "--since")),
+        (arguments.until, lambda wanted: micros_of(incident["incident.first_seen"]) < micros_of(wanted, "--until")),
+    ]
+    return "incident.superseded_by" not in incident and all(test(wanted) for wanted, test in tests if wanted)
+
+
+def print_incidents(incidents: Sequence[Document], *, as_json: bool = False) -> None:
+    """Print incidents, the riskiest first."""
+    from agenttrail.tables import print_table
+
+    ordered = sorted(incidents, key=lambda incident: (-incident["incident.risk_score"], incident["incident.first_seen"], incident["incident.id"]))
+    if as_json:
+        for incident in ordered:
+            sys.stdout.buffer.write(orjson.dumps(incident) + b"\n")
+        return
+    if not ordered:
+        sys.stdout.write("no incidents\n")
+        return
+    print_table(
+        ("incident", "severity", "risk", "first seen", "agent", "entity", "what"),
+        [
+            (
+                incident["incident.id"][:12], incident["incident.severity"], f"{incident['incident.risk_score']:.0f}", incident["incident.first_seen"],
+                incident.get("gen_ai.agent.id"), f"{incident['entity.type']} {incident['entity.id']}", incident["incident.title"].partition(" by ")[0],
+            )
+            for incident in ordered
+        ],
+    )  # fmt: skip
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    store = _store(arguments.source)
+    known = store.incidents()
+    for prefix in arguments.ids:
+        found = [incident for incident in known if incident["incident.id"].startswith(prefix)]
+        if len(found) != 1:
+            msg = f"no incident {prefix!r} in {arguments.source}" if not found else f"{prefix!r} is the start of {len(found)} incidents: write more of it"
+            raise InputError(msg)
+        findings = sorted(store.findings(found[0]["incident.id"]), key=lambda finding: (-LEVELS.index(finding["finding.severity"]), finding["finding.first_seen"], finding["finding.id"]))
+        if arguments.json:
+            sys.stdout.buffer.write(orjson.dumps({**found[0], "findings": findings}) + b"\n")
+        else:
+            sys.stdout.write(incident_text(found[0], findings))
+    return 0
+
+
+def incident_text(incident: Document, findings: Sequence[Document]) -> str:
+    """Return an incident for people to read: what, who and why it is sure, what was seen, what to do."""
+    lines = [
+        f"{incident['incident.severity'].upper()}  {incident['incident.title']}",
+        f"  {incident['incident.summary']}",
+        "",
+        f"  incident      {incident['incident.id']}",
+        *(f"  {label:<13} {incident[name]}" for label, name in _IDENTITY if incident.get(name)),
+        f"  sure because  {'; '.join(incident.get('attribution.reason', []))} ({incident['attribution.status']}, level {incident['attribution.level']})",
+        *_proof(incident),
+        f"  techniques    {', '.join(incident.get('threat.technique.id', [])) or 'none'}",
+        f"  risk          {incident['incident.risk_score']:.0f} = {', '.join(incident['incident.risk_factors'])}",
+        *(f"  do            {text}" for text in incident.get("recommendation", [])),
+    ]
+    for finding in findings:
+        lines += ["", *_finding_lines(finding)]
+    return "\n".join(map(printable, lines)) + "\n\n"
+
+
+_IDENTITY = (
+    ("agent", "gen_ai.agent.id"), ("trajectory", "trajectory.id"), ("sandbox", "sandbox.id"), ("job", "job.id"), ("host", "host.name"),
+    ("namespace", "k8s.namespace.name"), ("pod uid", "k8s.pod.uid"), ("triage", "triage.status"),
+)  # fmt: skip
+
+
+def _proof(incident: Document) -> list[str]:
+    """Return the leases that prove it, or the candidates."""
+    leases, candidates = incident.get("attribution.lease_id", []), incident.get("attribution.candidates", [])
+    lines = []
+    if leases:
+        lines.append(f"  lease         {', '.join(leases)} from {incident.get('attribution.lease_start')} to {incident.get('attribution.lease_end', 'now')}")
+    if candidates:
+        lines.append(f"  candidates    {', '.join(candidates)}")
+    return lines
+
+
+def _finding_lines(finding: Document) -> list[str]:
+    peer = finding.get("peer.ip", "no peer")
+    ports = ", ".join(map(str, finding.get("peer.port", [])))
+    lines = [
+        f"  {finding['finding.severity']}: {finding['finding.title']} ({finding['rule.name']})",
+        f"    peer {peer} port {ports or '-'}, {', '.join(finding.get('network.transport', []))}; {finding['event.count']} events "
+        f"from {finding['finding.first_seen']} to {finding['finding.last_seen']}; seen by {', '.join(finding['event.dataset'])}; {', '.join(finding.get('event.outcome', []))}",
+        f"    in {finding.get('network.conversations', 0)} conversations: {finding.get('source.bytes', 0):,} bytes out, {finding.get('destination.bytes', 0):,} bytes in",
+    ]
+    evidence = finding.get("finding.evidence", [])
+    for event in evidence[:_MOST_SHOWN]:
+        lines.append(f"    {event['event.start']}  {event.get('event.original', '')}")
+    if finding["event.count"] > _MOST_SHOWN:
+        lines.append(f"    … {finding['event.count'] - min(len(evidence), _MOST_SHOWN)} more")
+    return lines

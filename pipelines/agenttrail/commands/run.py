@@ -1,0 +1,154 @@
+"""``agenttrail run``: a job from its files to incidents."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from agenttrail.errors import DefinitionError, Problem
+from agenttrail.metadata import parse_time
+
+if TYPE_CHECKING:
+    import argparse
+
+    from agenttrail.job_files import Job
+
+_EVERY = 10.0  # seconds between lines that tell how far a run has come
+
+
+def add(subparsers: argparse._SubParsersAction[Any]) -> None:
+    """Add the parser."""
+    parser = subparsers.add_parser(
+        "run", help="run a job", description="Run a job file.  Options that are not listed here go to Beam, such as --runner."
+    )
+    parser.add_argument("job", metavar="JOB.yml", help="the job file")
+    parser.add_argument("--start", metavar="T", help="only events from this time on (RFC 3339)")
+    parser.add_argument("--end", metavar="T", help="only events before this time")
+    parser.add_argument("--output", metavar="DIR", help="output directory, instead of the job file's")
+    parser.add_argument("--elasticsearch", metavar="URL", help="write to this Elasticsearch; credentials from ELASTICSEARCH_API_KEY, or ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD")
+    parser.add_argument("--json", action="store_true", help="print run.json instead of a summary")
+    parser.set_defaults(command=command, takes_beam_options=True)
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Run the job and print what it found."""
+    from agenttrail.job_files import load_job
+    from agenttrail.jobs import RunOptions
+
+    start, stop = _range(arguments)
+    check_beam_options(arguments.beam_options)
+    job = load_job(arguments.job, output=arguments.output, elasticsearch=arguments.elasticsearch)
+    summary = run_job(job, RunOptions(start=start, stop=stop, flags=tuple(arguments.beam_options)))
+    sys.stdout.write(orjson.dumps(summary, option=orjson.OPT_INDENT_2).decode() + "\n" if arguments.json else summary_text(job, summary))
+    return 0
+
+
+def _range(arguments: argparse.Namespace) -> tuple[int | None, int | None]:
+    problems, times = [], []
+    for name in ("start", "end"):
+        text = getattr(arguments, name)
+        try:
+            times.append(parse_time(text, f"--{name}") if text else None)
+        except ValueError as error:
+            problems.append(Problem("command line", 0, str(error)))
+    if not problems and times[0] is not None and times[1] is not None and times[0] >= times[1]:
+        problems.append(Problem("command line", 0, "--start must lie before --end"))
+    if problems:
+        raise DefinitionError(problems)
+    return times[0], times[1]
+
+
+def micros_of(text: str, name: str = "time") -> int:
+    """Return the microseconds of a time on the command line or in a document.
+
+    Raises:
+        DefinitionError: it is no time.
+    """
+    try:
+        return parse_time(text, name)
+    except ValueError as error:
+        raise DefinitionError([Problem("command line", 0, str(error))]) from error
+
+
+def check_beam_options(flags: list[str]) -> None:
+    """Refuse options that neither this program nor Beam knows.
+
+    Raises:
+        DefinitionError: with every unknown option, and the one that was likely meant.
+    """
+    if not flags:
+        return
+    from agenttrail.beam_options import known_options
+    from agenttrail.yaml_files import suggest
+
+    known = known_options()
+    given = [flag.partition("=")[0] for flag in flags if flag.startswith("--")]
+    stray = [] if flags[0].startswith("--") else [flags[0]]
+    problems = [Problem("command line", 0, f"unknown option {flag}", suggest(flag, known)) for flag in given if flag not in known]
+    problems += [Problem("command line", 0, f"unexpected argument {text!r}") for text in stray]
+    if problems:
+        raise DefinitionError(problems)
+
+
+def run_job(job: Job, options: Any) -> dict[str, Any]:
+    """Run a job, tell how far it is, and return its ``run.json``."""
+    from agenttrail.jobs import run
+    from agenttrail.sinks.files import join, read_all
+
+    with _Progress(sum(file.size for file in job.files)):
+        run(job, options)
+    summary: dict[str, Any] = orjson.loads(read_all(join(str(job.directory), "run.json")))
+    return summary
+
+
+class _Progress:
+    """Tells on standard error how far a run is: in place on a terminal, in plain lines otherwise."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._done = max(size, 1), threading.Event()
+        self._thread = threading.Thread(target=self._tell, daemon=True)
+
+    def __enter__(self) -> None:
+        self._started = time.monotonic()
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+        if sys.stderr.isatty():
+            sys.stderr.write("\r\x1b[K")
+
+    def _tell(self) -> None:
+        from agenttrail.sources.files import bytes_read
+
+        terminal = sys.stderr.isatty()
+        while not self._done.wait(0.5 if terminal else _EVERY):
+            read = bytes_read()
+            seconds = time.monotonic() - self._started
+            # compressed files give more than their size: no share is told then
+            share = f" of {self._size / 1e6:.0f} MB" if read <= self._size else ""
+            text = f"read {read / 1e6:.0f} MB{share} in {seconds:.0f} s"
+            sys.stderr.write(f"\r\x1b[K{text}" if terminal else f"{text}\n")
+            sys.stderr.flush()
+
+
+def summary_text(job: Job, summary: dict[str, Any]) -> str:
+    """Return what a run prints."""
+    total = summary["total"]
+    lines = [
+        f"{summary['job']}: {total['lines']:,} lines = {total['with_events']:,} with events + {total['skipped']:,} skipped + {total['dead']:,} dead",
+        f"{total['events']:,} events: {total['attributed']:,} attributed, {total['ambiguous']:,} ambiguous, {total['unattributed']:,} unattributed",
+        f"{summary['findings']:,} findings {_counts(summary['findings_by_severity'])}, {summary['incidents']:,} incidents {_counts(summary['incidents_by_severity'])}",
+    ]
+    lines += [f"note: {note}" for note in summary["notes"]]
+    lines.append(f"written to {job.directory}")
+    return "\n".join(lines) + "\n"
+
+
+def _counts(by_severity: dict[str, int]) -> str:
+    order = ("critical", "high", "medium", "low", "informational")
+    return "(" + ", ".join(f"{by_severity[name]:,} {name}" for name in order if name in by_severity) + ")" if by_severity else ""

@@ -1,0 +1,135 @@
+"""converse(): all records of one connection - both directions, every sensor - as one row.
+
+A connection is told by its ends and its transport (its Community ID) inside one entity; records whose intervals overlap or
+adjoin belong to one conversation, later ones to the next.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from agenttrail.columns.groups import distinct_lists, group_rows, max_by, min_by, sum_by
+from agenttrail.columns.numbers import numbers
+from agenttrail.schema import TIMESTAMP, cast
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+ADJOINING = 1_000_000
+"""Microseconds between the end of one record and the start of the next that still adjoin: logs count whole seconds."""
+
+
+def converse(rows: pa.RecordBatch, entities: pa.Array, adjoining: int = ADJOINING) -> tuple[pa.RecordBatch, NDArray[np.int64]]:
+    """Put records together into conversations.
+
+    Args:
+        rows: distinct events with ``source.*``, ``destination.*``, ``network.direction``, ``event.*``, ``observer.name``.
+        entities: digest of the entity that each row is about.
+        adjoining: largest gap between records of one conversation, in microseconds.
+
+    Returns:
+        The conversations, and the one that each row belongs to (-1 for a row that names only one end).  Columns:
+        ``event.start``, ``event.end``, ``source.*`` (the workload's end) and ``destination.*`` (the peer's), where bytes
+        are those sent by that end: summed over the windows of one sensor, and the largest of what sensors counted;
+        ``event.action`` as ``<dataset>:<action>`` of every verdict, ``event.outcome`` failure where no sensor let it pass,
+        ``event.count``.
+    """
+    ends = _ends(rows)
+    known = np.asarray(ends["source.ip"].is_valid()) & np.asarray(ends["destination.ip"].is_valid())
+    which = np.full(rows.num_rows, -1, dtype=np.int64)
+    chosen = np.flatnonzero(known)
+    rows, entities = rows.take(pa.array(chosen)), entities.take(pa.array(chosen))
+    ends = {name: column.take(pa.array(chosen)) for name, column in ends.items()}
+    start, end = (numbers(rows.column(name).cast(pa.int64())) for name in ("event.start", "event.end"))
+    connection, _ = group_rows([entities, *ends.values()])
+    conversation = _split_by_time(connection, start, end, adjoining)
+    which[chosen] = conversation
+    return _conversations(rows, ends, conversation, start, end), which
+
+
+def _column(rows: pa.RecordBatch, name: str, type_: pa.DataType) -> pa.Array:
+    index = rows.schema.get_field_index(name)
+    return pa.nulls(rows.num_rows, type_) if index < 0 else cast(rows.column(index), type_)
+
+
+def _ends(rows: pa.RecordBatch) -> dict[str, pa.Array]:
+    """Return the workload's end as source and the peer's as destination, whichever the record names first."""
+    ingress = _ingress(rows)
+    ends = {}
+    for field, type_ in (("ip", pa.binary(16)), ("port", pa.int32())):
+        source, destination = (_column(rows, f"{side}.{field}", type_) for side in ("source", "destination"))
+        ends[f"source.{field}"] = pc.if_else(ingress, destination, source)
+        ends[f"destination.{field}"] = pc.if_else(ingress, source, destination)
+    return ends | {"network.iana_number": _column(rows, "network.iana_number", pa.int32())}
+
+
+def _ingress(rows: pa.RecordBatch) -> pa.Array:
+    return pc.fill_null(pc.equal(_column(rows, "network.direction", pa.string()), "ingress"), fill_value=False)
+
+
+def _split_by_time(connection: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np.int64], adjoining: int) -> NDArray[np.int64]:
+    """Number the runs of overlapping or adjoining intervals of each connection."""
+    order = np.lexsort((end, start, connection))
+    group, begin, finish = connection[order], start[order], end[order]
+    # The furthest end so far within the connection: shifting each connection above all before it makes one running maximum
+    # serve for all.
+    span = int(finish.max(initial=0)) - int(begin.min(initial=0)) + adjoining + 2
+    base = int(begin.min(initial=0))
+    if len(group) and int(group[-1] + 1) * span < np.iinfo(np.int64).max:
+        furthest = np.maximum.accumulate(finish - base + group * span) - group * span + base
+    else:
+        furthest = _furthest_by_loop(group, finish)
+    fresh = np.ones(len(group), dtype=bool)
+    fresh[1:] = (group[1:] != group[:-1]) | (begin[1:] > furthest[:-1] + adjoining)
+    out = np.empty(len(group), dtype=np.int64)
+    out[order] = np.cumsum(fresh) - 1
+    return out
+
+
+def _furthest_by_loop(group: NDArray[np.int64], finish: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the running maximum of each group, group by group, where shifted times would not fit 64 bits."""
+    starts = np.flatnonzero(np.append(True, group[1:] != group[:-1]))
+    return np.concatenate([np.maximum.accumulate(part) for part in np.split(finish, starts[1:])] or [finish])
+
+
+def _conversations(
+    rows: pa.RecordBatch, ends: dict[str, pa.Array], which: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np.int64]
+) -> pa.RecordBatch:
+    count = int(which.max(initial=-1)) + 1
+    first = np.zeros(count, dtype=np.int64)
+    first[which[::-1]] = np.arange(len(which))[::-1]
+    columns = {name: column.take(pa.array(first)) for name, column in ends.items()}
+    columns["event.start"] = pa.array(min_by(which, count, start)).view(TIMESTAMP)
+    columns["event.end"] = pa.array(max_by(which, count, end)).view(TIMESTAMP)
+    columns |= _bytes_by_end(rows, which, count)
+    columns |= _verdicts(rows, which, count)
+    columns["event.count"] = pa.array(np.bincount(which, minlength=count))
+    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+
+
+def _bytes_by_end(rows: pa.RecordBatch, which: NDArray[np.int64], count: int) -> dict[str, pa.Array]:
+    """Return the bytes that each end sent: summed per sensor, then the largest sum."""
+    sensors = [_column(rows, "event.dataset", pa.string()), _column(rows, "observer.name", pa.string())]
+    seen, first = group_rows([pa.array(which), *sensors])
+    ingress = np.asarray(_ingress(rows))
+    named = [numbers(_column(rows, f"{side}.bytes", pa.int64())) for side in ("source", "destination")]
+    out = {}
+    for side, sent in (("source", np.where(ingress, named[1], named[0])), ("destination", np.where(ingress, named[0], named[1]))):
+        by_sensor = sum_by(seen, len(first), sent)
+        out[f"{side}.bytes"] = pa.array(np.maximum(max_by(which[first], count, by_sensor), 0))
+    return out
+
+
+def _verdicts(rows: pa.RecordBatch, which: NDArray[np.int64], count: int) -> dict[str, pa.Array]:
+    """Return every sensor's verdict, and whether all of them blocked."""
+    dataset, action, outcome = (_column(rows, name, pa.string()) for name in ("event.dataset", "event.action", "event.outcome"))
+    said = pc.binary_join_element_wise(dataset, action, ":")
+    passed = np.asarray(pc.fill_null(pc.equal(outcome, "success"), fill_value=False)).astype(np.int64)
+    told = np.asarray(outcome.is_valid()).astype(np.int64)
+    any_passed, any_told = max_by(which, count, passed) > 0, max_by(which, count, told) > 0
+    verdict = pa.array(np.where(any_passed, "success", "failure"), mask=~any_told)
+    return {"event.action": distinct_lists(which, count, said), "event.outcome": verdict.cast(pa.string())}

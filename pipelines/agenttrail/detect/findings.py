@@ -1,0 +1,164 @@
+"""gather(): from the rows that rules hit to findings, one per rule, entity and peer, each with its evidence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from agenttrail.columns.community import community_ids
+from agenttrail.columns.groups import distinct_lists, group_rows, lists_by, max_by, min_by, rank_in_group, smallest_by, sum_by
+from agenttrail.columns.ids import content_ids, hexadecimal
+from agenttrail.columns.numbers import numbers
+from agenttrail.detect.signals import DIGEST, HITS, HOLDER, MOST_EVIDENCE, digest_words
+from agenttrail.schema import TIMESTAMP, conform, evidence_type, record
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from agenttrail.detect.rules import Rule
+
+_MOST_LISTED = 100
+_KEY = ("entity.type", "entity.id", "job.id", "entity.anchor")
+_ONE = ("entity.type", "entity.id", "entity.anchor", "gen_ai.agent.id", "trajectory.id", "sandbox.id", "job.id", "host.name",
+        "k8s.namespace.name", "k8s.pod.uid", "attribution.status", "attribution.level", "attribution.lease_start", "attribution.lease_end")  # fmt: skip
+_SEVERAL_OF_HOLDER = ("attribution.scope", "attribution.lease_id")
+_SEVERAL_OF_ROW = ("network.transport", "network.direction", "event.dataset", "event.outcome", "attribution.reason")
+
+
+def gather(
+    rows: pa.RecordBatch, holders: pa.RecordBatch, conversations: pa.RecordBatch, conversation: NDArray[np.int64], rules: Sequence[Rule]
+) -> pa.RecordBatch:
+    """Return the findings on the rows of some entities.
+
+    Args:
+        rows: all distinct rows that matter, of these entities, from the whole input.
+        holders: whom they are about.
+        conversations: what the rows make up together.
+        conversation: the conversation of each row, -1 for none.
+        rules: all rules of the job; hits are places in it.
+
+    Returns:
+        A batch in the shape of the finding record, sorted by ``finding.id``.
+    """
+    hits = rows.column(HITS)
+    row = hits.value_parent_indices().to_numpy().astype(np.int64)
+    rule = numbers(hits.flatten())
+    holder = numbers(rows.column(HOLDER))[row]
+    peer = _peers(rows)
+    keys = [holders.column(name).take(pa.array(holder)) for name in _KEY]
+    finding, first = group_rows([pa.array(rule), *keys, peer["peer.ip"].take(pa.array(row))])
+    count = len(first)
+    columns = _rule_columns(rules, rule[first]) | _holder_columns(holders, holder, finding, count)
+    columns |= _row_columns(rows, peer, row, finding, first)
+    columns |= _conversation_columns(conversations, conversation[row], finding, count)
+    columns["finding.evidence"] = _evidence(rows, row, finding, count)
+    columns["finding.id"] = _ids(columns)
+    columns["incident.id"] = content_ids(["incident", *(columns[name] for name in _KEY)])
+    found = conform(pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)), record("finding"))
+    return found.take(pc.sort_indices(found.column("finding.id")))
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+def _column(rows: pa.RecordBatch, name: str, type_: pa.DataType | None = None) -> pa.Array:
+    index = rows.schema.get_field_index(name)
+    return pa.nulls(rows.num_rows, type_ or pa.string()) if index < 0 else _plain(rows.column(index))
+
+
+def _peers(rows: pa.RecordBatch) -> dict[str, pa.Array]:
+    """Return the end that is not the workload's, which travels as the other end of the row's direction."""
+    ingress = pc.fill_null(pc.equal(_column(rows, "network.direction"), "ingress"), fill_value=False)
+    return {
+        f"peer.{field}": pc.if_else(ingress, _column(rows, f"source.{field}", type_), _column(rows, f"destination.{field}", type_))
+        for field, type_ in (("ip", pa.binary(16)), ("port", pa.int32()))
+    }
+
+
+def _rule_columns(rules: Sequence[Rule], which: NDArray[np.int64]) -> dict[str, pa.Array]:
+    several = pa.list_(pa.string())
+    table = {
+        "rule.id": pa.array([rule.id for rule in rules], pa.string()),
+        "rule.name": pa.array([rule.name for rule in rules], pa.string()),
+        "finding.title": pa.array([rule.title for rule in rules], pa.string()),
+        "finding.severity": pa.array([rule.severity for rule in rules], pa.string()),
+        "rule.reference": pa.array([sorted(rule.references) for rule in rules], several),
+        "threat.technique.id": pa.array([list(rule.techniques) for rule in rules], several),
+        "threat.tactic.name": pa.array([list(rule.tactics) for rule in rules], several),
+        "recommendation": pa.array([list(rule.recommendation) for rule in rules], several),
+        "falsepositives": pa.array([list(rule.falsepositives) for rule in rules], several),
+    }
+    return {name: column.take(pa.array(which)) for name, column in table.items()}
+
+
+def _holder_columns(holders: pa.RecordBatch, holder: NDArray[np.int64], finding: NDArray[np.int64], count: int) -> dict[str, pa.Array]:
+    """Return who it is.  Holders of one finding are one entity; where they differ in another name, the smallest stands."""
+    pairs, first = group_rows([pa.array(finding), pa.array(holder)])
+    of_finding, of_holder = finding[first], holder[first]
+    index = pa.array(of_holder)
+    columns = {name: smallest_by(of_finding, count, holders.column(name).take(index)) for name in _ONE}
+    for name in _SEVERAL_OF_HOLDER:
+        columns[name] = distinct_lists(of_finding, count, holders.column(name).take(index), _MOST_LISTED)
+    candidates = holders.column("attribution.candidates").take(index)
+    owner = of_finding[candidates.value_parent_indices().to_numpy()]
+    columns["attribution.candidates"] = distinct_lists(owner, count, candidates.flatten(), _MOST_LISTED)
+    return columns
+
+
+def _row_columns(
+    rows: pa.RecordBatch, peer: dict[str, pa.Array], row: NDArray[np.int64], finding: NDArray[np.int64], first: NDArray[np.int64]
+) -> dict[str, pa.Array]:
+    count, index = len(first), pa.array(row)
+    starts = numbers(rows.column("event.start").cast(pa.int64()))[row]
+    columns = {
+        "peer.ip": peer["peer.ip"].take(pa.array(row[first])),
+        "peer.port": distinct_lists(finding, count, peer["peer.port"].take(index), _MOST_LISTED),
+        "event.count": pa.array(np.bincount(finding, minlength=count)),
+        "finding.first_seen": pa.array(min_by(finding, count, starts)).view(TIMESTAMP),
+        "finding.last_seen": pa.array(max_by(finding, count, starts)).view(TIMESTAMP),
+    }
+    columns["@timestamp"] = columns["finding.first_seen"]
+    for name in _SEVERAL_OF_ROW:
+        columns[name] = distinct_lists(finding, count, _column(rows, name).take(index), _MOST_LISTED)
+    return columns
+
+
+def _conversation_columns(conversations: pa.RecordBatch, conversation: NDArray[np.int64], finding: NDArray[np.int64], count: int) -> dict[str, pa.Array]:
+    """Return what the conversations that a finding's events belong to add up to."""
+    known = np.flatnonzero(conversation >= 0)
+    _, first = group_rows([pa.array(finding[known]), pa.array(conversation[known])])
+    of_finding, which = finding[known][first], conversation[known][first]
+    columns = {"network.conversations": pa.array(np.bincount(of_finding, minlength=count))}
+    for name in ("source.bytes", "destination.bytes"):
+        columns[name] = pa.array(sum_by(of_finding, count, numbers(conversations.column(name))[which]))
+    return columns
+
+
+def _evidence(rows: pa.RecordBatch, row: NDArray[np.int64], finding: NDArray[np.int64], count: int) -> pa.Array:
+    """Return the first events of each finding by (start, id)."""
+    starts = numbers(rows.column("event.start").cast(pa.int64()))[row]
+    place = rank_in_group(finding, starts, digest_words(rows.column(DIGEST))[row])
+    shown = np.flatnonzero(place < MOST_EVIDENCE)
+    shown = shown[np.lexsort((place[shown], finding[shown]))]
+    taken = rows.take(pa.array(row[shown]))
+    protocol = _column(taken, "network.iana_number", pa.int32())
+    ends = [_column(taken, name, type_) for name, type_ in (("source.ip", pa.binary(16)), ("source.port", pa.int32()), ("destination.ip", pa.binary(16)), ("destination.port", pa.int32()))]
+    computed = {"event.id": hexadecimal(taken.column(DIGEST)), "network.community_id": community_ids(*ends, protocol)}
+    type_ = evidence_type()
+    columns = [computed.get(field.name, None) if field.name in computed else _column(taken, field.name, field.type) for field in type_]
+    struct = pa.StructArray.from_arrays([column.cast(field.type) for column, field in zip(columns, type_, strict=True)], fields=list(type_))
+    return lists_by(finding[shown], count, struct)
+
+
+def _ids(columns: dict[str, pa.Array]) -> pa.Array:
+    """A finding is named by its rule, its entity's occupancy and its peer."""
+    peer = columns["peer.ip"].cast(pa.binary())
+    return content_ids(["finding", columns["rule.id"], *(columns[name] for name in _KEY), peer])
+
+

@@ -1,0 +1,153 @@
+"""detect(): the rows that matter - hit by a rule, blocked, or with an unlisted peer - made ready to leave their batch.
+
+Most rows end here.  What goes on is slim: the columns that conversations and findings need, an id, the rules that hit, and
+the original line only where it may become evidence.  Whom the rows are about travels beside them, once per holder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from agenttrail.columns.groups import group_rows, ordinals, rank_in_group
+from agenttrail.columns.ids import content_digests
+from agenttrail.columns.networks import NetworkLists, parse_network
+from agenttrail.columns.numbers import numbers
+from agenttrail.columns.secrets import scrub
+from agenttrail.columns.text import trim_line_ends
+from agenttrail.schema import EVIDENCE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from agenttrail.detect.plan import Plan
+
+MOST_EVIDENCE = 20
+"""Events that a finding shows."""
+DIGEST, HITS, HOLDER = "event.digest", "rule.hits", "holder"
+"""Columns in flight only: ``event.id`` as 16 bytes, numbers of the rules that hit, place among the holders."""
+
+_COMPUTED = ("event.id", "network.community_id", "event.original")
+_KEPT = (*(name for name in EVIDENCE if name not in _COMPUTED), "network.iana_number", "attribution.reason")
+
+
+@dataclass(frozen=True)
+class Lists:
+    """The lists that decide what is unlisted: neither inside nor allowed."""
+
+    listed: NetworkLists
+    allow_list_known: bool
+
+    @classmethod
+    def of(cls, lists: Mapping[str, tuple[str, ...]]) -> Lists:
+        """Compile ``internal`` and ``egress_allow`` of a job's lists."""
+        entries = [parse_network(entry) for name in ("internal", "egress_allow") for entry in lists.get(name, ())]
+        return cls(NetworkLists.compile([entries]), bool(lists.get("egress_allow")))
+
+    def unlisted(self, events: pa.RecordBatch) -> NDArray[np.bool_]:
+        """Return the rows with a peer on no list; none at all where no allow-list is known."""
+        if not self.allow_list_known:
+            return np.zeros(events.num_rows, dtype=bool)
+        peers = events.column("peer.ip")
+        return (self.listed.codes(peers) == 0) & np.asarray(peers.is_valid())
+
+
+def select(events: pa.RecordBatch, plan: Plan, lists: Lists) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
+    """Return the rows of a batch of attributed events that matter, and per rule of ``plan`` the rows that it hits."""
+    hits = plan.run(events)
+    matters = lists.unlisted(events) | _is(events, "event.outcome", "failure")
+    for rows in hits:
+        matters[rows] = True
+    return np.flatnonzero(matters), hits
+
+
+def detect(
+    events: pa.RecordBatch, hits: pa.Array, entities: pa.Array, holder: NDArray[np.int64]
+) -> tuple[pa.RecordBatch, int]:
+    """Make the rows that matter ready to leave their batch.
+
+    Args:
+        events: those rows, attributed.
+        hits: per row the numbers of the rules that hit it.
+        entities: digest of the entity of each holder.
+        holder: place of each row's holder.
+
+    Returns:
+        The rows without exact duplicates, and how many of those were dropped.
+    """
+    columns = _kept_columns(events)
+    originals = scrub(trim_line_ends(events.column("event.original")).cast(pa.string()))
+    scope = _optional(events, "attribution.scope")
+    columns[DIGEST] = content_digests([columns["event.dataset"].cast(pa.string()), scope, originals, "0"])
+    columns[HITS] = hits
+    columns[HOLDER] = pa.array(holder.astype(np.int32))
+    unique = first_of_each(columns[DIGEST], columns["log.file.path"], columns["log.offset"])
+    evident = _evident(columns, entities.take(pa.array(holder)), events.column("peer.ip"), unique)
+    columns["event.original"] = pc.if_else(pa.array(evident), originals, pa.scalar(None, pa.string()))
+    rows = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+    return rows if unique.all() else rows.filter(pa.array(unique)), int(np.count_nonzero(~unique))
+
+
+def rule_hits(hits: Sequence[NDArray[np.int64]], chosen: NDArray[np.int64], plan: Plan) -> pa.Array:
+    """Return per ``chosen`` row the numbers of the rules of ``plan`` that hit it, as a list array."""
+    rows = np.concatenate([np.searchsorted(chosen, found) for found in hits] or [np.empty(0, np.int64)])
+    rules = np.repeat(np.arange(len(hits)), [len(found) for found in hits])
+    order = np.lexsort((rules, rows))
+    offsets = np.searchsorted(rows[order], np.arange(len(chosen) + 1)).astype(np.int32)
+    numbers_ = np.array(plan.numbers, dtype=np.int16)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(numbers_[rules[order]]))
+
+
+def _is(events: pa.RecordBatch, name: str, word: str) -> NDArray[np.bool_]:
+    column = _optional(events, name)
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    table = np.append(np.array([known == word for known in column.dictionary.to_pylist()], dtype=bool), False)
+    return table[numbers(column.indices, -1)]
+
+
+def _optional(events: pa.RecordBatch, name: str) -> pa.Array:
+    index = events.schema.get_field_index(name)
+    return pa.nulls(events.num_rows, pa.string()) if index < 0 else events.column(index)
+
+
+def _kept_columns(events: pa.RecordBatch) -> dict[str, pa.Array]:
+    """Return the columns that go on, without those that hold nothing; dictionaries of few words stay dictionaries."""
+    columns = {name: events.column(name) for name in _KEPT if name in events.schema.names}
+    return {name: column for name, column in columns.items() if column.null_count < len(column) or not len(column)}
+
+
+def first_of_each(digests: pa.Array, paths: pa.Array, offsets: pa.Array) -> NDArray[np.bool_]:
+    """Return a mask that keeps one of each set of exact duplicates: the one with the smallest place in the logs."""
+    words = digest_words(digests)
+    distinct, groups = np.unique(words, return_inverse=True)
+    if len(distinct) == len(words):
+        return np.ones(len(words), dtype=bool)
+    return rank_in_group(groups.ravel().astype(np.int64), ordinals(paths), numbers(offsets)) == 0
+
+
+def digest_words(digests: pa.Array) -> NDArray[np.bytes_]:
+    """Return 16-byte digests as NumPy ``S16``, which sorts like their hexadecimal text."""
+    return np.frombuffer(digests.buffers()[1] or b"", dtype="S16")[digests.offset : digests.offset + len(digests)]
+
+
+def _evident(columns: Mapping[str, pa.Array], entities: pa.Array, peers: pa.Array, unique: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the rows that are among the first of a finding within this batch.
+
+    What is among the first over all batches is so in its own, so the other rows' originals need not travel.
+    """
+    evident = np.zeros(len(unique), dtype=bool)
+    hits = columns[HITS].filter(pa.array(unique))
+    rows = np.flatnonzero(unique)[hits.value_parent_indices().to_numpy()]
+    if len(rows):
+        index = pa.array(rows)
+        groups, _ = group_rows([hits.flatten(), entities.take(index), peers.take(index)])
+        starts = numbers(columns["event.start"].cast(pa.int64()))[rows]
+        evident[rows[rank_in_group(groups, starts, digest_words(columns[DIGEST])[rows]) < MOST_EVIDENCE]] = True
+    return evident

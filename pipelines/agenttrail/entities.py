@@ -1,0 +1,109 @@
+"""Whom a row is about: the narrowest rung of the identity ladder that is known, and which of its occupancies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from agenttrail.columns.addresses import format_addresses
+from agenttrail.columns.groups import group_rows
+from agenttrail.columns.ids import content_digests, hexadecimal
+from agenttrail.columns.numbers import numbers
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+IDENTITY = (
+    "gen_ai.agent.id", "trajectory.id", "sandbox.id", "job.id", "host.name", "k8s.namespace.name", "k8s.pod.uid",
+    "attribution.scope", "attribution.status", "attribution.level", "attribution.lease_id", "attribution.candidates",
+    "attribution.lease_start", "attribution.lease_end",
+)  # fmt: skip
+"""What is known of the holder of a row, and how."""
+ENTITY = ("entity.type", "entity.id", "entity.anchor")
+KEY = ("entity.type", "entity.id", "job.id", "entity.anchor")
+"""What sets one occupancy of one entity apart from every other: what an incident is keyed by."""
+
+_RUNGS = {"trajectory": "trajectory.id", "sandbox": "sandbox.id", "job": "job.id", "host": "host.name"}
+_OCCUPIED = ("trajectory", "sandbox")
+_DAY = 86_400_000_000  # microseconds
+
+
+def name_holders(events: pa.RecordBatch) -> tuple[pa.RecordBatch, NDArray[np.int64]]:
+    """Name whom each attributed event is about.
+
+    Returns:
+        The distinct holders - ``IDENTITY`` and ``ENTITY`` in plain columns - and each row's place among them.  The anchor is
+        the pod's uid or the start of the occupancy for a trajectory or sandbox, and the UTC day of the event for a job, a
+        host or an address.  An address is named with its scope, where that is known.
+    """
+    level = _plain(events.column("attribution.level"))
+    occupied = np.asarray(pc.is_in(level, value_set=pa.array(_OCCUPIED)))
+    day = numbers(events.column("event.start").cast(pa.int64())) // _DAY
+    at_address = pc.equal(level, "address")
+    own = pc.if_else(at_address, _own_address(events), pa.scalar(None, pa.binary(16)))
+    scope = _column(events, "attribution.scope")
+    resolution = events.column("attribution.lease_id").indices
+    which, first = group_rows([resolution, pa.array(np.where(occupied, -1, day)), own, scope])
+    index = pa.array(first)
+    columns = {name: _plain(_column(events, name).take(index)) for name in IDENTITY}
+    columns |= _entity(columns, own.take(index), day[first])
+    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)), which
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+def _column(events: pa.RecordBatch, name: str) -> pa.Array:
+    index = events.schema.get_field_index(name)
+    return pa.nulls(events.num_rows, pa.string()) if index < 0 else events.column(index)
+
+
+def _own_address(events: pa.RecordBatch) -> pa.Array:
+    """Return the address of the workload's end."""
+    ingress = pc.fill_null(pc.equal(_plain(events.column("network.direction")), "ingress"), fill_value=False)
+    nothing = pa.nulls(events.num_rows, pa.binary(16))
+    ends = [events.column(name) if name in events.schema.names else nothing for name in ("destination.ip", "source.ip")]
+    return pc.if_else(ingress, *ends)
+
+
+def _entity(columns: dict[str, pa.Array], own: pa.Array, days: NDArray[np.int64]) -> dict[str, pa.Array]:
+    level = columns["attribution.level"]
+    named = [pc.if_else(pc.equal(level, rung), columns[name], pa.scalar(None, pa.string())) for rung, name in _RUNGS.items()]
+    address = pc.coalesce(format_addresses(own), pa.scalar("unknown"))
+    scoped = pc.binary_join_element_wise(columns["attribution.scope"], address, "/", null_handling="skip")
+    day = _texts(pa.array(days * _DAY, pa.timestamp("us")), "%Y-%m-%d")
+    occupied = pc.is_in(level, value_set=pa.array(_OCCUPIED))
+    occupancy = columns["k8s.pod.uid"]
+    if pc.any(pc.and_(occupied, pc.is_null(occupancy))).as_py():
+        occupancy = pc.coalesce(occupancy, _texts(columns["attribution.lease_start"], "%Y-%m-%dT%H:%M:%SZ"), day)
+    return {
+        "entity.type": level,
+        "entity.id": pc.coalesce(*named, scoped),
+        "entity.anchor": pc.if_else(occupied, occupancy, day),
+    }
+
+
+def _texts(times: pa.Array, form: str) -> pa.Array:
+    """Format times, each distinct one once: formatting costs a microsecond."""
+    encoded = times.dictionary_encode()
+    return pc.strftime(encoded.dictionary, form).take(encoded.indices)
+
+
+def entity_digests(holders: pa.RecordBatch) -> pa.Array:
+    """Return 16 bytes that are the same for the holders that are one entity in one occupancy."""
+    return content_digests(["incident", *(holders.column(name) for name in KEY)])
+
+
+def incident_ids(holders: pa.RecordBatch) -> pa.Array:
+    """Return the id of the incident that findings on each holder belong to."""
+    return hexadecimal(entity_digests(holders))
+
+
+def shards(digests: pa.Array, count: int) -> NDArray[np.int64]:
+    """Return the shard of each entity digest: a slice of all entities, so that one entity's rows stay together."""
+    words = np.frombuffer(digests.buffers()[1], dtype="<u4").reshape(-1, 4)[digests.offset : digests.offset + len(digests), 0]
+    return words.astype(np.int64) % count

@@ -1,0 +1,118 @@
+"""Leases in plain form, for any inventory that has no format of its own: CSV with a header, or JSON lines.
+
+Columns are the fields of the lease record (``agenttrail formats`` lists them), with or without ``lease.`` in front;
+``address`` and ``start`` are needed, an empty ``end`` means that the lease lasts.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from agenttrail.columns.addresses import address
+from agenttrail.errors import InputError
+from agenttrail.metadata import dead_rows, lease_batch, parse_time
+from agenttrail.parsing import Block, Format, Parsed
+from agenttrail.schema import record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+DATASET = "address_leases"
+_FIELDS = {name.removeprefix("lease."): name for name in record("lease").fields if name not in ("lease.id", "log.file.path")}
+_NEEDED = ("address", "start")
+
+
+@dataclass(frozen=True)
+class Parser:
+    """Parses the files of one source.
+
+    Attributes:
+        scope: the scope of leases that name none.
+    """
+
+    scope: str | None = None
+
+    def __call__(self, block: Block) -> Parsed:
+        """Turn one whole file into leases; ``lines`` counts rows, and a CSV header as a skipped one.
+
+        Raises:
+            InputError: the file is broken as a whole.
+        """
+        rows: list[dict[str, Any]] = []
+        dead: list[tuple[bytes, str]] = []
+        as_json = block.data.lstrip()[:1] == b"{"
+        count = skipped = int(not as_json)
+        for line, raw, item in _json_rows(block) if as_json else _csv_rows(block):
+            count += 1
+            try:
+                rows.append(self._lease(item))
+            except ValueError as error:
+                dead.append((raw, f"line {line}: {error}"))
+        return Parsed(lease_batch(rows, block.path), dead_rows(dead, block.path, DATASET), count, skipped)
+
+    def _lease(self, item: object) -> dict[str, Any]:
+        if not isinstance(item, dict):
+            msg = "not a JSON object" if item is None else "the number of cells is not that of the header"
+            raise ValueError(msg)  # noqa: TRY004 - one reason among others for a dead letter
+        given = {str(key).removeprefix("lease."): None if value in ("", None) else str(value) for key, value in item.items()}
+        missing = [name for name in _NEEDED if given.get(name) is None]
+        if missing:
+            msg = f"{missing[0]} is missing"
+            raise ValueError(msg)
+        lease: dict[str, Any] = {name: given.get(short) for short, name in _FIELDS.items()}
+        lease["lease.scope"] = lease["lease.scope"] or self.scope
+        lease["lease.address"] = _address(lease["lease.address"])
+        lease["lease.start"] = parse_time(lease["lease.start"], "start")
+        lease["lease.end"] = parse_time(lease["lease.end"], "end") if lease["lease.end"] else None
+        if lease["lease.end"] is not None and lease["lease.end"] < lease["lease.start"]:
+            msg = "end lies before start"
+            raise ValueError(msg)
+        return lease
+
+
+def _address(text: str) -> bytes:
+    try:
+        return address(text.strip())
+    except ValueError as error:
+        msg = "address is not an IP address"
+        raise ValueError(msg) from error
+
+
+def _csv_rows(block: Block) -> Iterator[tuple[int, bytes, object]]:
+    """Yield line number, original and cells by column of each row; None where the cells do not fit the header."""
+    try:
+        text = block.data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        msg = f"{block.path}: not valid UTF-8 at byte {error.start}"
+        raise InputError(msg) from error
+    reader = csv.reader(io.StringIO(text, newline=""))
+    names = [name.strip().removeprefix("lease.") for name in next(reader, [])]
+    wrong = [name for name in names if name not in _FIELDS] + [f"{name} (missing)" for name in _NEEDED if name not in names]
+    if wrong:
+        msg = f"{block.path}:1: not a header of address leases: {', '.join(map(repr, wrong))}; the columns are {', '.join(_FIELDS)}"
+        raise InputError(msg)
+    for cells in reader:
+        if cells:
+            original = ",".join(cells).encode()
+            yield reader.line_num, original, dict(zip(names, cells, strict=True)) if len(cells) == len(names) else cells
+
+
+def _json_rows(block: Block) -> Iterator[tuple[int, bytes, object]]:
+    """Yield line number, original and object of each line; None where it is no JSON."""
+    for number, line in enumerate(block.data.splitlines(), start=1):
+        if line.strip():
+            try:
+                item = orjson.loads(line)
+            except orjson.JSONDecodeError:
+                item = None
+            yield number, line.strip(), item
+
+
+FORMAT = Format(
+    name=DATASET, gives="leases", parser=lambda settings: Parser(settings.get("scope"))  # type: ignore[arg-type] # checked by the job schema
+)

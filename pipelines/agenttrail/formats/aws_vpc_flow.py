@@ -1,0 +1,231 @@
+"""AWS VPC flow logs in text: any columns in any order, as the header line says; no header means version 2.
+
+Source: the field table of the VPC user guide (versions 2 to 8); the same names with underscores and commas come from
+exports.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from agenttrail.columns.batches import joined
+from agenttrail.columns.delimited import Layout, read_delimited
+from agenttrail.columns.numbers import numbers
+from agenttrail.columns.text import buffer_of, choose, line_offsets
+from agenttrail.flows import LARGEST_PORT, SIDES, FlowColumns
+from agenttrail.parsing import Block, Format, Lines, Parsed, event_batch, sift
+from agenttrail.schema import cast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+DATASET = "aws_vpc_flow"
+_VERSION_2 = (
+    "version", "account-id", "interface-id", "srcaddr", "dstaddr", "srcport", "dstport", "protocol", "packets", "bytes",
+    "start", "end", "action", "log-status",
+)  # fmt: skip
+"""Columns of the default format, for files without a header."""
+
+_INTEGERS = ("srcport", "dstport", "protocol", "packets", "bytes", "start", "end", "tcp-flags")
+_WORDS = ("action", "log-status", "flow-direction")
+_TEXT = {
+    "interface-id": "observer.name",
+    "account-id": "cloud.account.id",
+    "vpc-id": "cloud.vpc.id",
+    "subnet-id": "cloud.subnet.id",
+    "instance-id": "cloud.instance.id",
+    "region": "cloud.region",
+    "az-id": "cloud.availability_zone",
+    "traffic-path": "network.traffic_path",
+    "reject-reason": "event.reason",
+    "ecs-cluster-name": "orchestrator.cluster.name",
+    "ecs-task-id": "orchestrator.resource.id",
+    "ecs-container-id": "container.id",
+    "ecs-service-name": "service.name",
+}
+_ADDRESSES = ("srcaddr", "dstaddr", "pkt-srcaddr", "pkt-dstaddr")
+_WORD = pa.dictionary(pa.int32(), pa.string())
+_TYPES = {
+    **dict.fromkeys(_ADDRESSES, pa.string()),
+    **dict.fromkeys(_INTEGERS, pa.int64()),
+    **dict.fromkeys(_WORDS, _WORD),
+    **dict.fromkeys(_TEXT, pa.string()),
+}
+_KNOWN = frozenset(_TYPES) | frozenset(_VERSION_2) | {
+    "type", "sublocation-type", "sublocation-id", "pkt-src-aws-service", "pkt-dst-aws-service", "ecs-cluster-arn",
+    "ecs-container-instance-arn", "ecs-container-instance-id", "ecs-second-container-id", "ecs-task-arn",
+    "ecs-task-definition-arn",
+}  # fmt: skip
+_MARK = b"srcaddr"  # no data line holds this word, and a header without it names no address
+_GAPS = ("nodata", "skipdata")
+_NEWLINE, _SYN, _ACK = 10, 2, 16
+
+
+def layout(header: bytes) -> Layout:
+    """Return the layout that a header line gives; the default format for an empty one."""
+    if not header:
+        return Layout(_VERSION_2)
+    text = header.decode("utf-8", "replace").strip()
+    delimiter = "," if "," in text else " "
+    names = (name.strip().lower().replace("_", "-") for name in text.split(delimiter))
+    seen: dict[str, int] = {}
+    unique = []
+    for name in names:  # a column named twice counts the first time
+        seen[name] = seen.get(name, 0) + 1
+        unique.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+    return Layout(tuple(unique), delimiter)
+
+
+def is_header(line: bytes) -> bool:
+    """Tell whether ``line`` names columns: its first word is one, and so are most of the others."""
+    if not line[:1].isalpha():
+        return False
+    names = layout(line).names
+    known = [name in _KNOWN for name in names]
+    return known[0] and len(names) > 1 and sum(known) * 2 > len(names)
+
+
+def headers(data: bytes, *, top: bool) -> list[tuple[int, bytes]]:
+    """Return offset and text of the header lines in ``data``: whole lines, at the top of a file or not."""
+    raw = np.frombuffer(data, dtype=np.uint8)
+    top = top and is_header(data[: data.find(b"\n") + 1] or data)
+    if not top and not ((raw[:-1] == _NEWLINE) & is_letter(raw[1:])).any() and not is_letter(raw[:1]).any():
+        return []
+    lines = Lines(data)
+    offsets = line_offsets(lines.lines)
+    return [(int(offsets[row]), lines.line(row)) for row in _header_rows(lines, data, top=top)]
+
+
+def is_letter(raw: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return which bytes are ASCII letters."""
+    return ((raw | 0x20) - np.uint8(ord("a"))) < 26  # noqa: PLR2004 - letters of the alphabet; below "a" wraps around
+
+
+def parse(block: Block) -> Parsed:
+    """Turn a block of flow log lines into events.
+
+    Bytes and packets are those of one direction, times are whole seconds.  NODATA and SKIPDATA records become events
+    without addresses whose ``event.action`` is ``nodata`` or ``skipdata``: they tell what was not seen.
+    """
+    lines = Lines(block.data)
+    rows, kept = sift(lines, block.data, delimited=True)
+    batches = [
+        _parse_stretch(lines, block, rows[first:last], kept[first:last], layout(header))
+        for first, last, header in _stretches(lines, block, rows)
+    ]
+    return Parsed(_joined(batches), lines.dead_letters(block, DATASET), len(lines), lines.skipped)
+
+
+def _stretches(lines: Lines, block: Block, rows: NDArray[np.int64]) -> Iterator[tuple[int, int, bytes]]:
+    """Cut ``rows`` where header lines stand; yield the places first and past the last, and the header in force."""
+    header, first = block.header or b"", 0
+    top = block.header is None and len(lines) > 0 and is_header(lines.line(0))
+    for row in _header_rows(lines, block.data, top=top):
+        place = int(np.searchsorted(rows, row))
+        if place > first:
+            yield first, place, header
+        lines.skip(np.array([row]))
+        header, first = lines.line(row), place + 1
+    if first < len(rows):
+        yield first, len(rows), header
+
+
+def _header_rows(lines: Lines, data: bytes, *, top: bool) -> list[int]:
+    """Return the rows of header lines: the first where ``top`` says so, and any that names a source address."""
+    if not len(lines):
+        return []
+    initials = np.frombuffer(data, dtype=np.uint8)[line_offsets(lines.lines)[:-1]]
+    lettered = np.flatnonzero(is_letter(initials))
+    found = {0} if top else set()
+    if len(lettered) and _MARK in data:
+        marked = pc.match_substring(lines.lines.take(pa.array(lettered)), _MARK.decode())
+        candidates = lettered[np.asarray(marked.to_numpy(zero_copy_only=False), dtype=bool)].tolist()
+        found |= {row for row in candidates if is_header(lines.line(row))}
+    return sorted(found)
+
+
+def _parse_stretch(lines: Lines, block: Block, rows: NDArray[np.int64], kept: pa.Array, made: Layout) -> pa.RecordBatch:
+    """Turn lines of one layout into events."""
+    cells = read_delimited(buffer_of(kept), made, _TYPES)
+    for row, count in cells.misfits:
+        lines.refuse(rows[[row]], f"{count} cells where the header has {len(made.names)}")
+    rows = rows[cells.rows] if cells.misfits else rows
+    for name, bad in cells.malformed.items():
+        lines.refuse(rows[bad], f"{name} is not an integer")
+    return event_batch(lines, block, DATASET, rows, _event_columns(lines, rows, cells.columns))
+
+
+def _event_columns(lines: Lines, rows: NDArray[np.int64], native: Mapping[str, pa.Array]) -> dict[str, pa.Array]:
+    flows = FlowColumns(lines, rows)
+    gap = _gaps(flows, native)
+    flows.interval(native.get("start"), native.get("end"), ("start", "end"))
+    for side, short in (("source", "src"), ("destination", "dst")):
+        names = (f"{short}addr", f"pkt-{short}addr")
+        flows.end(side, native.get(names[0]), native.get(names[1]), names)
+        flows.number(f"{side}.port", native.get(f"{short}port"), f"{short}port", LARGEST_PORT)
+    flows.need_an_end(exempt=gap)
+    flows.transport(native.get("protocol"), "protocol")
+    for unit in ("bytes", "packets"):
+        flows.number(f"source.{unit}", native.get(unit), unit)
+        if unit in native:
+            flows.columns[f"network.{unit}"] = flows.columns[f"source.{unit}"]
+    flows.number("network.tcp_flags", native.get("tcp-flags"), "tcp-flags", 0xFFFF)
+    flows.side("observer.side", native.get("flow-direction"), {"egress": "source", "ingress": "destination"})
+    if "tcp-flags" in native:
+        flows.columns["client.side"] = client_side(flows.columns["network.tcp_flags"])
+    flows.columns |= {name: native[key] for key, name in _TEXT.items() if key in native}
+    return flows.columns
+
+
+def _gaps(flows: FlowColumns, native: Mapping[str, pa.Array]) -> NDArray[np.bool_] | None:
+    """Build action and outcome; return which records tell that nothing was recorded (None: none do)."""
+    verdicts = {"accept": "success", "reject": "failure"}
+    flows.outcome(native.get("action"), "action", verdicts)
+    if "log-status" not in native:
+        return None
+    status = native["log-status"]
+    words = [(word or "").lower() for word in status.dictionary.to_pylist()]
+    if not set(words) & set(_GAPS):
+        return None
+    lowered = pa.DictionaryArray.from_arrays(status.indices, pa.array(words, pa.string())).dictionary_decode()
+    gap = pc.is_in(lowered, value_set=pa.array(_GAPS))
+    action = flows.columns.get("event.action", pa.nulls(len(status), pa.string()))
+    flows.columns["event.action"] = pc.if_else(gap, lowered, cast(action, pa.string()))
+    return np.asarray(gap.to_numpy(zero_copy_only=False), dtype=bool)
+
+
+def client_side(flags: pa.Array) -> pa.Array:
+    """Return who opened the connection by its TCP flags: SYN alone comes from the client, SYN-ACK from the server.
+
+    These logs note ACK only together with SYN, so 3 (SYN, FIN) is a client's record and 19 a server's.
+    """
+    values = numbers(flags)
+    opened = (values & _SYN) != 0
+    answered = opened & ((values & _ACK) != 0)
+    return choose(np.where(answered, 1, np.where(opened, 0, -1)), SIDES)
+
+
+def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    """Put the events of all stretches together; columns that a stretch lacks are null there."""
+    filled = [batch for batch in batches if batch.num_rows]
+    if len(filled) == 1:
+        return filled[0]
+    if not filled:
+        return batches[0] if batches else event_batch(Lines(b""), Block(b"", "", 0), DATASET, np.arange(0), {})
+
+    return joined(filled)
+
+
+FORMAT = Format(
+    name=DATASET,
+    gives="events",
+    parser=lambda _settings: parse,
+    scopes={"vpc-id": "cloud.vpc.id", "subnet-id": "cloud.subnet.id", "account-id": "cloud.account.id", "region": "cloud.region"},
+    headers=headers,
+)

@@ -1,0 +1,140 @@
+"""group(): all findings on one entity in one occupancy as one incident.
+
+An incident is a pure function of the set of findings: whoever rebuilds it from the same findings gets the same document.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from agenttrail.columns.groups import distinct_lists, group_rows, max_by, min_by, rank_in_group, smallest_by, sum_by
+from agenttrail.columns.ids import content_ids
+from agenttrail.columns.numbers import numbers
+from agenttrail.incidents.scoring import LEVELS, MEDIUM, raised, risk
+from agenttrail.incidents.wording import summaries
+from agenttrail.schema import TIMESTAMP, conform, record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+MOST_LISTED = 100
+_KEY = ("entity.type", "entity.id", "job.id", "entity.anchor")
+_ONE = (
+    "entity.type", "entity.id", "entity.anchor", "gen_ai.agent.id", "trajectory.id", "sandbox.id", "job.id", "host.name",
+    "k8s.namespace.name", "k8s.pod.uid", "attribution.status", "attribution.level", "attribution.lease_start", "attribution.lease_end",
+)  # fmt: skip
+_LISTS = ("attribution.scope", "attribution.lease_id", "attribution.candidates", "attribution.reason")
+
+
+def group(findings: pa.RecordBatch, kinds: Mapping[str, str]) -> pa.RecordBatch:
+    """Return the incidents that findings make.
+
+    Args:
+        findings: all findings on each of their entities, in the shape of the finding record.
+        kinds: what vouches for each dataset ("flow log", "firewall", …); two kinds that agree raise the severity.
+
+    Returns:
+        A batch in the shape of the incident record, sorted by ``incident.id``.  Only findings of medium severity or above
+        open an incident; the others join as context: they are listed and counted, but say nothing of times, peers,
+        techniques, or what to do.
+    """
+    level = _levels(findings)
+    which, first = group_rows([findings.column(name) for name in _KEY])
+    opened = max_by(which, len(first), level) >= MEDIUM
+    rows = np.flatnonzero(opened[which])
+    findings, level = findings.take(pa.array(rows)), level[rows]
+    which, first = group_rows([findings.column(name) for name in _KEY])
+    count = len(first)
+    opening = np.flatnonzero(level >= MEDIUM)
+    columns = {name: smallest_by(which, count, findings.column(name)) for name in _ONE}
+    columns |= {name: _merged(findings.column(name), which, count) for name in _LISTS}
+    columns |= _all_findings(findings, which, count, level)
+    columns |= _opening_findings(findings.take(pa.array(opening)), which[opening], count)
+    agreeing = _agreeing_kinds(findings.take(pa.array(opening)), which[opening], count, kinds)
+    columns |= _verdict_columns(findings, which, level, agreeing, columns)
+    columns["incident.id"] = content_ids(["incident", *(columns[name] for name in _KEY)])
+    incidents = conform(pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)), record("incident"))
+    return incidents.take(pc.sort_indices(incidents.column("incident.id")))
+
+
+def _levels(findings: pa.RecordBatch) -> NDArray[np.int64]:
+    return numbers(pc.index_in(findings.column("finding.severity"), value_set=pa.array(LEVELS)))
+
+
+def _merged(lists: pa.ListArray, which: NDArray[np.int64], count: int) -> pa.Array:
+    """Return per group the distinct values of all its lists, sorted, at most 100."""
+    owner = which[lists.value_parent_indices().to_numpy()]
+    return distinct_lists(owner, count, lists.flatten(), MOST_LISTED)
+
+
+def _all_findings(findings: pa.RecordBatch, which: NDArray[np.int64], count: int, level: NDArray[np.int64]) -> dict[str, pa.Array]:
+    """Return what all findings add to their incident; where there are more than 100, the worst are listed."""
+    ids = findings.column("finding.id")
+    shown = np.flatnonzero(rank_in_group(which, -level, np.asarray(ids.to_numpy(zero_copy_only=False), dtype="S32")) < MOST_LISTED)
+    columns = {"finding.id": distinct_lists(which[shown], count, ids.take(pa.array(shown)))}
+    columns["finding.count"] = pa.array(np.bincount(which, minlength=count))
+    columns["event.count"] = pa.array(sum_by(which, count, numbers(findings.column("event.count"))))
+    for name in ("rule.id", "rule.name"):
+        columns[name] = distinct_lists(which, count, findings.column(name), MOST_LISTED)
+    columns["event.dataset"] = _merged(findings.column("event.dataset"), which, count)
+    return columns
+
+
+def _opening_findings(findings: pa.RecordBatch, which: NDArray[np.int64], count: int) -> dict[str, pa.Array]:
+    """Return what only the findings that open an incident say of it."""
+    first, last = (numbers(findings.column(f"finding.{name}_seen").cast(pa.int64())) for name in ("first", "last"))
+    columns = {
+        "incident.first_seen": pa.array(min_by(which, count, first)).view(TIMESTAMP),
+        "incident.last_seen": pa.array(max_by(which, count, last)).view(TIMESTAMP),
+        "destination.ip": distinct_lists(which, count, findings.column("peer.ip"), MOST_LISTED),
+        "destination.port": _merged(findings.column("peer.port"), which, count),
+    }
+    columns["@timestamp"] = columns["incident.first_seen"]
+    for name in ("threat.technique.id", "threat.tactic.name", "recommendation"):
+        columns[name] = _merged(findings.column(name), which, count)
+    return columns
+
+
+def _agreeing_kinds(findings: pa.RecordBatch, which: NDArray[np.int64], count: int, kinds: Mapping[str, str]) -> pa.Array:
+    """Return per incident the kinds of source that its opening findings rest on, sorted."""
+    datasets = findings.column("event.dataset")
+    owner = which[datasets.value_parent_indices().to_numpy()]
+    encoded = datasets.flatten().dictionary_encode()
+    named = pa.array([kinds.get(name, name) for name in encoded.dictionary.to_pylist()], pa.string()).take(encoded.indices)
+    return distinct_lists(owner, count, named)
+
+
+def _verdict_columns(
+    findings: pa.RecordBatch, which: NDArray[np.int64], level: NDArray[np.int64], agreeing: pa.Array, columns: Mapping[str, pa.Array]
+) -> dict[str, pa.Array]:
+    """Return severity, risk and words.  Incidents are few: they are worded one by one."""
+    count = len(agreeing)
+    highest = max_by(which, count, level)
+    opening_rules = [sorted(set(rules)) for rules in _lists_of(findings.column("finding.title"), which, level >= MEDIUM, count)]
+    severities, scores, factors = [], [], []
+    statuses = columns["attribution.status"].to_pylist()
+    for incident, sources in enumerate(agreeing.to_pylist()):
+        severity = raised(int(highest[incident]), len(sources))
+        score, terms = risk(LEVELS[int(highest[incident])], len(opening_rules[incident]), sources, statuses[incident])
+        severities.append(severity)
+        scores.append(score)
+        factors.append(terms)
+    titles, texts = summaries(columns, opening_rules)
+    return {
+        "incident.severity": pa.array(severities, pa.string()),
+        "incident.risk_score": pa.array(scores, pa.float64()),
+        "incident.risk_factors": pa.array(factors, pa.list_(pa.string())),
+        "incident.title": pa.array(titles, pa.string()),
+        "incident.summary": pa.array(texts, pa.string()),
+    }
+
+
+def _lists_of(column: pa.Array, which: NDArray[np.int64], chosen: NDArray[np.bool_], count: int) -> list[list[str]]:
+    rows = np.flatnonzero(chosen)
+    return list(distinct_lists(which[rows], count, column.take(pa.array(rows))).to_pylist())

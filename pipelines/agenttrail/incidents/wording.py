@@ -1,0 +1,74 @@
+"""What an incident says of itself in a line and in a sentence.  Values from logs are shown, never interpreted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from agenttrail.columns.addresses import format_addresses
+from agenttrail.columns.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pyarrow as pa
+
+_LONGEST = 120  # characters of one value in a sentence
+_SHOWN = 3  # peers and rules in a sentence
+
+
+def summaries(columns: Mapping[str, pa.Array], rules: Sequence[Sequence[str]]) -> tuple[list[str], list[str]]:
+    """Return title and summary of each incident.
+
+    Args:
+        columns: the incidents' other columns.
+        rules: titles of the rules of medium or above that fired, per incident.
+    """
+    peers = [_texts(peers) for peers in _lists(columns["destination.ip"])]
+    ports = columns["destination.port"].to_pylist()
+    rows = zip(
+        *(columns[name].to_pylist() for name in ("entity.type", "entity.id", "gen_ai.agent.id", "trajectory.id", "sandbox.id", "host.name")),
+        *(columns[name].to_pylist() for name in ("incident.first_seen", "incident.last_seen", "event.count", "attribution.status")),
+        strict=True,
+    )
+    titles, texts = [], []
+    for index, row in enumerate(rows):
+        titles.append(_title(rules[index], row[0], row[1]))
+        texts.append(_summary(row, rules[index], peers[index], ports[index]))
+    return titles, texts
+
+
+def _lists(column: pa.Array) -> list[pa.Array]:
+    return [scalar.values for scalar in column]
+
+
+def _texts(addresses: pa.Array) -> list[str]:
+    return list(format_addresses(addresses).to_pylist()) if addresses is not None and len(addresses) else []
+
+
+def shown(value: object) -> str:
+    """Return a value from a log as it may stand in a line for people: nothing hidden, nothing longer than a line."""
+    text = printable(str(value))
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def _enumerated(values: Sequence[object]) -> str:
+    texts = [shown(value) for value in values[:_SHOWN]]
+    more = len(values) - len(texts)
+    return ", ".join(texts) + (f" and {more} more" if more > 0 else "")
+
+
+def _title(rules: Sequence[str], kind: str, entity: str) -> str:
+    more = f" (+{len(rules) - 1})" if len(rules) > 1 else ""
+    return f"{rules[0]}{more} by {kind} {shown(entity)}"
+
+
+def _summary(row: Sequence[Any], rules: Sequence[str], peers: Sequence[str], ports: Sequence[int]) -> str:
+    kind, entity, agent, trajectory, sandbox, host, first, last, events, status = row
+    names = [f"{label} {shown(value)}" for label, value in (("agent", agent), ("trajectory", trajectory), ("sandbox", sandbox)) if value]
+    who = ", ".join(names) or f"{kind} {shown(entity)}"
+    where = f" on {shown(host)}" if host and kind != "host" else ""
+    towards = f" towards {_enumerated(peers)}" if peers else ""
+    at = f" (port {_enumerated(ports)})" if ports else ""
+    span = f"from {first:%Y-%m-%d %H:%M:%S} to {last:%H:%M:%S} UTC" if first != last else f"at {first:%Y-%m-%d %H:%M:%S} UTC"
+    doubt = "" if status == "attributed" else f"  Who it was is {status}."
+    return f"{_enumerated(rules)}: {who}{where}{towards}{at} {span}; {events} events in all.{doubt}"

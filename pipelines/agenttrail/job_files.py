@@ -1,0 +1,253 @@
+"""Job files: read, checked whole, and turned into values from which the graph is built."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agenttrail.detect.expressions import Op, matches
+from agenttrail.detect.rules import Rule, load_rules
+from agenttrail.errors import DefinitionError, InputError, Problem
+from agenttrail.formats import FORMATS
+from agenttrail.lists import ADDRESS_LISTS, Lists, not_a_network, with_shipped
+from agenttrail.paths import parse_path
+from agenttrail.schema import record
+from agenttrail.sources.files import InputFile, match
+from agenttrail.transforms import Source
+from agenttrail.yaml_files import YamlDocument, check_shape, read_yaml, suggest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_UNITS = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_SECRET_KEYS = ("api_key", "username", "password")
+DEFAULT_TOLERANCE = 2_000_000  # microseconds
+DEFAULT_WAIT = 600_000_000
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job, ready to be built.
+
+    Attributes:
+        name: what runs of it are called.
+        sources: events first, then leases.
+        files: of all sources.
+        rules: all rules, sorted by id; those that cannot run here say why in ``off``.
+        lists: by name.
+        tolerance: how far clocks may be apart, in microseconds.
+        wait: how long streaming waits for late metadata, in microseconds.
+        directory: output directory, or None.
+        write_events: whether every attributed event is written, too.
+        elasticsearch: settings of the job file's section, with ``${VARIABLES}`` in place of secrets, or None.
+        path: the job file.
+    """
+
+    name: str
+    sources: tuple[Source, ...]
+    files: tuple[InputFile, ...]
+    rules: tuple[Rule, ...]
+    lists: Lists
+    tolerance: int = DEFAULT_TOLERANCE
+    wait: int = DEFAULT_WAIT
+    directory: str | None = None
+    write_events: bool = False
+    elasticsearch: Mapping[str, Any] | None = None
+    path: str = ""
+
+
+@dataclass
+class _Reading:
+    """The state of reading one job file."""
+
+    document: YamlDocument
+    folder: Path
+    problems: list[Problem] = field(default_factory=list)
+
+    def problem(self, place: tuple[str | int, ...], what: str, hint: str = "") -> None:
+        self.problems.append(self.document.problem(place, what, hint))
+
+
+def load_job(path: str | Path, *, output: str | None = None, elasticsearch: str | None = None) -> Job:
+    """Read a job file.
+
+    Args:
+        path: the file; paths in it are relative to its folder.
+        output: output directory that takes the place of the file's.
+        elasticsearch: address that takes the place of the file's.
+
+    Raises:
+        DefinitionError: with every problem of the file, its rules and its lists.
+    """
+    documents = read_yaml(Path(path), str(path))
+    if len(documents) != 1 or not isinstance(documents[0].data, dict):
+        raise DefinitionError([Problem(str(path), 1, "a job file is one YAML mapping")])
+    reading = _Reading(documents[0], Path(path).resolve().parent)
+    wrong = check_shape(reading.document, "job")
+    if wrong:
+        raise DefinitionError(wrong)
+    data = reading.document.data
+    sources, files = _sources(reading)
+    lists = _lists(reading)
+    rules = _rules(reading, lists)
+    settings = _elasticsearch(reading, elasticsearch)
+    attribution, section = data.get("attribution") or {}, data.get("output") or {}
+    directory = output or _beside(reading, section.get("directory", "out"))
+    if reading.problems:
+        raise DefinitionError(reading.problems)
+    return Job(
+        name=data.get("name") or Path(path).stem,
+        sources=tuple(sources),
+        files=tuple(files),
+        rules=tuple(rules),
+        lists=lists,
+        tolerance=duration(attribution.get("tolerance", DEFAULT_TOLERANCE / _UNITS["s"])),
+        wait=duration(attribution.get("wait", DEFAULT_WAIT / _UNITS["s"])),
+        directory=directory,
+        write_events=bool(section.get("events")),
+        elasticsearch=settings,
+        path=str(path),
+    )
+
+
+def duration(value: float | str) -> int:
+    """Return the microseconds of a number of seconds, or of text such as ``2s`` or ``10m``."""
+    if isinstance(value, (int, float)):
+        return round(value * _UNITS["s"])
+    number, unit = re.fullmatch(r"([0-9.]+)([a-z]+)", value).groups()  # type: ignore[union-attr] # the schema has checked it
+    return round(float(number) * _UNITS[unit])
+
+
+def _beside(reading: _Reading, path: str) -> str:
+    """Return a path of the job file as one from the file's own folder; addresses of other file systems stay."""
+    return path if "://" in path or Path(path).is_absolute() else str(reading.folder / path)
+
+
+def _sources(reading: _Reading) -> tuple[list[Source], list[InputFile]]:
+    sources: list[Source] = []
+    files: list[InputFile] = []
+    for section in ("events", "leases"):
+        for index, entry in enumerate(reading.document.data.get(section) or ()):
+            place = (section, index)
+            source = _source(reading, place, entry, section)
+            if source is not None:
+                files += _files(reading, place, entry["path"], len(sources))
+                sources.append(source)
+    return sources, files
+
+
+def _source(reading: _Reading, place: tuple[str | int, ...], entry: Mapping[str, Any], section: str) -> Source | None:
+    name = entry["format"]
+    known = {id_: format_ for id_, format_ in FORMATS.items() if format_.gives == section}
+    if name not in known:
+        what = f"{name!r} gives {FORMATS[name].gives}, not {section}" if name in FORMATS else f"unknown format {name!r}"
+        reading.problem((*place, "format"), what, suggest(name, known))
+        return None
+    format_ = known[name]
+    extra = set(entry) - {"format", "path", "scope"} - format_.settings
+    for key in sorted(extra):
+        reading.problem((*place, key), f"{name} knows no {key!r}")
+    for rung, path in (entry.get("identity") or {}).items():
+        _check_path(reading, (*place, "identity", rung), path)
+    scope = entry.get("scope")
+    settings = {key: entry[key] for key in ("identity", "scope") if key in entry and format_.gives == "leases"}
+    if extra:
+        return None
+    try:
+        format_.parser(settings)
+    except ValueError as error:
+        reading.problem((*place, "scope"), str(error))
+        return None
+    column = format_.scopes.get(scope) if scope else None
+    return Source(f"{name} {entry['path']}", name, settings, None if column else scope, column)
+
+
+def _check_path(reading: _Reading, place: tuple[str | int, ...], path: str) -> None:
+    try:
+        parse_path(path)
+    except ValueError as error:
+        reading.problem(place, str(error))
+
+
+def _files(reading: _Reading, place: tuple[str | int, ...], pattern: str, source: int) -> list[InputFile]:
+    full = _beside(reading, pattern)
+    try:
+        found = match(full)
+    except InputError as error:
+        reading.problem((*place, "path"), str(error))
+        return []
+    if not found:
+        reading.problem((*place, "path"), f"no file matches {pattern!r}")
+    folder = str(reading.folder) + os.sep
+    return [InputFile(path, path.removeprefix(folder), size, source) for path, size in found]
+
+
+def _lists(reading: _Reading) -> Lists:
+    given = reading.document.data.get("lists") or {}
+    lists = {name: tuple(str(entry) for entry in entries) for name, entries in given.items()}
+    for name in ADDRESS_LISTS:
+        for index, reason in not_a_network(lists.get(name, ())):
+            reading.problem(("lists", name, index), reason)
+    return with_shipped(lists)
+
+
+def _rules(reading: _Reading, lists: Lists) -> list[Rule]:
+    named = reading.document.data.get("rules") or ["builtin"]
+    places = [name if name == "builtin" else _beside(reading, name) for name in named]
+    try:
+        rules = load_rules(places, lists)
+    except DefinitionError as error:
+        reading.problems += error.problems
+        return []
+    for name in sorted(_address_lists(rules) - set(ADDRESS_LISTS)):
+        for index, reason in not_a_network(lists[name]):
+            reading.problem(("lists", name, index), reason)
+    return switched(rules, lists)
+
+
+def _address_lists(rules: list[Rule]) -> set[str]:
+    """Return the lists that rules hold against an address."""
+    fields = record("event").fields
+    return {
+        str(one.value)
+        for rule in rules
+        for one in matches(rule.condition)
+        if one.op is Op.LIST and one.field and fields[one.field].type == "ip"
+    }
+
+
+def switched(rules: list[Rule], lists: Mapping[str, tuple[str, ...]]) -> list[Rule]:
+    """Return the rules, those off that use an empty list."""
+    from dataclasses import replace
+
+    out = []
+    for rule in rules:
+        empty = sorted(name for name in rule.lists if not lists[name])
+        off = rule.off or (f"its list {empty[0]} is empty" if empty else "")
+        out.append(replace(rule, off=off) if off else rule)
+    return out
+
+
+def _elasticsearch(reading: _Reading, override: str | None) -> Mapping[str, Any] | None:
+    """Return the settings of the Elasticsearch sink; secrets stay ``${VARIABLES}`` until a worker connects."""
+    section = dict((reading.document.data.get("output") or {}).get("elasticsearch") or {})
+    place = ("output", "elasticsearch")
+    for key in _SECRET_KEYS:
+        if key in section and not _VARIABLE.fullmatch(section[key]):
+            reading.problem((*place, key), "secrets come from the environment only: write ${NAME} and set NAME")
+            section.pop(key)
+    if override:
+        section["url"] = override
+        for key in _SECRET_KEYS:
+            variable = f"ELASTICSEARCH_{key.upper()}"
+            if key not in section and os.environ.get(variable):
+                section[key] = f"${{{variable}}}"
+    for key, value in section.items():
+        for variable in _VARIABLE.findall(value) if isinstance(value, str) else ():
+            if not os.environ.get(variable):
+                reading.problem((*place, key), f"the environment variable {variable} is not set")
+    return section or None

@@ -1,0 +1,183 @@
+"""From a job to a graph, and the run of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import apache_beam as beam
+import orjson
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from agenttrail.accounting import ACCOUNT, DEAD, EVENTS, Account, check, total
+from agenttrail.formats import FORMATS
+from agenttrail.sinks import files as sink
+from agenttrail.sinks.files import WriteDeadLetters, WriteEvents, WriteSorted
+from agenttrail.sources.files import BLOCK_BYTES, RANGE_BYTES, ReadBlocks, ReadDocuments
+from agenttrail.transforms import Attribute, Detect, Gather, Group, Parse, Resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agenttrail.job_files import Job
+
+SHARDS = 8
+"""Slices of all entities on one machine."""
+KINDS = {name: format_.kind for name, format_ in FORMATS.items()}
+"""What vouches for each dataset."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What one run adds to its job.
+
+    Attributes:
+        start: only events that start at or after this, in microseconds; None is open.
+        stop: and before this.
+        range_bytes: size of the ranges in which a plain file is read.
+        block_bytes: size of the blocks in which lines travel.
+        shards: slices of all entities.
+        flags: options of Beam.
+    """
+
+    start: int | None = None
+    stop: int | None = None
+    range_bytes: int = RANGE_BYTES
+    block_bytes: int = BLOCK_BYTES
+    shards: int = SHARDS
+    flags: tuple[str, ...] = ()
+
+
+def build(pipeline: beam.Pipeline, job: Job, options: RunOptions) -> None:
+    """Build the graph of ``job`` on ``pipeline``; its last step turns the parts into the output directory."""
+    directory = str(job.directory)
+    formats = {number: FORMATS[source.format] for number, source in enumerate(job.sources)}
+    logs = [file for file in job.files if formats[file.source].gives == "events"]
+    metadata = [file for file in job.files if formats[file.source].gives == "leases"]
+
+    blocks, remains, read = pipeline | ReadBlocks(
+        logs, formats, range_bytes=options.range_bytes, block_bytes=options.block_bytes
+    )
+    leases = pipeline | ReadDocuments(metadata) | "ParseLeases" >> Parse(job.sources)
+    table = leases[EVENTS] | Resolve(job.tolerance)
+    events = blocks | "ParseEvents" >> Parse(job.sources)
+    attributed = events[EVENTS] | Attribute(table, job.lists["internal"], options.start, options.stop)
+    signals = attributed[EVENTS] | Detect(job.sources, job.rules, job.lists, options.shards)
+    findings = signals[EVENTS] | Gather(job.rules)
+    incidents = findings[EVENTS] | Group(KINDS)
+
+    dead = (remains, leases[DEAD], events[DEAD]) | "DeadLetters" >> beam.Flatten()
+    accounts = (read, leases[ACCOUNT], events[ACCOUNT], attributed[ACCOUNT], signals[ACCOUNT], findings[ACCOUNT])
+    parts = {
+        "findings": findings[EVENTS] | "WriteFindings" >> WriteSorted(directory, "findings"),
+        "incidents": incidents | "WriteIncidents" >> WriteSorted(directory, "incidents"),
+        "dead_letters": dead | WriteDeadLetters(directory),
+    }
+    if job.write_events:
+        parts["events"] = attributed[EVENTS] | WriteEvents(directory)
+    _ = parts | Finish(job, accounts | "Accounts" >> beam.Flatten() | "Books" >> beam.CombineGlobally(total))
+
+
+class Finish(beam.PTransform):
+    """Once all parts are written: check the books and put the output directory together."""
+
+    def __init__(self, job: Job, account: beam.PCollection[Account]) -> None:
+        """Finish a run of ``job`` whose whole account is the only element of ``account``."""
+        super().__init__()
+        self._job, self._account = job, account
+
+    def expand(self, parts: dict[str, beam.PCollection[Any]]) -> beam.PCollection[None]:
+        """Return an empty collection."""
+        sides = {name: beam.pvalue.AsList(part) for name, part in parts.items()}
+        once = self._account.pipeline | beam.Create([None])
+        return once | beam.ParDo(_Finish(self._job), beam.pvalue.AsSingleton(self._account), **sides)
+
+
+class _Finish(beam.DoFn):
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def process(  # noqa: PLR0913 - one argument a kind of part
+        self,
+        _: None,
+        account: Account,
+        *,
+        findings: list[tuple[str, dict[str, int]]],
+        incidents: list[tuple[str, dict[str, int]]],
+        dead_letters: list[str],
+        events: list[str] | None = None,
+    ) -> Iterator[None]:
+        job = self._job
+        check(account, [source.name for source in job.sources])
+        parts = {
+            "findings": [path for path, _ in findings],
+            "incidents": [path for path, _ in incidents],
+            "dead_letters": list(dead_letters),
+            "events": list(events or ()),
+        }
+        sink.finish(str(job.directory), parts, events=job.write_events)
+        counted = {"findings": _by_severity(findings), "incidents": _by_severity(incidents)}
+        summary = orjson.dumps(report(job, account, counted), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        sink.write(sink.join(str(job.directory), "run.json"), summary)
+        sink.clean_up(str(job.directory))
+        yield from ()
+
+
+def _by_severity(parts: list[tuple[str, dict[str, int]]]) -> dict[str, int]:
+    counted: Counter[str] = Counter()
+    for _, severities in parts:
+        counted.update(severities)
+    return dict(sorted(counted.items()))
+
+
+def report(job: Job, account: Account, counted: dict[str, dict[str, int]]) -> dict[str, Any]:
+    """Return what ``run.json`` says of a run.
+
+    Args:
+        job: what ran.
+        account: of the whole run.
+        counted: findings and incidents by severity.
+    """
+    return {
+        "job": job.name,
+        "sources": [{"name": source.name, "format": source.format, **account.of_source(number)} for number, source in enumerate(job.sources)],
+        "total": account.total(len(job.sources)),
+        "findings": sum(counted["findings"].values()),
+        "findings_by_severity": counted["findings"],
+        "incidents": sum(counted["incidents"].values()),
+        "incidents_by_severity": counted["incidents"],
+        "rules": {"on": sum(not rule.off for rule in job.rules), "off": {rule.name: rule.off for rule in job.rules if rule.off}},
+        "notes": notes(job, account),
+        "seconds": {stage: round(seconds, 3) for stage, seconds in sorted(account.seconds.items())},
+    }
+
+
+def notes(job: Job, account: Account) -> list[str]:
+    """Return what whoever runs the job should know: what was off, and what could not be seen."""
+    said = [f"rule {rule.name} is off: {rule.off}" for rule in job.rules if rule.off]
+    if not any(FORMATS[source.format].gives == "leases" for source in job.sources):
+        said.append("the job names no leases: nothing can be attributed to a workload")
+    for scope, rows in sorted(account.unknown_scopes.items()):
+        said.append(f"{rows} events are in scope {scope!r}, in which there is no lease")
+    for number, source in enumerate(job.sources):
+        dead, lines = account.counts[number, "dead"], account.counts[number, "lines"]
+        if dead:
+            said.append(f"{source.name}: {dead} of {lines} lines could not be read; see dead_letters.ndjson")
+    return said
+
+
+def run(job: Job, options: RunOptions | None = None) -> None:
+    """Run a job to its end.
+
+    Raises:
+        AgentTrailError: the run failed; what it says is for the user.
+    """
+    options = options or RunOptions()
+    sink.prepare(str(job.directory))
+    flags = list(options.flags)
+    if not any(flag == "--runner" or flag.startswith("--runner=") for flag in flags):
+        # named, since the bare DirectRunner first tries to download another one
+        flags.append("--runner=FnApiRunner")
+    with beam.Pipeline(options=PipelineOptions(flags)) as pipeline:
+        build(pipeline, job, options)

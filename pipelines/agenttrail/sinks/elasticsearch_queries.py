@@ -1,0 +1,250 @@
+"""Reading back what is stored: findings of earlier runs, and incidents for those who look at them."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pyarrow as pa
+from elasticsearch import NotFoundError
+
+from agenttrail.incidents.scoring import LEVELS
+from agenttrail.sinks.elasticsearch_connection import PATIENCE, Failure, persist
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from elasticsearch import Elasticsearch
+
+_KEPT = "2m"  # how long a view of the indices is held between two pages
+_IDS = 1_000  # of one query
+_PAGE = 1_000  # documents
+_PAGE_WITH_EVIDENCE = 200  # documents; one may hold 20 original lines
+_EVIDENCE = "finding.evidence"
+
+
+@dataclass(frozen=True)
+class IncidentFilters:
+    """Which incidents are wanted; what is not set lets all pass.
+
+    Attributes:
+        severity: this or worse.
+        status: ``triage.status``; "new" for none.
+        agent: ``gen_ai.agent.id``.
+        entity: trajectory, sandbox, job, host or address.
+        technique: with its sub-techniques.
+        rule: ``rule.name``.
+        peer: address, or network such as 203.0.113.0/24.
+        since: last seen at or after this time (RFC 3339).
+        until: first seen before this time (RFC 3339).
+    """
+
+    severity: str | None = None
+    status: str | None = None
+    agent: str | None = None
+    entity: str | None = None
+    technique: str | None = None
+    rule: str | None = None
+    peer: str | None = None
+    since: str | None = None
+    until: str | None = None
+
+    def query(self) -> dict[str, Any]:
+        """Return these filters as a query, which also hides incidents in whose place others stand."""
+        wanted: list[dict[str, Any]] = []
+        if self.severity:
+            wanted.append({"terms": {"incident.severity": LEVELS[LEVELS.index(self.severity) :]}})
+        if self.status:
+            known = {"term": {"triage.status": self.status}}
+            wanted.append(_any(known, _none_of("triage.status")) if self.status == "new" else known)
+        if self.entity:
+            names = ("entity.id", "trajectory.id", "sandbox.id", "job.id", "host.name")
+            wanted.append(_any(*({"term": {name: self.entity}} for name in names)))
+        if self.technique:
+            name = "threat.technique.id"
+            wanted.append(_any({"term": {name: self.technique}}, {"prefix": {name: f"{self.technique}."}}))
+        plain = {"gen_ai.agent.id": self.agent, "rule.name": self.rule, "destination.ip": self.peer}
+        wanted += [{"term": {name: value}} for name, value in plain.items() if value]
+        if self.since:
+            wanted.append({"range": {"incident.last_seen": {"gte": self.since}}})
+        if self.until:
+            wanted.append({"range": {"incident.first_seen": {"lt": self.until}}})
+        return {"bool": {"filter": wanted, **_none_of("incident.superseded_by")["bool"]}}
+
+
+def _any(*queries: Mapping[str, Any]) -> dict[str, Any]:
+    return {"bool": {"should": list(queries), "minimum_should_match": 1}}
+
+
+def _none_of(name: str) -> dict[str, Any]:
+    return {"bool": {"must_not": [{"exists": {"field": name}}]}}
+
+
+def search_incidents(
+    client: Elasticsearch,
+    filters: IncidentFilters = IncidentFilters(),
+    *,
+    prefix: str = "agenttrail",
+    patience: float = 0.0,  # noqa: B008 - frozen
+) -> list[dict[str, Any]]:
+    """Return incidents, the riskiest first, as flat documents; without those in whose place others stand.
+
+    Raises:
+        SinkError: Elasticsearch cannot be read.
+    """
+    order = [
+        ("incident.risk_score", "desc", "double"),
+        ("incident.first_seen", "asc", "date"),
+        ("incident.id", "asc", "keyword"),
+    ]
+    pages = _pages(client, f"{prefix}-incidents-*", filters.query(), order, page=_PAGE, patience=patience)
+    return [_flat(hit["_source"]) for page in pages for hit in page]
+
+
+def _flat(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a document with flat keys: analysts' tools write ``triage`` as an object."""
+    flat: dict[str, Any] = {}
+    for name, value in document.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{inner}": leaf for inner, leaf in _flat(value).items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def stored_findings(
+    client: Elasticsearch,
+    incidents: pa.Array | Sequence[str],
+    *,
+    evidence: bool = False,
+    prefix: str = "agenttrail",
+    patience: float = PATIENCE,
+) -> Iterator[pa.Array]:
+    """Yield all findings that are stored on some entities, those just written included, as pages of JSON text.
+
+    Args:
+        client: from :func:`connect`.
+        incidents: ``incident.id`` of the entities; findings carry it whether or not there is such an incident.
+        evidence: whether to fetch ``finding.evidence``, most of the bytes.
+        prefix: what the names of all indices begin with.
+        patience: seconds to keep trying when Elasticsearch is away.
+
+    Raises:
+        SinkError: Elasticsearch cannot be read; never a part of the findings for the whole.
+    """
+    wanted = incidents.to_pylist() if isinstance(incidents, pa.Array) else list(incidents)
+    if not wanted:
+        return
+    index = f"{prefix}-findings-*"
+    persist(client, lambda: client.indices.refresh(index=index), patience)
+    page_size = _PAGE_WITH_EVIDENCE if evidence else _PAGE
+    for first in range(0, len(wanted), _IDS):
+        query = {"terms": {"incident.id": wanted[first : first + _IDS]}}
+        order = [("finding.id", "asc", "keyword")]
+        for page in _pages(
+            client, index, query, order, page=page_size, patience=patience, without=None if evidence else _EVIDENCE
+        ):
+            yield pa.array([orjson.dumps(hit["_source"]) for hit in page], pa.binary()).cast(pa.string())
+
+
+def places(
+    client: Elasticsearch, kind: str, ids: pa.Array, *, prefix: str, patience: float
+) -> tuple[pa.Array, pa.Array]:
+    """Return which of ``ids`` are stored, and in which index.
+
+    Raises:
+        SinkError: Elasticsearch cannot be read.
+    """
+    index, wanted = f"{prefix}-{kind}-*", ids.to_pylist()
+    persist(client, lambda: client.indices.refresh(index=index), patience)
+    order = [({"incidents": "incident.id", "findings": "finding.id"}[kind], "asc", "keyword")]
+    found = [
+        (hit["_id"], hit["_index"])
+        for first in range(0, len(wanted), _IDS)
+        for page in _pages(
+            client,
+            index,
+            {"ids": {"values": wanted[first : first + _IDS]}},
+            order,
+            page=_PAGE,
+            patience=patience,
+            without="*",
+        )
+        for hit in page
+    ]
+    return pa.array([id_ for id_, _ in found], pa.string()), pa.array([index for _, index in found], pa.string())
+
+
+def _pages(
+    client: Elasticsearch,
+    index: str,
+    query: Mapping[str, Any],
+    order: Sequence[tuple[str, str, str]],
+    *,
+    page: int,
+    patience: float,
+    without: str | None = None,
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield all documents that match, a page at a time, from one view of the indices.
+
+    The last field of ``order`` is unique.  So when the server forgets the view, because it was started again, a new one goes
+    on after the document that was last seen.
+    """
+    sort = [{name: {"order": direction, "unmapped_type": type_}} for name, direction, type_ in order]
+    view = _View(client, index)
+    after: list[Any] | None = None
+    try:
+        while True:
+            answer = persist(
+                client,
+                lambda after=after: view.search(
+                    query=query, sort=sort, size=page, search_after=after, source_excludes=without
+                ),
+                patience,
+            )  # type: ignore[misc]
+            hits = answer["hits"]["hits"]
+            if hits:
+                yield hits
+            if len(hits) < page:
+                return
+            after = hits[-1]["sort"][: len(order)]
+    finally:
+        view.close()
+
+
+class _View:
+    """A point in time of some indices, opened when needed."""
+
+    def __init__(self, client: Elasticsearch, index: str) -> None:
+        self._client, self._index, self._id = client, index, ""
+
+    def search(self, **request: Any) -> dict[str, Any]:
+        """Return a page of this view, or of a new one where the server has forgotten it."""
+        remembered = bool(self._id)
+        if not remembered:
+            opened = self._client.open_point_in_time(
+                index=self._index, keep_alive=_KEPT, allow_partial_search_results=False
+            )
+            self._id = opened["id"]
+        try:
+            answer = self._client.search(
+                pit={"id": self._id, "keep_alive": _KEPT},
+                allow_partial_search_results=False,
+                track_total_hits=False,
+                **request,
+            )
+        except NotFoundError:
+            self._id = ""
+            if remembered:
+                return self.search(**request)
+            raise
+        self._id = answer["pit_id"]
+        return dict(answer.body)
+
+    def close(self) -> None:
+        """Let the server forget it."""
+        if self._id:
+            with contextlib.suppress(*Failure):
+                self._client.close_point_in_time(id=self._id)

@@ -1,0 +1,280 @@
+"""The output directory, on any file system that Beam knows: parts by the workers, put together at the end of the run."""
+
+from __future__ import annotations
+
+import heapq
+import os
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import apache_beam as beam
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from agenttrail.columns.ids import content_id
+from agenttrail.columns.json_text import json_lines, json_objects
+from agenttrail.columns.secrets import scrub
+from agenttrail.errors import SinkError
+from agenttrail.schema import ADDRESS, conform, record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+PARTS = ".parts"
+SORTED = ("incidents", "findings")
+DEAD_LETTERS = "dead_letters"
+_NOT_IN_EVENTS = ("event.id", "event.original", "network.community_id", "entity.type", "entity.id", "entity.anchor")
+_PRIVATE = 0o600
+
+
+def join(directory: str, *names: str) -> str:
+    """Return a path below an output directory."""
+    return FileSystems.join(directory, *names)  # type: ignore[no-any-return]
+
+
+def is_local(path: str) -> bool:
+    """Tell whether a path lies on this machine."""
+    return FileSystems.get_scheme(path) is None
+
+
+def create(path: str, *, private: bool = False) -> BinaryIO:
+    """Open a file for writing; what stood there before is replaced.
+
+    Raises:
+        SinkError: it cannot be written.
+    """
+    try:
+        if private and is_local(path):
+            os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120 - Beam's paths are text
+            return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _PRIVATE), "wb")
+        return FileSystems.create(path, "application/octet-stream", CompressionTypes.UNCOMPRESSED)  # type: ignore[no-any-return]
+    except Exception as error:  # every file system has errors of its own
+        msg = f"{path}: cannot be written: {error}; check that the output directory exists, is writable and has space"
+        raise SinkError(msg) from error
+
+
+def write(path: str, data: bytes, *, private: bool = False) -> None:
+    """Write a whole file.
+
+    Raises:
+        SinkError: it cannot be written.
+    """
+    try:
+        with closing(create(path, private=private)) as file:
+            file.write(data)
+    except OSError as error:
+        msg = f"{path}: cannot be written: {error.strerror or error}"
+        raise SinkError(msg) from error
+
+
+def prepare(directory: str) -> None:
+    """Make an output directory ready for a run: away with the parts that a killed run left."""
+    parts = join(directory, PARTS)
+    try:
+        if FileSystems.exists(parts):
+            FileSystems.delete([parts])
+        FileSystems.mkdirs(parts)
+    except Exception as error:  # every file system has errors of its own
+        msg = f"{directory}: cannot be used for output: {error}; check that it is writable"
+        raise SinkError(msg) from error
+
+
+class _WriteSorted(beam.DoFn):
+    """Writes the batches of one shard as a part whose lines are sorted by id, and says how many of each severity."""
+
+    def __init__(self, directory: str, name: str) -> None:
+        self._directory, self._name = directory, name
+
+    def process(self, element: tuple[int, pa.RecordBatch]) -> Iterator[tuple[str, dict[str, int]]]:
+        shard, batch = element
+        path = join(self._directory, PARTS, f"{self._name}-{shard:05d}.ndjson")
+        write(path, json_lines(json_objects(batch)))
+        severities = pc.value_counts(batch.column(f"{self._name.removesuffix('s')}.severity")).to_pylist()
+        yield path, {entry["values"]: entry["counts"] for entry in severities}
+
+
+class WriteSorted(beam.PTransform):
+    """(shard, batch of findings or incidents) to parts of the output directory; gives (path, counts by severity)."""
+
+    def __init__(self, directory: str, name: str) -> None:
+        """Write parts of ``name``: "findings" or "incidents"."""
+        super().__init__()
+        self._fn = _WriteSorted(directory, name)
+
+    def expand(self, batches: beam.PCollection[tuple[int, pa.RecordBatch]]) -> Any:
+        """Return the parts."""
+        return batches | beam.ParDo(self._fn)
+
+
+def dead_letter_lines(batch: pa.RecordBatch) -> bytes:
+    """Return dead letters as JSON lines: text as it is but for secrets, other bytes in base64."""
+    originals = _scrubbed(batch.column("event.original"))
+    names = [name for name in batch.schema.names if name != "event.original"]
+    rest = json_objects(batch.select(names)).to_pylist()
+    lines = []
+    for original, members in zip(originals, rest, strict=True):
+        try:
+            shown = {"event.original": original.decode()}
+        except UnicodeDecodeError:
+            shown = {"event.original": _base64(original), "event.original_encoding": "base64"}
+        lines.append(orjson.dumps(shown)[:-1] + b"," + members[1:].encode())
+    return b"".join(line + b"\n" for line in lines)
+
+
+def _scrubbed(originals: pa.Array) -> list[bytes]:
+    return list(scrub(originals).to_pylist())
+
+
+def _base64(data: bytes) -> str:
+    import base64
+
+    return base64.b64encode(data).decode("ascii")
+
+
+class _WriteDeadLetters(beam.DoFn):
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+
+    def process(self, batch: pa.RecordBatch) -> Iterator[str]:
+        first = batch.slice(0, 1).to_pylist()[0]
+        name = content_id(first["event.dataset"], first["log.file.path"], first["error.stage"])
+        path = join(self._directory, PARTS, f"{DEAD_LETTERS}-{name}-{first['log.offset'] or 0:020d}.ndjson")
+        write(path, dead_letter_lines(batch), private=True)
+        yield path
+
+
+class WriteDeadLetters(beam.PTransform):
+    """Batches of dead letters to parts of the output directory; gives their paths."""
+
+    def __init__(self, directory: str) -> None:
+        """Write below ``directory``."""
+        super().__init__()
+        self._fn = _WriteDeadLetters(directory)
+
+    def expand(self, batches: beam.PCollection[pa.RecordBatch]) -> Any:
+        """Return the parts."""
+        return batches | beam.ParDo(self._fn)
+
+
+def event_table(events: pa.RecordBatch) -> pa.Table:
+    """Return events as they are written to Parquet: every column of the record, addresses in canonical text."""
+    from agenttrail.columns.addresses import format_addresses
+
+    whole = conform(events, record("event"))
+    columns = {}
+    fields = record("event").fields
+    for name, column in zip(whole.schema.names, whole.columns, strict=True):
+        if name in _NOT_IN_EVENTS:
+            continue
+        if column.type == ADDRESS:
+            columns[name] = format_addresses(column)
+        else:
+            columns[name] = scrub(column) if fields[name].type == "text" else column
+    return pa.table(columns)
+
+
+class _WriteEvents(beam.DoFn):
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+
+    def process(self, element: tuple[int, pa.RecordBatch]) -> Iterator[str]:
+        source, events = element
+        place = events.slice(0, 1)
+        path, offset = (place.column(name)[0].as_py() for name in ("log.file.path", "log.offset"))
+        name = f"{source:03d}-{content_id(path)[:16]}-{offset:015d}.parquet"
+        part = join(self._directory, PARTS, name)
+        with closing(create(part)) as file:
+            pq.write_table(event_table(events), file, compression="zstd", coerce_timestamps="us")
+        yield part
+
+
+class WriteEvents(beam.PTransform):
+    """(source, attributed events) to Parquet parts of the output directory; gives their paths."""
+
+    def __init__(self, directory: str) -> None:
+        """Write below ``directory``."""
+        super().__init__()
+        self._fn = _WriteEvents(directory)
+
+    def expand(self, events: beam.PCollection[tuple[int, pa.RecordBatch]]) -> Any:
+        """Return the parts."""
+        return events | beam.ParDo(self._fn)
+
+
+def merge_sorted(parts: Iterable[str], target: str) -> None:
+    """Put sorted parts together into one sorted file: every line begins with its id."""
+    with ExitStack() as stack, closing(create(target)) as out:
+        files = [stack.enter_context(closing(_read(part))) for part in sorted(parts)]
+        out.writelines(heapq.merge(*files))
+
+
+def concatenate(parts: Iterable[str], target: str, *, private: bool = False) -> None:
+    """Put parts together in the order of their names."""
+    with closing(create(target, private=private)) as out:
+        for part in sorted(parts):
+            with closing(_read(part)) as file:
+                while piece := file.read(1 << 20):
+                    out.write(piece)
+
+
+def _read(path: str) -> BinaryIO:
+    return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)  # type: ignore[no-any-return]
+
+
+def read_all(path: str) -> bytes:
+    """Return a whole file of an output directory.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        with closing(_read(path)) as file:
+            return file.read()
+    except Exception as error:
+        raise error if isinstance(error, OSError) else OSError(str(error)) from error
+
+
+def publish(directory: str, name: str) -> None:
+    """Let a finished file take the place of the one from an earlier run, at once."""
+    finished, target = join(directory, PARTS, name), join(directory, name)
+    if not is_local(target) and FileSystems.exists(target):
+        FileSystems.delete([target])
+    FileSystems.rename([finished], [target])
+
+
+def finish(directory: str, parts: dict[str, list[str]], *, events: bool) -> None:
+    """Turn the parts of a run into the files of the output directory.
+
+    Args:
+        directory: the output directory.
+        parts: paths of the parts by kind: "incidents", "findings", "dead_letters", "events".
+        events: whether the run wrote events; if not, those of an earlier run are left as they are.
+    """
+    for name in SORTED:
+        merge_sorted(parts.get(name, []), join(directory, PARTS, f"{name}.ndjson"))
+    concatenate(parts.get(DEAD_LETTERS, []), join(directory, PARTS, f"{DEAD_LETTERS}.ndjson"), private=True)
+    for name in (*SORTED, DEAD_LETTERS):
+        publish(directory, f"{name}.ndjson")
+    if events:
+        _publish_events(directory, parts.get("events", []))
+
+
+def _publish_events(directory: str, parts: list[str]) -> None:
+    folder = join(directory, "events")
+    if FileSystems.exists(folder):
+        FileSystems.delete([folder])
+    FileSystems.mkdirs(folder)
+    targets = [join(folder, part.rsplit("/", 1)[-1]) for part in parts]
+    if parts:
+        FileSystems.rename(parts, targets)
+
+
+def clean_up(directory: str) -> None:
+    """Remove the parts of a run."""
+    parts = join(directory, PARTS)
+    if FileSystems.exists(parts):
+        FileSystems.delete([parts])

@@ -1,0 +1,1 @@
+"""Sources: where raw lines come from, one file per store."""

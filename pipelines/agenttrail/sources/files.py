@@ -1,0 +1,369 @@
+"""Files of raw lines, on any file system that Beam knows: found by glob, cut into ranges, read as blocks of whole lines."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from agenttrail.accounting import ACCOUNT, DEAD, Account
+from agenttrail.errors import InputError
+from agenttrail.parsing import Block, dead_letters
+from agenttrail.sources.decompression import BrokenStreamError, is_compressed, pieces
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from agenttrail.parsing import Format
+
+BLOCK_BYTES = 8 << 20
+"""Raw text in one block.  Half a MiB would cost half the speed."""
+RANGE_BYTES = 64 << 20
+"""A plain file is read in ranges of this size, each by itself."""
+MOST_LINE_BYTES = 256 << 20
+"""A longer line is cut up."""
+MOST_DOCUMENT_BYTES = 1 << 30
+
+Headers = Any  # Callable[..., list[tuple[int, bytes]]], which Beam need not see
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One file of a source.
+
+    Attributes:
+        path: where it lies.
+        shown: what messages and evidence call it.
+        size: bytes as stored.
+        source: number of the job's source.
+    """
+
+    path: str
+    shown: str
+    size: int
+    source: int
+
+
+@dataclass(frozen=True)
+class InputRange:
+    """A stretch of a plain file, or a whole compressed one.
+
+    Attributes:
+        file: the file.
+        start: the range holds the lines that begin at or after this byte of the stored file,
+        stop: and before this one; None for a compressed file, which is read from its start to its end.
+        header: header line in force at ``start``; None at the top of the file.
+    """
+
+    file: InputFile
+    start: int
+    stop: int | None
+    header: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Remains:
+    """Bytes that are no line: the torn end of a damaged file, or a piece of an endless line."""
+
+    data: bytes
+    path: str
+    offset: int
+    source: int
+    reason: str
+
+
+def match(pattern: str) -> list[tuple[str, int]]:
+    """Return path and size of the files that a glob names, sorted; folders are left out.
+
+    Raises:
+        InputError: the file system cannot be asked.
+    """
+    try:
+        found = FileSystems.match([pattern])[0].metadata_list
+    except Exception as error:  # every file system has errors of its own
+        msg = f"{pattern}: cannot be listed: {error}"
+        raise InputError(msg) from error
+    return sorted((file.path, file.size_in_bytes) for file in found)
+
+
+def _open(path: str) -> BinaryIO:
+    try:
+        return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)  # type: ignore[no-any-return]
+    except Exception as error:  # every file system has errors of its own
+        msg = f"{path}: cannot be opened: {error}"
+        raise InputError(msg) from error
+
+
+def first_bytes(path: str, size: int) -> bytes:
+    """Return the first ``size`` bytes of a file's content, fewer where it is shorter or damaged.
+
+    Raises:
+        InputError: it cannot be opened.
+    """
+    held = b""
+    with _open(path) as handle:
+        try:
+            for piece in pieces(handle):
+                held += piece
+                if len(held) >= size:
+                    break
+        except BrokenStreamError:
+            pass
+    return held[:size]
+
+
+_BYTES_READ = [0]
+
+
+def bytes_read() -> int:
+    """Return how many bytes of lines this process has read so far: for telling people, not for the books."""
+    return _BYTES_READ[0]
+
+
+def plan_ranges(file: InputFile, headers: Headers | None, range_bytes: int = RANGE_BYTES) -> Iterator[InputRange]:
+    """Cut a file into ranges that can be read each by itself.
+
+    Where lines need a header, the file is looked through for header lines once, so that a range in its middle knows the one
+    that is in force.
+    """
+    with _open(file.path) as handle:
+        if is_compressed(handle.read(4)):
+            yield InputRange(file, 0, None)
+            return
+    starts = list(range(0, max(file.size, 1), range_bytes))
+    in_force = _headers_at(file, starts, headers) if headers and len(starts) > 1 else [None] * len(starts)
+    for start, header in zip(starts, in_force, strict=True):
+        yield InputRange(file, start, min(start + range_bytes, file.size), header)
+
+
+def _headers_at(file: InputFile, starts: list[int], headers: Headers) -> list[bytes | None]:
+    """Return the header line in force at each start: the last one that begins before it."""
+    found: list[tuple[int, bytes]] = []
+    for block in _blocks(InputRange(file, 0, file.size), BLOCK_BYTES, None):
+        if isinstance(block, Block):
+            top = block.offset == 0
+            found += [(block.offset + offset, line) for offset, line in headers(block.data, top=top)]
+    in_force: list[bytes | None] = []
+    for start in starts:
+        before = [line for offset, line in found if offset < start]
+        in_force.append(before[-1] if before else (None if start == 0 else b""))
+    return in_force
+
+
+def read_blocks(part: InputRange, headers: Headers | None, block_bytes: int = BLOCK_BYTES) -> Iterator[Block | Remains]:
+    """Read a range as blocks of whole lines of about ``block_bytes``; what is no line comes out as remains.
+
+    The lines that a file's ranges give together are the lines of the file, wherever it was cut.
+    """
+    header = part.header
+    for block in _blocks(part, block_bytes, header):
+        if not isinstance(block, Block) or headers is None:
+            yield block
+            continue
+        yield Block(block.data, block.path, block.offset, header, block.source)
+        found = headers(block.data, top=header is None)
+        header = found[-1][1] if found else header or b""
+
+
+def _blocks(part: InputRange, block_bytes: int, header: bytes | None) -> Iterator[Block | Remains]:
+    file = part.file
+    with _open(file.path) as handle:
+        offset, stop = part.start, part.stop
+        if offset:
+            handle.seek(offset - 1)
+            offset += _skip_line(handle) - 1
+        carry = b""
+        source = _plain_pieces(handle, offset, block_bytes) if stop is not None else _gathered(pieces(handle), block_bytes)
+        broken = ""
+        try:
+            for piece in source:
+                carry, offset, done, whole = _cut(carry + piece if carry else piece, offset, stop, block_bytes)
+                for data, at in whole:
+                    yield Block(data, file.shown, at, header, file.source)
+                if done:
+                    return
+                if len(carry) > MOST_LINE_BYTES:
+                    yield Remains(carry, file.shown, offset, file.source, f"a line longer than {MOST_LINE_BYTES >> 20} MiB, cut up")
+                    offset, carry = offset + len(carry), b""
+        except BrokenStreamError as error:
+            broken = str(error)
+        except OSError as error:
+            msg = f"{file.path}: cannot be read at byte {offset}: {error}"
+            raise InputError(msg) from error
+        yield from _end(carry, offset, part, header, broken)
+
+
+def _end(carry: bytes, offset: int, part: InputRange, header: bytes | None, broken: str) -> Iterator[Block | Remains]:
+    """Yield what is left at the end of a file: lines, the last without a line end, or a torn line."""
+    file = part.file
+    if broken:
+        last = carry.rfind(b"\n") + 1
+        if last:
+            yield Block(carry[:last], file.shown, offset, header, file.source)
+        yield Remains(carry[last:], file.shown, offset + last, file.source, broken)
+    elif carry:
+        yield Block(carry, file.shown, offset, header, file.source)
+
+
+def _plain_pieces(handle: BinaryIO, offset: int, size: int) -> Iterator[bytes]:
+    handle.seek(offset)
+    while piece := handle.read(size):
+        yield piece
+
+
+def _gathered(small: Iterator[bytes], size: int) -> Iterator[bytes]:
+    """Join small pieces to pieces of ``size`` and more; what came before a break is given before it is raised."""
+    held: list[bytes] = []
+    length = 0
+    broken: BrokenStreamError | None = None
+    try:
+        for piece in small:
+            held.append(piece)
+            length += len(piece)
+            if length >= size:
+                yield b"".join(held)
+                held, length = [], 0
+    except BrokenStreamError as error:
+        broken = error
+    if held:
+        yield b"".join(held)
+    if broken is not None:
+        raise broken
+
+
+def _skip_line(handle: BinaryIO) -> int:
+    """Read past the next line end; return how many bytes that was."""
+    skipped = 0
+    while piece := handle.read(1 << 16):
+        at = piece.find(b"\n")
+        if at >= 0:
+            return skipped + at + 1
+        skipped += len(piece)
+    return skipped
+
+
+def _cut(
+    data: bytes, offset: int, stop: int | None, block_bytes: int
+) -> tuple[bytes, int, bool, list[tuple[bytes, int]]]:
+    """Cut whole lines off ``data``, which starts at ``offset``.
+
+    Returns:
+        What is left and where it starts, whether the range is done, and the blocks with their offsets.
+    """
+    done = False
+    if stop is not None and offset + len(data) >= stop:
+        if offset >= stop:
+            return b"", offset, True, []
+        # the last line of the range is the one that begins before its stop; it may end beyond
+        end = data.find(b"\n", stop - 1 - offset) + 1
+        if end:
+            data, done = data[:end], True
+    if len(data) < block_bytes and not done:
+        return data, offset, False, []
+    last = data.rfind(b"\n") + 1
+    if not last:
+        return data, offset, False, []
+    whole, rest = (data[:last], data[last:]) if last < len(data) else (data, b"")
+    return rest, offset + last, done, [(whole, offset)]
+
+
+def read_document(file: InputFile) -> Block:
+    """Read a whole file of metadata.
+
+    Raises:
+        InputError: it is empty, damaged, or larger than 1 GiB.
+    """
+    parts: list[bytes] = []
+    size = 0
+    with _open(file.path) as handle:
+        try:
+            for piece in pieces(handle):
+                parts.append(piece)
+                size += len(piece)
+                if size > MOST_DOCUMENT_BYTES:
+                    msg = f"{file.shown}: larger than {MOST_DOCUMENT_BYTES >> 30} GiB uncompressed; split it"
+                    raise InputError(msg)
+        except BrokenStreamError as error:
+            msg = f"{file.shown}: {error} at byte {size} of its content"
+            raise InputError(msg) from error
+    data = b"".join(parts)
+    if not data.strip():
+        msg = f"{file.shown}: the file is empty"
+        raise InputError(msg)
+    return Block(data, file.shown, 0, None, file.source)
+
+
+class _PlanRanges(beam.DoFn):
+    def __init__(self, headers: Mapping[int, Headers | None], range_bytes: int) -> None:
+        self._headers, self._range_bytes = headers, range_bytes
+
+    def process(self, file: InputFile) -> Iterator[Any]:
+        yield from plan_ranges(file, self._headers[file.source], self._range_bytes)
+        yield beam.pvalue.TaggedOutput(ACCOUNT, Account.of(file.source, files=1))
+
+
+class _ReadBlocks(beam.DoFn):
+    def __init__(self, names: Mapping[int, str], headers: Mapping[int, Headers | None], block_bytes: int) -> None:
+        self._names, self._headers, self._block_bytes = names, headers, block_bytes
+
+    def process(self, part: InputRange) -> Iterator[Any]:
+        started = time.thread_time()
+        for block in read_blocks(part, self._headers[part.file.source], self._block_bytes):
+            seconds = {"read": time.thread_time() - started}
+            if isinstance(block, Block):
+                _BYTES_READ[0] += len(block.data)
+                yield block
+                yield beam.pvalue.TaggedOutput(ACCOUNT, Account.of(block.source, seconds=seconds))
+            else:
+                yield beam.pvalue.TaggedOutput(DEAD, self._dead_letter(block))
+                yield beam.pvalue.TaggedOutput(ACCOUNT, Account.of(block.source, lines=1, dead=1, seconds=seconds))
+            started = time.thread_time()
+
+    def _dead_letter(self, remains: Remains) -> pa.RecordBatch:
+        original = pa.array([remains.data], pa.binary())
+        return dead_letters(
+            original, remains.path, np.array([remains.offset]), self._names[remains.source], pa.array([remains.reason]), "read"
+        )
+
+
+class ReadBlocks(beam.PTransform):
+    """Files to blocks of whole lines; dead letters and accounts beside them.
+
+    Every file is cut into ranges, the ranges are spread over the workers, and each is read by itself.
+    """
+
+    def __init__(
+        self, files: Sequence[InputFile], formats: Mapping[int, Format], *, range_bytes: int = RANGE_BYTES, block_bytes: int = BLOCK_BYTES
+    ) -> None:
+        """Read ``files``, whose sources have the ``formats``."""
+        super().__init__()
+        self._files = list(files)
+        headers = {source: format_.headers for source, format_ in formats.items()}
+        self._plan = _PlanRanges(headers, range_bytes)
+        self._read = _ReadBlocks({source: format_.name for source, format_ in formats.items()}, headers, block_bytes)
+
+    def expand(self, begin: beam.pvalue.PBegin) -> tuple[Any, Any, Any]:
+        """Return blocks, dead letters and accounts."""
+        planned = begin | beam.Create(self._files) | "PlanRanges" >> beam.ParDo(self._plan).with_outputs(ACCOUNT, main="ranges")
+        read = planned["ranges"] | beam.Reshuffle() | "Read" >> beam.ParDo(self._read).with_outputs(DEAD, ACCOUNT, main="blocks")
+        accounts = (planned[ACCOUNT], read[ACCOUNT]) | beam.Flatten()
+        return read["blocks"], read[DEAD], accounts
+
+
+class ReadDocuments(beam.PTransform):
+    """Files of metadata, each as one block."""
+
+    def __init__(self, files: Sequence[InputFile]) -> None:
+        """Read ``files``."""
+        super().__init__()
+        self._files = list(files)
+
+    def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection[Block]:
+        """Return the documents."""
+        return begin | beam.Create(self._files) | beam.Reshuffle() | beam.Map(read_document)

@@ -1,0 +1,427 @@
+"""The coder and the PTransforms: one per pure function, of the same name, with as little logic as possible."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from agenttrail import attribute as attribution
+from agenttrail import leases as leases_
+from agenttrail.accounting import ACCOUNT, DEAD, EVENTS, Account
+from agenttrail.columns.batches import joined
+from agenttrail.columns.memory import keep_freed_memory
+from agenttrail.columns.networks import NetworkLists, parse_network
+from agenttrail.columns.numbers import numbers
+from agenttrail.columns.text import constant
+from agenttrail.conversations import converse
+from agenttrail.detect.findings import gather
+from agenttrail.detect.plan import Plan
+from agenttrail.detect.signals import DIGEST, HOLDER, Lists, detect, first_of_each, rule_hits, select
+from agenttrail.entities import entity_digests, name_holders, shards
+from agenttrail.formats import FORMATS
+from agenttrail.incidents import group
+from agenttrail.parsing import Block, Parsed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from agenttrail.attribute import LeaseTable
+    from agenttrail.detect.rules import Rule
+
+
+def to_ipc(batch: pa.RecordBatch) -> bytes:
+    """Return a batch as an Arrow IPC stream; a slice as what it holds, not as its parent."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue().to_pybytes()
+
+
+def from_ipc(data: bytes) -> pa.RecordBatch:
+    """Return the batch of an Arrow IPC stream."""
+    with pa.ipc.open_stream(pa.py_buffer(data)) as reader:
+        return reader.read_next_batch()
+
+
+class RecordBatchCoder(beam.coders.Coder):
+    """Moves batches as Arrow IPC: the default would pickle a slice with its whole parent."""
+
+    def encode(self, value: pa.RecordBatch) -> bytes:
+        """Return the IPC stream of a batch."""
+        return to_ipc(value)
+
+    def decode(self, encoded: bytes) -> pa.RecordBatch:
+        """Return the batch of an IPC stream."""
+        return from_ipc(encoded)
+
+    def is_deterministic(self) -> bool:
+        """Return False: one table has many encodings."""
+        return False
+
+    def to_type_hint(self) -> type:
+        """Return the type that this coder is for."""
+        return pa.RecordBatch  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Signals:
+    """Rows that matter, and whom they are about.
+
+    Attributes:
+        rows: as ``detect`` gives them.
+        holders: as ``name_holders`` gives them; ``rows`` points into them.
+        source: number of the job's source.
+    """
+
+    rows: pa.RecordBatch
+    holders: pa.RecordBatch
+    source: int
+
+
+class SignalsCoder(beam.coders.Coder):
+    """Moves signals as two IPC streams."""
+
+    _parts: ClassVar = beam.coders.TupleCoder([beam.coders.BytesCoder(), beam.coders.BytesCoder(), beam.coders.VarIntCoder()])
+
+    def encode(self, value: Signals) -> bytes:
+        """Return both streams and the source."""
+        return self._parts.encode((to_ipc(value.rows), to_ipc(value.holders), value.source))  # type: ignore[no-any-return]
+
+    def decode(self, encoded: bytes) -> Signals:
+        """Return the signals of an encoding."""
+        rows, holders, source = self._parts.decode(encoded)
+        return Signals(from_ipc(rows), from_ipc(holders), source)
+
+    def is_deterministic(self) -> bool:
+        """Return False: one table has many encodings."""
+        return False
+
+
+beam.coders.registry.register_coder(pa.RecordBatch, RecordBatchCoder)
+beam.coders.registry.register_coder(Signals, SignalsCoder)
+
+
+class _Timed(beam.DoFn):
+    """A DoFn that keeps freed memory and counts its CPU seconds."""
+
+    stage = ""
+
+    def setup(self) -> None:
+        """Prepare the process."""
+        keep_freed_memory()
+
+    def _started(self) -> float:
+        return time.thread_time()
+
+    def _seconds(self, started: float) -> dict[str, float]:
+        return {self.stage: time.thread_time() - started}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the graph needs to know of one source of a job.
+
+    Attributes:
+        name: for messages.
+        format: format id.
+        settings: what its parser is made of.
+        scope: constant scope, or None.
+        scope_column: event column that holds the scope, or None.
+    """
+
+    name: str
+    format: str
+    settings: Mapping[str, Any]
+    scope: str | None = None
+    scope_column: str | None = None
+
+
+class _Parse(_Timed):
+    stage = "parse"
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = sources
+        self._parsers: dict[int, Callable[[Block], Parsed]] = {}
+
+    def process(self, block: Block) -> Iterator[Any]:
+        started = self._started()
+        source = self._sources[block.source]
+        parser = self._parsers.get(block.source)
+        if parser is None:
+            parser = self._parsers[block.source] = FORMATS[source.format].parser(source.settings)  # type: ignore[assignment]
+        parsed = parser(block)  # type: ignore[misc]
+        events = with_scope(parsed.events, source)
+        account = _parsed_account(block, parsed, FORMATS[source.format].gives)
+        account.seconds.update(self._seconds(started))
+        if events.num_rows:
+            yield (block.source, events)
+        if parsed.dead.num_rows:
+            yield beam.pvalue.TaggedOutput(DEAD, parsed.dead)
+        yield beam.pvalue.TaggedOutput(ACCOUNT, account)
+
+
+def _parsed_account(block: Block, parsed: Parsed, gives: str) -> Account:
+    counts = {"lines": parsed.lines, "skipped": parsed.skipped, "dead": parsed.dead.num_rows, "bytes": len(block.data)}
+    if gives == "leases":
+        # objects, of which one may give several leases; those that gave some are the rest
+        given = parsed.lines - parsed.skipped - parsed.dead.num_rows
+        return Account.of(block.source, **counts, with_events=given, leases=parsed.events.num_rows)
+    return Account.of(block.source, **counts, with_events=parsed.events.num_rows, events=parsed.events.num_rows)
+
+
+def with_scope(events: pa.RecordBatch, source: Source) -> pa.RecordBatch:
+    """Add ``attribution.scope``: the source's constant, or a copy of the column that it names."""
+    if source.scope_column is not None and source.scope_column in events.schema.names:
+        return attribution.with_columns(events, {"attribution.scope": events.column(source.scope_column)})
+    if source.scope is not None:
+        return attribution.with_columns(events, {"attribution.scope": constant(source.scope, events.num_rows)})
+    return events
+
+
+class Parse(beam.PTransform):
+    """Blocks to (source, events) or (source, leases); dead letters and accounts beside them."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        """Parse blocks of ``sources``."""
+        super().__init__()
+        self._sources = sources
+
+    def expand(self, blocks: beam.PCollection[Block]) -> Any:
+        """Return the outputs by tag."""
+        return blocks | beam.ParDo(_Parse(self._sources)).with_outputs(DEAD, ACCOUNT, main=EVENTS)
+
+
+class Resolve(beam.PTransform):
+    """Leases of all sources to one lease table, as a side input for Attribute."""
+
+    def __init__(self, tolerance: int) -> None:
+        """Make a table with ``tolerance`` microseconds."""
+        super().__init__()
+        self._tolerance = tolerance
+
+    def expand(self, observed: beam.PCollection[pa.RecordBatch]) -> Any:
+        """Return the table as a singleton."""
+        return (
+            observed.pipeline
+            | "Once" >> beam.Create([None])
+            | "BuildLeaseTable" >> beam.ParDo(_BuildLeaseTable(self._tolerance), beam.pvalue.AsList(observed))
+        )
+
+
+class _BuildLeaseTable(beam.DoFn):
+    def __init__(self, tolerance: int) -> None:
+        self._tolerance = tolerance
+
+    def process(self, _: None, observed: list[tuple[int, pa.RecordBatch]]) -> Iterator[LeaseTable]:
+        resolved = leases_.resolve([batch for _, batch in observed])
+        yield attribution.LeaseTable.build(resolved, self._tolerance)
+
+
+class _Attribute(_Timed):
+    stage = "attribute"
+
+    def __init__(self, internal: Sequence[str], start: int | None, stop: int | None) -> None:
+        self._internal = tuple(internal)
+        self._start, self._stop = start, stop
+        self._lists: NetworkLists | None = None
+
+    def process(self, element: tuple[int, pa.RecordBatch], table: LeaseTable) -> Iterator[Any]:
+        started = self._started()
+        source, events = element
+        if self._lists is None:
+            self._lists = NetworkLists.compile([[parse_network(entry) for entry in self._internal]])
+        attributed = attribution.attribute(events, table, self._lists)
+        account = attributed_account(source, attributed, table)
+        attributed = in_range(attributed, self._start, self._stop)
+        account.seconds.update(self._seconds(started))
+        if attributed.num_rows:
+            yield (source, attributed)
+        yield beam.pvalue.TaggedOutput(ACCOUNT, account)
+
+
+def attributed_account(source: int, events: pa.RecordBatch, table: LeaseTable) -> Account:
+    """Count events by status, coverage gaps, and rows in scopes that no lease is in."""
+    status = events.column("attribution.status")
+    words = status.dictionary.to_pylist()
+    by_code = np.bincount(numbers(status.indices), minlength=len(words))
+    counts = {word: int(sum(by_code[[code for code, known in enumerate(words) if known == word]])) for word in attribution.STATUSES}
+    scopes: dict[str, int] = {}
+    if "attribution.scope" in events.schema.names:
+        scope = events.column("attribution.scope")
+        plain = scope.dictionary_decode() if pa.types.is_dictionary(scope.type) else scope
+        for entry in pc.value_counts(plain).to_pylist():
+            if entry["values"] and entry["values"] not in table.scopes:
+                scopes[entry["values"]] = entry["counts"]
+    return Account.of(source, scopes=scopes, gaps=_gaps(events), **counts)
+
+
+def _gaps(events: pa.RecordBatch) -> int:
+    """Count the records that tell what a sensor did not see."""
+    if "event.action" not in events.schema.names:
+        return 0
+    action = events.column("event.action")
+    plain = action.dictionary_decode() if pa.types.is_dictionary(action.type) else action
+    return int(pc.sum(pc.is_in(plain, value_set=pa.array(["nodata", "skipdata"]))).as_py() or 0)
+
+
+def in_range(events: pa.RecordBatch, start: int | None, stop: int | None) -> pa.RecordBatch:
+    """Return the events that start in [start, stop), in microseconds; None is open."""
+    if start is None and stop is None:
+        return events
+    times = numbers(events.column("event.start").cast(pa.int64()))
+    kept = np.ones(len(times), dtype=bool)
+    if start is not None:
+        kept &= times >= start
+    if stop is not None:
+        kept &= times < stop
+    return events if kept.all() else events.filter(pa.array(kept))
+
+
+class Attribute(beam.PTransform):
+    """(source, events) to (source, attributed events); accounts beside them."""
+
+    def __init__(self, table: Any, internal: Sequence[str], start: int | None = None, stop: int | None = None) -> None:
+        """Attribute by the singleton ``table``; keep what starts in [start, stop) microseconds."""
+        super().__init__()
+        self._table = table
+        self._fn = _Attribute(internal, start, stop)
+
+    def expand(self, events: beam.PCollection[tuple[int, pa.RecordBatch]]) -> Any:
+        """Return the outputs by tag."""
+        table = beam.pvalue.AsSingleton(self._table)
+        return events | beam.ParDo(self._fn, table).with_outputs(ACCOUNT, main=EVENTS)
+
+
+class _Detect(_Timed):
+    stage = "detect"
+
+    def __init__(self, sources: Sequence[Source], rules: Sequence[Rule], lists: Mapping[str, tuple[str, ...]], shard_count: int) -> None:
+        self._sources, self._rules, self._lists, self._shard_count = sources, rules, lists, shard_count
+        self._plans: dict[str, Plan] = {}
+        self._listed: Lists | None = None
+
+    def process(self, element: tuple[int, pa.RecordBatch]) -> Iterator[Any]:
+        started = self._started()
+        source, events = element
+        dataset = self._sources[source].format
+        if dataset not in self._plans:
+            self._plans[dataset] = Plan.compile(self._rules, dataset, self._lists)
+            self._listed = self._listed or Lists.of(self._lists)
+        plan = self._plans[dataset]
+        chosen, hits = select(events, plan, self._listed)  # type: ignore[arg-type] # set above
+        if len(chosen):
+            matter = events.take(pa.array(chosen))
+            holders, which = name_holders(matter)
+            digests = entity_digests(holders)
+            rows, duplicates = detect(matter, rule_hits(hits, chosen, plan), digests, which)
+            yield from self._sharded(rows, holders, shards(digests, self._shard_count), source)
+            account = Account.of(source, signals=rows.num_rows, duplicates=duplicates, seconds=self._seconds(started))
+            yield beam.pvalue.TaggedOutput(ACCOUNT, account)
+
+    def _sharded(self, rows: pa.RecordBatch, holders: pa.RecordBatch, shard: np.ndarray[Any, Any], source: int) -> Iterator[tuple[int, Signals]]:
+        holder = numbers(rows.column(HOLDER))
+        for number in np.unique(shard[holder]).tolist():
+            mine = np.flatnonzero(shard[holder] == number)
+            used, renumbered = np.unique(holder[mine], return_inverse=True)
+            part = attribution.with_columns(rows.take(pa.array(mine)), {HOLDER: pa.array(renumbered.ravel().astype(np.int32))})
+            yield number, Signals(part, holders.take(pa.array(used)), source)
+
+
+class Detect(beam.PTransform):
+    """(source, attributed events) to (shard, signals); accounts beside them."""
+
+    def __init__(self, sources: Sequence[Source], rules: Sequence[Rule], lists: Mapping[str, tuple[str, ...]], shard_count: int) -> None:
+        """Evaluate ``rules`` with ``lists``; spread what they hit over ``shard_count`` shards by entity."""
+        super().__init__()
+        self._fn = _Detect(sources, rules, lists, shard_count)
+
+    def expand(self, events: beam.PCollection[tuple[int, pa.RecordBatch]]) -> Any:
+        """Return the outputs by tag."""
+        outputs = beam.ParDo(self._fn).with_output_types(tuple[int, Signals])
+        return events | outputs.with_outputs(ACCOUNT, main=EVENTS)
+
+
+def merged(signals: Iterable[Signals]) -> tuple[Signals, Account]:
+    """Put the signals of one shard together, without exact duplicates, whatever the order in which they came."""
+    parts = list(signals)
+    shifts = np.cumsum([0] + [part.holders.num_rows for part in parts])
+    rows = joined(
+        [
+            attribution.with_columns(
+                part.rows,
+                {HOLDER: pa.array(numbers(part.rows.column(HOLDER)) + shift), "source": pa.array(np.full(part.rows.num_rows, part.source))},
+            )
+            for part, shift in zip(parts, shifts, strict=False)
+        ]
+    )
+    holders = joined([part.holders for part in parts])
+    unique = first_of_each(rows.column(DIGEST), rows.column("log.file.path"), rows.column("log.offset"))
+    account = Account()
+    if not unique.all():
+        dropped = numbers(rows.column("source"))[~unique]
+        for source, count in zip(*np.unique(dropped, return_counts=True), strict=True):
+            account.add(Account.of(int(source), duplicates=int(count), signals=-int(count)))
+        rows = rows.filter(pa.array(unique))
+    return Signals(rows, holders, -1), account
+
+
+class _Gather(_Timed):
+    stage = "findings"
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self._rules = rules
+
+    def process(self, element: tuple[int, Iterable[Signals]]) -> Iterator[Any]:
+        started = self._started()
+        shard, signals = element
+        together, account = merged(signals)
+        entities = entity_digests(together.holders).take(together.rows.column(HOLDER))
+        conversations, which = converse(together.rows, entities)
+        findings = gather(together.rows, together.holders, conversations, which, self._rules)
+        account.seconds.update(self._seconds(started))
+        yield shard, findings
+        yield beam.pvalue.TaggedOutput(ACCOUNT, account)
+
+
+class Gather(beam.PTransform):
+    """(shard, signals) to (shard, findings of the whole input); accounts beside them."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        """Gather the findings of ``rules``."""
+        super().__init__()
+        self._fn = _Gather(rules)
+
+    def expand(self, signals: beam.PCollection[tuple[int, Signals]]) -> Any:
+        """Return the outputs by tag."""
+        outputs = beam.ParDo(self._fn).with_output_types(tuple[int, pa.RecordBatch])
+        return signals | beam.GroupByKey() | "Findings" >> outputs.with_outputs(ACCOUNT, main=EVENTS)
+
+
+class _Group(_Timed):
+    stage = "incidents"
+
+    def __init__(self, kinds: Mapping[str, str]) -> None:
+        self._kinds = kinds
+
+    def process(self, element: tuple[int, pa.RecordBatch]) -> Iterator[tuple[int, pa.RecordBatch]]:
+        shard, findings = element
+        yield shard, group(findings, self._kinds)
+
+
+class Group(beam.PTransform):
+    """(shard, findings) to (shard, incidents)."""
+
+    def __init__(self, kinds: Mapping[str, str]) -> None:
+        """Group with the ``kinds`` of source of each dataset."""
+        super().__init__()
+        self._fn = _Group(kinds)
+
+    def expand(self, findings: beam.PCollection[tuple[int, pa.RecordBatch]]) -> beam.PCollection[tuple[int, pa.RecordBatch]]:
+        """Return the incidents."""
+        return findings | beam.ParDo(self._fn).with_output_types(tuple[int, pa.RecordBatch])

@@ -1,0 +1,171 @@
+"""YAML files that users write: read safely, with the line of everything in them, and checked against a JSON schema."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import jsonschema
+import yaml
+
+from agenttrail.errors import DefinitionError, Problem
+from agenttrail.resources import shipped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+_Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_MOST_BYTES = 4 << 20
+_MOST_NODES = 200_000
+
+Place = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class YamlDocument:
+    """One document of a YAML file.
+
+    Attributes:
+        path: the file, as the user named it.
+        data: plain values.
+        lines: 1-based line of each place; keys of mappings have theirs.
+    """
+
+    path: str
+    data: Any
+    lines: dict[Place, int]
+
+    def problem(self, place: Iterable[str | int], what: str, hint: str = "") -> Problem:
+        """Return a problem at ``place``, or at the nearest place around it that has a line."""
+        at = tuple(place)
+        while at and at not in self.lines:
+            at = at[:-1]
+        return Problem(self.path, self.lines.get(at, 1), what, hint)
+
+
+def read_yaml(path: Path, shown: str | None = None) -> list[YamlDocument]:
+    """Read all documents of a file.
+
+    Raises:
+        DefinitionError: it cannot be read, is no YAML, or uses what makes YAML ambiguous or explosive (duplicate keys,
+            unbounded aliases).
+    """
+    name = shown or str(path)
+    try:
+        raw = path.read_bytes()
+        text = raw.decode("utf-8-sig")
+    except OSError as error:
+        raise DefinitionError([Problem(name, 0, f"cannot be read: {error.strerror}")]) from error
+    except UnicodeDecodeError as error:
+        raise DefinitionError([Problem(name, 0, f"not valid UTF-8 at byte {error.start}")]) from error
+    if len(raw) > _MOST_BYTES:
+        raise DefinitionError([Problem(name, 0, f"larger than {_MOST_BYTES >> 20} MiB")])
+    return list(_documents(text, name))
+
+
+def _documents(text: str, name: str) -> Iterator[YamlDocument]:
+    problems: list[Problem] = []
+    try:
+        for node in yaml.compose_all(text, Loader=_Loader):
+            lines: dict[Place, int] = {}
+            budget = [_MOST_NODES]
+            try:
+                data = _plain(node, (), lines, budget, problems, name)
+            except RecursionError:
+                raise DefinitionError([Problem(name, 0, "nested too deeply")]) from None
+            yield YamlDocument(name, data, lines)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        problems.append(Problem(name, line, f"not valid YAML: {error.problem or error}"))
+    except yaml.YAMLError as error:
+        problems.append(Problem(name, 0, f"not valid YAML: {error}"))
+    if problems:
+        raise DefinitionError(problems)
+
+
+def _plain(  # noqa: PLR0913 - one walk, its state handed down
+    node: yaml.Node | None, place: Place, lines: dict[Place, int], budget: list[int], problems: list[Problem], name: str
+) -> Any:
+    """Return the plain value of a node and note the line of everything below it."""
+    if node is None:
+        return None
+    line = node.start_mark.line + 1
+    budget[0] -= 1
+    if budget[0] < 0:
+        raise DefinitionError([Problem(name, line, "aliases expand to too much")])
+    lines.setdefault(place, line)
+    if isinstance(node, yaml.MappingNode):
+        return _mapping(node, place, lines, budget, problems, name)
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(item, (*place, index), lines, budget, problems, name) for index, item in enumerate(node.value)]
+    try:
+        return yaml.constructor.SafeConstructor().construct_object(node)
+    except (yaml.YAMLError, ValueError) as error:
+        problems.append(Problem(name, line, f"not a plain value: {getattr(error, 'problem', None) or error}"))
+        return None
+
+
+def _mapping(  # noqa: PLR0913 - see _plain
+    node: yaml.MappingNode, place: Place, lines: dict[Place, int], budget: list[int], problems: list[Problem], name: str
+) -> dict[Any, Any]:
+    result: dict[Any, Any] = {}
+    for key_node, value_node in node.value:
+        key = _plain(key_node, (*place, "?"), {}, budget, problems, name)
+        line = key_node.start_mark.line + 1
+        if not isinstance(key, (str, int, float, bool)) and key is not None:
+            problems.append(Problem(name, line, "a key must be a single value"))
+            continue
+        if key in result:
+            problems.append(Problem(name, line, f"key {key!r} stands twice"))
+        lines[*place, key] = line
+        result[key] = _plain(value_node, (*place, key), lines, budget, problems, name)
+    return result
+
+
+@cache
+def _validator(schema: str) -> Any:
+    document = json.loads((shipped("schemas") / f"{schema}.schema.json").read_text(encoding="utf-8"))
+    return jsonschema.Draft202012Validator(document)
+
+
+def check_shape(document: YamlDocument, schema: str) -> list[Problem]:
+    """Return everything in which a document departs from ``schemas/<schema>.schema.json``."""
+    problems = []
+    for error in _validator(schema).iter_errors(document.data):
+        problems += _shape_problems(document, error)
+    return problems
+
+
+def _shape_problems(document: YamlDocument, error: Any) -> list[Problem]:
+    place = list(error.absolute_path)
+    if error.validator == "additionalProperties":
+        known = list(error.schema.get("properties", {}))
+        unknown = [key for key in error.instance if key not in known]
+        return [document.problem([*place, key], f"unknown key {key!r}", suggest(str(key), known)) for key in unknown]
+    if error.validator == "required":
+        missing = [key for key in error.validator_value if key not in error.instance]
+        return [document.problem(place, f"{key!r} is missing") for key in missing]
+    if error.validator in ("oneOf", "anyOf") and "description" in error.schema:
+        return [document.problem(place, f"{_named(place)} must be {error.schema['description']}")]
+    if error.validator == "enum":
+        options = [str(value) for value in error.validator_value]
+        what = f"{_named(place)} is {error.instance!r}, not one of {', '.join(options)}"
+        return [document.problem(place, what, suggest(str(error.instance), options))]
+    if error.validator == "type":
+        expected = error.validator_value if isinstance(error.validator_value, str) else " or ".join(error.validator_value)
+        return [document.problem(place, f"{_named(place)} must be of type {expected}")]
+    return [document.problem(place, f"{_named(place)}: {error.message}")]
+
+
+def _named(place: list[str | int]) -> str:
+    return ".".join(str(step) for step in place) or "the file"
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return the known word that was likely meant, or ""."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return close[0] if close else ""

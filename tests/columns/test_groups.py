@@ -1,0 +1,52 @@
+"""Grouping agrees with dictionaries."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agenttrail.columns.groups import agreed, distinct_lists, group_rows, rank_in_group, smallest_by
+
+_ROWS = st.lists(st.tuples(st.none() | st.sampled_from("abc"), st.integers(0, 3), st.none() | st.text("xy", max_size=2)), max_size=40)
+Row = tuple[str | None, int, str | None]
+
+
+def _grouped(rows: list[Row]) -> tuple[np.ndarray, np.ndarray]:
+    return group_rows([pa.array([row[0] for row in rows], pa.string()), pa.array([row[1] for row in rows], pa.int64())])
+
+
+@given(_ROWS)
+def test_rows_share_a_group_if_they_agree_in_every_column(rows: list[Row]) -> None:
+    groups, first = _grouped(rows)
+    for left in range(len(rows)):
+        for right in range(len(rows)):
+            assert (groups[left] == groups[right]) == (rows[left][:2] == rows[right][:2])
+    assert [rows[row][:2] for row in first] == [rows[int(np.flatnonzero(groups == group)[0])][:2] for group in range(len(first))]
+
+
+@given(_ROWS)
+def test_lists_smallest_and_agreement_per_group(rows: list[Row]) -> None:
+    groups, first = _grouped(rows)
+    values = pa.array([row[2] for row in rows], pa.string())
+    members: dict[int, list[str | None]] = defaultdict(list)
+    for group, row in zip(groups.tolist(), rows, strict=True):
+        members[group].append(row[2])
+    known = [sorted({value for value in members[group] if value is not None}) for group in range(len(first))]
+    assert distinct_lists(groups, len(first), values).to_pylist() == known
+    assert distinct_lists(groups, len(first), values, 2).to_pylist() == [one[:2] for one in known]
+    assert smallest_by(groups, len(first), values).to_pylist() == [one[0] if one else None for one in known]
+    strict = [one[0] if len(one) == 1 and None not in members[group] else None for group, one in enumerate(known)]
+    assert agreed(groups, len(first), values, null_agrees=False).to_pylist() == strict
+    lenient = [one[0] if len(one) == 1 else None for one in known]
+    assert agreed(groups, len(first), values, null_agrees=True).to_pylist() == lenient
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 100)), max_size=40, unique_by=lambda row: row[2]))
+def test_the_rank_is_the_place_in_the_sorted_group(rows: list[tuple[int, int, int]]) -> None:
+    groups, one, two = (np.array([row[i] for row in rows], dtype=np.int64) for i in range(3))
+    expected = [sorted((r[1], r[2]) for r in rows if r[0] == row[0]).index((row[1], row[2])) for row in rows]
+    assert rank_in_group(groups, one, two).tolist() == expected

@@ -1,0 +1,49 @@
+"""Secrets do not come through; what is none does."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+
+from agenttrail.columns.secrets import scrub, scrub_text
+
+_SECRETS = [
+    ("https://user:hunter2secret@example.com/x", "hunter2secret"),
+    ("GET /?api_key=abcd1234efgh&x=1", "abcd1234efgh"),
+    ('{"password": "correct horse"}', "correct"),
+    ("Authorization: Bearer abc.def.ghijklmnop", "ghijklmnop"),
+    ("curl -H 'X-Api-Key: 0123456789abcdef'", "0123456789abcdef"),
+    ("AKIAIOSFODNN7EXAMPLE", "AKIAIOSFODNN7EXAMPLE"),
+    ("LTAI5tExampleExample12", "LTAI5tExampleExample12"),
+    ("tool --token s3cr3tvalue --verbose", "s3cr3tvalue"),
+    ("ghp_0123456789abcdefghijABCDEFGHIJ012345", "ghp_0123456789"),
+    ("hf_abcdefghijklmnopqrstuvwxyz012345", "hf_abcdefghij"),
+    ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl", "eyJzdWIi"),
+    ("https://oss.example.com/o?OSSAccessKeyId=LTAIx&Signature=abc%2Bdef", "abc%2Bdef"),
+    ("-----BEGIN OPENSSH PRIVATE KEY----- b3BlbnNzaC1rZXk -----END OPENSSH PRIVATE KEY-----", "b3BlbnNzaC1rZXk"),
+]
+
+
+@pytest.mark.parametrize(("text", "secret"), _SECRETS)
+def test_a_secret_is_masked(text: str, secret: str) -> None:
+    assert secret in text
+    assert secret not in scrub_text(text)
+    assert "[REDACTED]" in scrub_text(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2 123456789010 eni-0a1b 10.0.0.1 10.0.0.2 443 55555 6 20 4249 1418530010 1418530070 ACCEPT OK",
+        '{"srcaddr":"10.0.0.1","tcp-flags":"19","log-status":"OK"}',
+        "https://example.com/tokens/list?page=2",
+        "",
+    ],
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert scrub_text(text) == text
+
+
+def test_nulls_stay_and_bytes_are_scrubbed_as_well() -> None:
+    assert scrub(pa.array([None, "password=x1y2"])).to_pylist() == [None, "password=[REDACTED]"]
+    assert scrub(pa.array([b"\xff password=x1y2"])).to_pylist() == [b"\xff password=[REDACTED]"]

@@ -1,0 +1,112 @@
+"""The plan agrees, rule for rule and row for row, with evaluating each condition by itself."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agenttrail.columns.addresses import parse_addresses
+from agenttrail.detect.expressions import And, Expression, Match, Not, Op, Or
+from agenttrail.detect.plan import Plan
+from agenttrail.detect.rules import Rule
+from agenttrail.schema import arrow_type, cast, record
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from oracles.rules import holds
+
+LISTS = {"inside": ("10.0.0.0/8", "fd00::/8"), "outside": ("198.51.100.0/24", "203.0.113.9"), "words": ("Accept", "drop"), "none": ()}
+_IPS = ["10.0.0.1", "10.255.0.1", "198.51.100.7", "203.0.113.9", "203.0.113.10", "fd00::1", "2001:db8::1"]
+_NAMES = ["eni-1", "ENI-22", "fw.West", "", "a*b"]
+_VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "peer.ip": st.sampled_from(_IPS),
+    "source.ip": st.sampled_from(_IPS),
+    "peer.port": st.sampled_from([0, 22, 443, 3333, 65_535]),
+    "source.port": st.integers(0, 65_535),
+    "source.bytes": st.sampled_from([0, 1, 1_000, 10**12]),
+    "network.tcp_flags": st.integers(0, 63),
+    "event.outcome": st.sampled_from(["success", "failure"]),
+    "network.direction": st.sampled_from(["egress", "ingress"]),
+    "event.action": st.sampled_from(["accept", "reject", "drop"]),
+    "network.transport": st.sampled_from(["tcp", "udp", "icmp"]),
+    "observer.name": st.sampled_from(_NAMES),
+    "rule.name": st.sampled_from(["Mining behaviour", "mining", "web", "é"]),
+}
+_EVENT = st.fixed_dictionaries({name: st.none() | values for name, values in _VALUES.items()})
+_IP_FIELDS, _NUMBER_FIELDS = ["peer.ip", "source.ip"], ["peer.port", "source.port", "source.bytes", "network.tcp_flags"]
+_TEXT_FIELDS = ["event.outcome", "network.direction", "event.action", "network.transport", "observer.name", "rule.name"]
+_NETWORK = st.sampled_from(["10.0.0.0/8", "198.51.100.0/24", "0.0.0.0/0", "::/0", "fd00::/8", "203.0.113.9/32"])
+_TEXT_OPS = st.sampled_from([Op.EQUALS, Op.STARTS_WITH, Op.ENDS_WITH, Op.CONTAINS])
+_WORDS = st.sampled_from(["accept", "ACCEPT", "eni", "1", "ing", "e", "success", "tcp", "é", "fw.west", "a*b"])
+_MATCH = st.one_of(
+    st.builds(Match, st.sampled_from(_IP_FIELDS), st.just(Op.NETWORK), _NETWORK),
+    st.builds(Match, st.sampled_from(_IP_FIELDS), st.just(Op.EQUALS), st.sampled_from(_IPS)),
+    st.builds(Match, st.sampled_from(_IP_FIELDS), st.just(Op.LIST), st.sampled_from(["inside", "outside"])),
+    st.builds(Match, st.sampled_from(_IP_FIELDS), _TEXT_OPS, st.sampled_from(["10.", "198.51", ".1", "::1"])).filter(lambda m: m.op is not Op.EQUALS),
+    st.builds(Match, st.sampled_from(_NUMBER_FIELDS), st.sampled_from([Op.LESS, Op.AT_MOST, Op.MORE, Op.AT_LEAST, Op.EQUALS]), st.sampled_from([0, 22, 443, 1000, 2.5, 70_000])),
+    st.builds(Match, st.sampled_from(_TEXT_FIELDS), _TEXT_OPS, _WORDS, st.booleans()),
+    st.builds(Match, st.sampled_from(_TEXT_FIELDS), st.just(Op.REGEX), st.sampled_from(["^e", "(?i)mining", "in[gk]$", "^$"]), st.just(True)),  # noqa: FBT003
+    st.builds(Match, st.sampled_from(_TEXT_FIELDS), st.just(Op.LIST), st.sampled_from(["words", "none"]), st.booleans()),
+    st.builds(Match, st.sampled_from([*_VALUES]), st.just(Op.EXISTS), st.booleans()),
+    st.builds(Match, st.just("peer.ip"), st.just(Op.FIELD), st.just("source.ip")),
+    st.builds(Match, st.just("observer.name"), st.just(Op.FIELD), st.sampled_from(["rule.name", "event.action"]), st.booleans(), st.sampled_from([Op.EQUALS, Op.STARTS_WITH, Op.ENDS_WITH])),
+    st.builds(Match, st.just("cloud.region"), st.sampled_from([Op.EQUALS, Op.CONTAINS]), st.just("x")),
+)  # fmt: skip
+_EXPRESSION: st.SearchStrategy[Expression] = st.recursive(
+    _MATCH,
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=1, max_size=4).map(lambda parts: And(tuple(parts))),
+        st.lists(inner, min_size=1, max_size=4).map(lambda parts: Or(tuple(parts))),
+        inner.map(Not),
+    ),
+    max_leaves=10,
+)
+
+
+def _batch(events: list[dict[str, Any]], absent: set[str]) -> pa.RecordBatch:
+    columns = {}
+    for name in _VALUES:
+        if name in absent:
+            continue
+        values = [event[name] for event in events]
+        type_ = arrow_type(record("event").fields[name])
+        columns[name] = parse_addresses(pa.array(values, pa.string()))[0] if name.endswith(".ip") else cast(pa.array(values, pa.string() if pa.types.is_dictionary(type_) else type_), type_)
+    return pa.RecordBatch.from_arrays([*columns.values(), pa.array(["x"] * len(events))], names=[*columns, "event.dataset"])
+
+
+def _rule(number: int, condition: Expression) -> Rule:
+    return Rule(id=f"{number:08d}", name=f"r{number}", title="t", level="low", condition=condition, datasets=("x",))
+
+
+@given(st.lists(_EXPRESSION, min_size=1, max_size=6), st.lists(_EVENT, min_size=1, max_size=25), st.sets(st.sampled_from([*_VALUES]), max_size=3))
+def test_every_rule_hits_the_rows_that_it_hits_alone(conditions: list[Expression], events: list[dict[str, Any]], absent: set[str]) -> None:
+    rules = [_rule(number, condition) for number, condition in enumerate(conditions)]
+    hits = Plan.compile(rules, "x", LISTS).run(_batch(events, absent))
+    seen = [{name: value for name, value in event.items() if name not in absent} for event in events]
+    for rule, rows in zip(rules, hits, strict=True):
+        assert rows.tolist() == [row for row, event in enumerate(seen) if holds(rule.condition, event, LISTS)]
+
+
+@given(st.lists(_EXPRESSION, min_size=1, max_size=4), st.lists(_EVENT, min_size=2, max_size=20), st.integers(1, 7))
+def test_batch_bounds_change_nothing(conditions: list[Expression], events: list[dict[str, Any]], cut: int) -> None:
+    plan = Plan.compile([_rule(number, condition) for number, condition in enumerate(conditions)], "x", LISTS)
+    batch = _batch(events, set())
+    whole = [rows.tolist() for rows in plan.run(batch)]
+    parts = [[] for _ in conditions]  # type: ignore[var-annotated]
+    for first in range(0, len(events), cut):
+        for number, rows in enumerate(plan.run(batch.slice(first, cut))):
+            parts[number] += [first + row for row in rows.tolist()]
+    assert parts == whole
+
+
+def test_more_questions_than_one_word_holds() -> None:
+    rules = [_rule(port, And((Match("peer.port", Op.EQUALS, port), Match("event.outcome", Op.EQUALS, "success")))) for port in range(200)]
+    events = [{**dict.fromkeys(_VALUES), "peer.port": port, "event.outcome": "success"} for port in (0, 63, 64, 130, 199, 443)]
+    plan = Plan.compile(rules, "x", LISTS)
+    assert plan.words > 1
+    hits = plan.run(_batch(events, set()))
+    assert {port: rows.tolist() for port, rows in enumerate(hits) if len(rows)} == {0: [0], 63: [1], 64: [2], 130: [3], 199: [4]}

@@ -1,0 +1,113 @@
+"""Fixtures for real services: each is started at most once per test run, by whichever worker needs it first.
+
+Also the hooks that begin and end this; the tests' ``conftest.py`` names this module in ``pytest_plugins``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.services.elasticsearch import Elasticsearch, UnavailableError, obtain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_RUN = (
+    "AGENTTRAIL_TEST_RUN"  # environment variable that workers inherit: "<pid of the test run>:<folder of its services>"
+)
+_OWN = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the folder that all processes of this test run share; it is made when the first service is."""
+    if _RUN not in os.environ:
+        config.stash[_OWN] = _base() / f"agenttrail-tests-{os.getpid()}-{secrets.token_hex(4)}"
+        os.environ[_RUN] = f"{os.getpid()}:{config.stash[_OWN]}"
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop what was started; the guards would, but a little later."""
+    folder = config.stash.get(_OWN, None)
+    if folder is None:
+        return
+    del os.environ[_RUN]
+    for state in folder.glob("*.json"):
+        told = json.loads(state.read_text())
+        if "unavailable" not in told:
+            Elasticsearch(**told).remove()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _base() -> Path:
+    """Return a folder for short-lived files that every user may enter: a server may not run as root."""
+    folder = Path(tempfile.gettempdir())
+    return folder if all(path.stat().st_mode & 0o001 for path in (folder, *folder.parents)) else Path("/var/tmp")  # noqa: S108 - ours has a random name
+
+
+def _elasticsearch(kind: str) -> Elasticsearch:
+    """Return the server of that kind, started if this is the first call for it in the test run."""
+    run, _, name = os.environ[_RUN].partition(":")
+    folder = Path(name)
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o755)
+    state = folder / f"elasticsearch-{kind}.json"
+    with state.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not state.exists():
+            try:
+                told = asdict(obtain(kind, folder / f"elasticsearch-{kind}", int(run)))
+            except UnavailableError as error:
+                told = {"unavailable": str(error)}
+            state.touch(0o600)
+            state.write_text(json.dumps(told))
+        told = json.loads(state.read_text())
+    if "unavailable" in told:
+        _give_up("Elasticsearch", told["unavailable"])
+    return Elasticsearch(**told)
+
+
+def _give_up(service: str, why: str) -> None:
+    """Skip the test aloud, or fail it where services must be there."""
+    message = f"NO {service.upper()} HERE, NOT TESTED: {why}"
+    if os.environ.get("AGENTTRAIL_REQUIRE_SERVICES") == "1":
+        pytest.fail(message, pytrace=False)
+    pytest.skip(message)
+
+
+@pytest.fixture(name="elasticsearch", scope="session")
+def _plain() -> Elasticsearch:
+    """Give a server without security: the one in ELASTICSEARCH_URL, or our own."""
+    return _elasticsearch("plain")
+
+
+@pytest.fixture(scope="session")
+def elasticsearch_secured() -> Elasticsearch:
+    """Give a server with security: user ``elastic``, API keys, roles; plain http."""
+    return _elasticsearch("secured")
+
+
+@pytest.fixture(scope="session")
+def elasticsearch_tls() -> Elasticsearch:
+    """Give a server with security behind TLS, whose certificate is of an authority that nobody knows."""
+    return _elasticsearch("tls")
+
+
+@pytest.fixture
+def elasticsearch_restartable() -> Iterator[Elasticsearch]:
+    """Give a server to stop and start, to one test at a time; ``http.max_content_length`` is 16 MB."""
+    server = _elasticsearch("restartable")
+    with Path(server.directory).with_suffix(".turn").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        if not server.runs():
+            server.start()
+        yield server

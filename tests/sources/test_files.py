@@ -1,0 +1,114 @@
+"""However a file is cut and stored, its lines are its lines."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agenttrail.columns.batches import joined
+from agenttrail.errors import InputError
+from agenttrail.formats import FORMATS
+from agenttrail.parsing import Block
+from agenttrail.sources import files
+from agenttrail.sources.files import InputFile, match, plan_ranges, read_blocks, read_document
+
+V2 = b"version account-id interface-id srcaddr dstaddr srcport dstport protocol packets bytes start end action log-status\n"
+SHORT = b"dstaddr srcaddr dstport srcport start bytes action\n"
+_V2_LINE = b"2 1 eni-1 10.0.0.1 10.0.0.2 40000 443 6 1 40 1772409600 1772409660 ACCEPT OK\n"
+_SHORT_LINE = b"10.0.0.9 10.0.0.8 22 50000 1772409601 99 REJECT\n"
+_LINE = st.sampled_from([_V2_LINE, _SHORT_LINE, V2, SHORT, b"\n", b"junk\n", b"eni-1 srcaddr nonsense\n", _V2_LINE.replace(b"\n", b"\r\n")])
+
+
+def _blocks(file: InputFile, range_bytes: int, block_bytes: int) -> list[Block]:
+    headers = FORMATS["aws_vpc_flow"].headers
+    blocks = []
+    for part in plan_ranges(file, headers, range_bytes):
+        for block in read_blocks(part, headers, block_bytes):
+            assert isinstance(block, Block)
+            blocks.append(block)
+    return blocks
+
+
+def _parsed(blocks: list[Block]) -> tuple[list[dict[str, object]], list[dict[str, object]], int, int]:
+    parse = FORMATS["aws_vpc_flow"].parser({})
+    results = [parse(block) for block in blocks]
+    events = joined([result.events for result in results]).to_pylist() if results else []  # type: ignore[attr-defined]
+    dead = pa.Table.from_batches([result.dead for result in results]).to_pylist() if results else []  # type: ignore[attr-defined]
+    events = [{name: value for name, value in event.items() if value is not None} for event in events]
+    return events, dead, sum(r.lines for r in results), sum(r.skipped for r in results)  # type: ignore[attr-defined]
+
+
+@given(st.lists(_LINE, max_size=25), st.booleans(), st.integers(1, 400), st.integers(1, 400), st.sampled_from(["", "gz", "zst"]))
+def test_cuts_and_compression_change_no_result(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], ends: bool, range_bytes: int, block_bytes: int, kind: str  # noqa: FBT001 - drawn
+) -> None:
+    """Also where the header changes in the middle of the file."""
+    data = b"".join(lines)
+    data = data if ends else data.rstrip(b"\r\n")
+    path = tmp_path_factory.mktemp("cut") / "flow.log"
+    stored = {"": data, "gz": gzip.compress(data), "zst": zstandard.compress(data)}[kind]
+    path.write_bytes(stored)
+    file = InputFile(str(path), "flow.log", len(stored), 0)
+    blocks = _blocks(file, range_bytes, block_bytes)
+    assert b"".join(block.data for block in blocks) == data
+    assert [block.offset for block in blocks] == [sum(len(before.data) for before in blocks[:n]) for n in range(len(blocks))]
+    assert _parsed(blocks) == _parsed([Block(data, "flow.log", 0)] if data else [])
+
+
+def test_several_members_and_padding_of_gzip(tmp_path: Path) -> None:
+    path = tmp_path / "a.gz"
+    path.write_bytes(gzip.compress(b"one\n") + gzip.compress(b"two\n") + b"\0" * 100)
+    (part,) = plan_ranges(InputFile(str(path), "a", 1, 0), None)
+    assert [block.data for block in read_blocks(part, None)] == [b"one\ntwo\n"]
+
+
+@pytest.mark.parametrize("kind", ["gz", "zst"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_a_torn_file_gives_what_came_before_and_one_remainder(tmp_path: Path, kind: str, share: float) -> None:
+    lines = b"".join(os.urandom(30).hex().encode() + b"\n" for _ in range(20_000))
+    whole = {"gz": gzip.compress(lines), "zst": zstandard.compress(lines)}[kind]
+    path = tmp_path / "torn"
+    path.write_bytes(whole[: int(len(whole) * share)])
+    (part,) = plan_ranges(InputFile(str(path), "torn", 1, 0), None)
+    *blocks, last = list(read_blocks(part, None, 100_000))
+    data = b"".join(block.data for block in blocks)
+    assert lines.startswith(data + last.data)
+    assert data[-1:] in (b"", b"\n")
+    assert b"\n" not in last.data
+    assert isinstance(last, files.Remains)
+    assert "cut off" in last.reason
+
+
+def test_an_endless_line_is_cut_up_and_the_next_line_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MOST_LINE_BYTES", 10_000)
+    path = tmp_path / "long"
+    path.write_bytes(b"a" * 25_000 + b"\nnext\n")
+    (part,) = plan_ranges(InputFile(str(path), "long", 25_006, 0), None)
+    pieces = list(read_blocks(part, None, 1_000))
+    assert b"".join(piece.data for piece in pieces) == b"a" * 25_000 + b"\nnext\n"
+    assert any(isinstance(piece, files.Remains) for piece in pieces)
+    assert isinstance(pieces[-1], Block)
+    assert pieces[-1].data.endswith(b"next\n")
+
+
+def test_a_glob_names_files_and_not_folders(tmp_path: Path) -> None:
+    for name in ("b.log", "a.log", "c.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "folder.log").mkdir()
+    assert [Path(path).name for path, _ in match(str(tmp_path / "*.log"))] == ["a.log", "b.log"]
+    assert match(str(tmp_path / "none*")) == []
+
+
+@pytest.mark.parametrize(("data", "said"), [(b"", "empty"), (b" \n", "empty"), (gzip.compress(b"{}")[:-9], "cut off")])
+def test_metadata_that_cannot_be_read_as_a_whole_is_an_error_with_its_path(tmp_path: Path, data: bytes, said: str) -> None:
+    path = tmp_path / "pods.json"
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=rf"pods\.json.*{said}"):
+        read_document(InputFile(str(path), "pods.json", len(data), 0))
