@@ -32,7 +32,11 @@ def _leases(draw: st.DrawFn) -> list[dict[str, object]]:
     for number in range(draw(st.integers(0, 8))):
         start = draw(st.integers(0, 40))
         length = draw(st.none() | st.integers(0, 20))
-        names = {"sandbox.id": f"pod-{number}", "k8s.pod.uid": f"uid-{number}", "host.name": draw(st.sampled_from(["n1", "n2"]))}
+        names = {
+            "sandbox.id": f"pod-{number}",
+            "k8s.pod.uid": f"uid-{number}",
+            "host.name": draw(st.sampled_from(["n1", "n2"])),
+        }
         names["trajectory.id"] = draw(st.sampled_from([None, f"t{number}", "t-shared"]))
         names["job.id"] = draw(st.sampled_from([None, "j1", "j2"]))
         names["gen_ai.agent.id"] = draw(st.sampled_from([None, "a1", "a2"]))
@@ -86,7 +90,9 @@ def _oracle_leases(resolved: pa.RecordBatch) -> list[Lease]:
     ends = resolved.column("lease.end").cast(pa.int64()).to_pylist()
     return [
         Lease(row["lease.id"], row["lease.scope"] or "", text, start, end, tuple((name, row[name]) for name in NAMES))
-        for row, text, start, end in zip(resolved.select(["lease.id", "lease.scope", *NAMES]).to_pylist(), texts, starts, ends, strict=True)
+        for row, text, start, end in zip(
+            resolved.select(["lease.id", "lease.scope", *NAMES]).to_pylist(), texts, starts, ends, strict=True
+        )
     ]
 
 
@@ -172,7 +178,12 @@ def test_tolerance_helps_only_what_no_lease_covers() -> None:
 def test_a_reply_belongs_to_the_workload_and_names_its_peer() -> None:
     reply = _flow(5 * SECOND, source="198.51.100.7", source_port=443, destination="10.0.0.1", destination_port=50_000)
     row = _one(reply, [_pod("pod", 0, None)])
-    assert (row["sandbox.id"], row["network.direction"], row["network.initiator"], row["peer.port"]) == ("pod", "ingress", "workload", 443)
+    assert (row["sandbox.id"], row["network.direction"], row["network.initiator"], row["peer.port"]) == (
+        "pod",
+        "ingress",
+        "workload",
+        443,
+    )
     assert row["peer.ip"] == address("198.51.100.7")
 
 
@@ -189,9 +200,16 @@ def test_two_workloads_the_event_is_that_of_the_one_that_opened_the_connection()
 
 
 def test_pods_on_the_host_network_share_its_address_and_the_rungs_they_agree_on_stay() -> None:
-    pods = [_pod(name, 0, None, **{"host.name": "node-1", "job.id": job}) for name, job in (("one", "j1"), ("two", "j2"))]
+    pods = [
+        _pod(name, 0, None, **{"host.name": "node-1", "job.id": job}) for name, job in (("one", "j1"), ("two", "j2"))
+    ]
     row = _one(_flow(SECOND), pods)
-    assert (row["attribution.status"], row["sandbox.id"], row["job.id"], row["host.name"]) == ("ambiguous", None, None, "node-1")
+    assert (row["attribution.status"], row["sandbox.id"], row["job.id"], row["host.name"]) == (
+        "ambiguous",
+        None,
+        None,
+        "node-1",
+    )
     assert row["attribution.level"] == "host"
     assert len(row["attribution.candidates"]) == 2  # type: ignore[arg-type]
 
@@ -214,6 +232,10 @@ def test_scopes_keep_equal_addresses_apart_and_no_scope_means_any() -> None:
 
 def test_nothing_known_is_unattributed_and_the_internal_end_is_the_workload() -> None:
     row = _one(_flow(0, source="198.51.100.7", destination="10.9.9.9"), [])
-    assert (row["attribution.status"], row["attribution.level"], row["network.direction"]) == ("unattributed", "address", "ingress")
+    assert (row["attribution.status"], row["attribution.level"], row["network.direction"]) == (
+        "unattributed",
+        "address",
+        "ingress",
+    )
     nowhere = _one(_flow(0, source=None, destination=None), [])
     assert (nowhere["attribution.reason"], nowhere["network.direction"]) == ("the record names no address", None)

@@ -58,7 +58,9 @@ def batch_of(records: list[Record]) -> tuple[pa.RecordBatch, pa.Array]:
 
 
 @given(st.lists(_RECORD, max_size=30), st.integers(0, 4), st.randoms(use_true_random=False))
-def test_conversations_are_those_of_the_oracle_in_any_order(records: list[Record], adjoining: int, random: object) -> None:
+def test_conversations_are_those_of_the_oracle_in_any_order(
+    records: list[Record], adjoining: int, random: object
+) -> None:
     random.shuffle(records)  # type: ignore[attr-defined]
     found, which = converse(*batch_of(records), adjoining)
     expected, belongs = conversations(records, adjoining)
@@ -68,10 +70,21 @@ def test_conversations_are_those_of_the_oracle_in_any_order(records: list[Record
 
 
 def _shown(row: dict[str, object]) -> tuple[object, ...]:
-    ips = [format_addresses(pa.array([row[name]], pa.binary(16)))[0].as_py() for name in ("source.ip", "destination.ip")]
+    ips = [
+        format_addresses(pa.array([row[name]], pa.binary(16)))[0].as_py() for name in ("source.ip", "destination.ip")
+    ]
     start, end = (int(row[name].timestamp() * 1e6 + 0.5) for name in ("event.start", "event.end"))  # type: ignore[attr-defined]
     ends = (ips[0], row["source.port"]), (ips[1], row["destination.port"])
-    return (*ends, row["network.iana_number"], start, end, row["source.bytes"], row["destination.bytes"], row["event.outcome"], row["event.count"])
+    return (
+        *ends,
+        row["network.iana_number"],
+        start,
+        end,
+        row["source.bytes"],
+        row["destination.bytes"],
+        row["event.outcome"],
+        row["event.count"],
+    )
 
 
 def _wanted(one: dict[str, object]) -> tuple[object, ...]:

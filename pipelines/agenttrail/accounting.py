@@ -36,7 +36,14 @@ class Account:
     unknown_scopes: Counter[str] = field(default_factory=Counter)
 
     @classmethod
-    def of(cls, source: int, *, seconds: dict[str, float] | None = None, scopes: dict[str, int] | None = None, **counts: int) -> Account:
+    def of(
+        cls,
+        source: int,
+        *,
+        seconds: dict[str, float] | None = None,
+        scopes: dict[str, int] | None = None,
+        **counts: int,
+    ) -> Account:
         """Return an account of one source."""
         named = Counter({(source, what): count for what, count in counts.items() if count})
         return cls(named, Counter(seconds or {}), Counter(scopes or {}))  # type: ignore[arg-type] # seconds are no integers
@@ -88,9 +95,13 @@ def check(account: Account, names: Sequence[str]) -> None:
     for source, name in enumerate(names):
         counts = {what: account.counts[source, what] for what in COUNTS}
         if counts["lines"] != counts["with_events"] + counts["skipped"] + counts["dead"]:
-            wrong.append(f"{name}: {counts['lines']} lines, but {counts['with_events']} with events + {counts['skipped']} skipped + {counts['dead']} dead")
+            wrong.append(
+                f"{name}: {counts['lines']} lines, but {counts['with_events']} with events + {counts['skipped']} skipped + {counts['dead']} dead"
+            )
         if counts["events"] != counts["attributed"] + counts["ambiguous"] + counts["unattributed"]:
-            wrong.append(f"{name}: {counts['events']} events, but {counts['attributed']} attributed + {counts['ambiguous']} ambiguous + {counts['unattributed']} unattributed")
+            wrong.append(
+                f"{name}: {counts['events']} events, but {counts['attributed']} attributed + {counts['ambiguous']} ambiguous + {counts['unattributed']} unattributed"
+            )
     if wrong:
         msg = "the books of this run do not balance (a defect of agenttrail): " + "; ".join(wrong)
         raise AccountingError(msg)

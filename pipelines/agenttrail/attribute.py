@@ -103,7 +103,9 @@ class LeaseTable:
             resolutions=_resolutions(leases, exact.sets, near.sets),
         )  # fmt: skip
 
-    def find(self, ends: pa.Array, scope: NDArray[np.int64], times: NDArray[np.int64], *, near: bool) -> NDArray[np.int32]:
+    def find(
+        self, ends: pa.Array, scope: NDArray[np.int64], times: NDArray[np.int64], *, near: bool
+    ) -> NDArray[np.int32]:
         """Return the resolution of each (address, scope, time); NONE where no lease fits."""
         if not len(self.addresses):
             return np.full(len(times), NONE, dtype=np.int32)
@@ -145,7 +147,9 @@ def _resolutions(leases: pa.RecordBatch, *sets: tuple[tuple[int, ...], ...]) -> 
     members = [list(one) for many in sets for one in many]
     flat = np.array([lease for one in members for lease in one], dtype=np.int64)
     groups = np.repeat(np.arange(len(members)), [len(one) for one in members])
-    single = _described(leases.num_rows, {name: leases.column(name) for name in ("lease.id", "lease.start", "lease.end", *IDENTITY)})
+    single = _described(
+        leases.num_rows, {name: leases.column(name) for name in ("lease.id", "lease.start", "lease.end", *IDENTITY)}
+    )
     several = _merged(single.take(pa.array(flat)), groups, len(members))
     nobody = _described(1, {})
     return joined([single, several, nobody])
@@ -308,7 +312,9 @@ def _workload_side(
     source, destination = codes[0] >= 0, codes[1] >= 0
     decided = np.where(client == UNKNOWN, sensor, client)
     decided = np.where((decided == UNKNOWN) & (codes[0] == codes[1]), SOURCE, decided)
-    return np.where(source & destination, decided, np.where(source, SOURCE, np.where(destination, DESTINATION, UNKNOWN)))
+    return np.where(
+        source & destination, decided, np.where(source, SOURCE, np.where(destination, DESTINATION, UNKNOWN))
+    )
 
 
 def _resolve(
@@ -333,8 +339,12 @@ def _reasons(
     events: pa.RecordBatch, ends: Sequence[_End],
 ) -> NDArray[np.int64]:  # fmt: skip
     """Return how each decision came about."""
-    ambiguous = np.asarray(pc.equal(resolutions.column("attribution.status"), "ambiguous").to_numpy(zero_copy_only=False))
-    nobody = np.asarray(pc.equal(resolutions.column("attribution.status"), "unattributed").to_numpy(zero_copy_only=False))
+    ambiguous = np.asarray(
+        pc.equal(resolutions.column("attribution.status"), "ambiguous").to_numpy(zero_copy_only=False)
+    )
+    nobody = np.asarray(
+        pc.equal(resolutions.column("attribution.status"), "unattributed").to_numpy(zero_copy_only=False)
+    )
     lease_end = numbers(resolutions.column("attribution.lease_end").cast(pa.int64()), OPEN)
     reason = np.where(near, _NEAR, _COVERED)
     finish = numbers(events.column("event.end").cast(pa.int64()))

@@ -23,7 +23,9 @@ ADJOINING = 1_000_000
 """Microseconds between the end of one record and the start of the next that still adjoin: logs count whole seconds."""
 
 
-def converse(rows: pa.RecordBatch, entities: pa.Array, adjoining: int = ADJOINING) -> tuple[pa.RecordBatch, NDArray[np.int64]]:
+def converse(
+    rows: pa.RecordBatch, entities: pa.Array, adjoining: int = ADJOINING
+) -> tuple[pa.RecordBatch, NDArray[np.int64]]:
     """Put records together into conversations.
 
     Args:
@@ -71,7 +73,9 @@ def _ingress(rows: pa.RecordBatch) -> pa.Array:
     return pc.fill_null(pc.equal(_column(rows, "network.direction", pa.string()), "ingress"), fill_value=False)
 
 
-def _split_by_time(connection: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np.int64], adjoining: int) -> NDArray[np.int64]:
+def _split_by_time(
+    connection: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np.int64], adjoining: int
+) -> NDArray[np.int64]:
     """Number the runs of overlapping or adjoining intervals of each connection."""
     order = np.lexsort((end, start, connection))
     group, begin, finish = connection[order], start[order], end[order]
@@ -97,7 +101,11 @@ def _furthest_by_loop(group: NDArray[np.int64], finish: NDArray[np.int64]) -> ND
 
 
 def _conversations(
-    rows: pa.RecordBatch, ends: dict[str, pa.Array], which: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np.int64]
+    rows: pa.RecordBatch,
+    ends: dict[str, pa.Array],
+    which: NDArray[np.int64],
+    start: NDArray[np.int64],
+    end: NDArray[np.int64],
 ) -> pa.RecordBatch:
     count = int(which.max(initial=-1)) + 1
     first = np.zeros(count, dtype=np.int64)
@@ -118,7 +126,10 @@ def _bytes_by_end(rows: pa.RecordBatch, which: NDArray[np.int64], count: int) ->
     ingress = np.asarray(_ingress(rows))
     named = [numbers(_column(rows, f"{side}.bytes", pa.int64())) for side in ("source", "destination")]
     out = {}
-    for side, sent in (("source", np.where(ingress, named[1], named[0])), ("destination", np.where(ingress, named[0], named[1]))):
+    for side, sent in (
+        ("source", np.where(ingress, named[1], named[0])),
+        ("destination", np.where(ingress, named[0], named[1])),
+    ):
         by_sensor = sum_by(seen, len(first), sent)
         out[f"{side}.bytes"] = pa.array(np.maximum(max_by(which[first], count, by_sensor), 0))
     return out
@@ -126,7 +137,9 @@ def _bytes_by_end(rows: pa.RecordBatch, which: NDArray[np.int64], count: int) ->
 
 def _verdicts(rows: pa.RecordBatch, which: NDArray[np.int64], count: int) -> dict[str, pa.Array]:
     """Return every sensor's verdict, and whether all of them blocked."""
-    dataset, action, outcome = (_column(rows, name, pa.string()) for name in ("event.dataset", "event.action", "event.outcome"))
+    dataset, action, outcome = (
+        _column(rows, name, pa.string()) for name in ("event.dataset", "event.action", "event.outcome")
+    )
     said = pc.binary_join_element_wise(dataset, action, ":")
     passed = np.asarray(pc.fill_null(pc.equal(outcome, "success"), fill_value=False)).astype(np.int64)
     told = np.asarray(outcome.is_valid()).astype(np.int64)

@@ -72,7 +72,9 @@ def _own_address(events: pa.RecordBatch) -> pa.Array:
 
 def _entity(columns: dict[str, pa.Array], own: pa.Array, days: NDArray[np.int64]) -> dict[str, pa.Array]:
     level = columns["attribution.level"]
-    named = [pc.if_else(pc.equal(level, rung), columns[name], pa.scalar(None, pa.string())) for rung, name in _RUNGS.items()]
+    named = [
+        pc.if_else(pc.equal(level, rung), columns[name], pa.scalar(None, pa.string())) for rung, name in _RUNGS.items()
+    ]
     address = pc.coalesce(format_addresses(own), pa.scalar("unknown"))
     scoped = pc.binary_join_element_wise(columns["attribution.scope"], address, "/", null_handling="skip")
     day = _texts(pa.array(days * _DAY, pa.timestamp("us")), "%Y-%m-%d")
@@ -105,5 +107,7 @@ def incident_ids(holders: pa.RecordBatch) -> pa.Array:
 
 def shards(digests: pa.Array, count: int) -> NDArray[np.int64]:
     """Return the shard of each entity digest: a slice of all entities, so that one entity's rows stay together."""
-    words = np.frombuffer(digests.buffers()[1], dtype="<u4").reshape(-1, 4)[digests.offset : digests.offset + len(digests), 0]
+    words = np.frombuffer(digests.buffers()[1], dtype="<u4").reshape(-1, 4)[
+        digests.offset : digests.offset + len(digests), 0
+    ]
     return words.astype(np.int64) % count

@@ -55,7 +55,9 @@ class FlowColumns:
         if mask.any():
             self._lines.refuse(self._rows[mask], reason)
 
-    def end(self, side: str, text: pa.Array | None, original: pa.Array | None = None, names: tuple[str, str] = ("", "")) -> None:
+    def end(
+        self, side: str, text: pa.Array | None, original: pa.Array | None = None, names: tuple[str, str] = ("", "")
+    ) -> None:
         """Build ``<side>.ip`` from address text, or from the ``original`` before translation where it is given.
 
         Where the two differ, what the sensor saw on the wire becomes ``<side>.nat.ip``.
@@ -70,7 +72,9 @@ class FlowColumns:
             return
         differs = pc.fill_null(pc.not_equal(original, text), fill_value=False)
         if not pc.any(differs).as_py():
-            self.columns[f"{side}.ip"] = pc.coalesce(wire, self._addresses(original, names[1])) if wire.null_count else wire
+            self.columns[f"{side}.ip"] = (
+                pc.coalesce(wire, self._addresses(original, names[1])) if wire.null_count else wire
+            )
             return
         before = self._addresses(original, names[1])
         self.columns[f"{side}.ip"] = pc.coalesce(before, wire)
@@ -116,12 +120,20 @@ class FlowColumns:
         """Build ``network.transport`` and ``network.iana_number`` from protocol names or numbers in text."""
         encoded = names.dictionary_encode()
         words = [None if word is None else word.strip().lower() for word in encoded.dictionary.to_pylist()]
-        known = [_PROTOCOL_NUMBERS.get(word or "", int(word) if word and word.isdecimal() and int(word) < 256 else None) for word in words]  # noqa: PLR2004, E501
-        named = [_PROTOCOL_NAMES[number].as_py() if number is not None else word for word, number in zip(words, known, strict=True)]
+        known = [
+            _PROTOCOL_NUMBERS.get(word or "", int(word) if word and word.isdecimal() and int(word) < 256 else None)
+            for word in words
+        ]
+        named = [
+            _PROTOCOL_NAMES[number].as_py() if number is not None else word
+            for word, number in zip(words, known, strict=True)
+        ]
         self.columns["network.transport"] = pa.array(named, pa.string()).take(encoded.indices)
         self.columns["network.iana_number"] = pa.array(known, pa.int32()).take(encoded.indices)
 
-    def interval(self, start: pa.Array | None, end: pa.Array | None, names: tuple[str, str], *, unit: int = MICROSECONDS) -> None:
+    def interval(
+        self, start: pa.Array | None, end: pa.Array | None, names: tuple[str, str], *, unit: int = MICROSECONDS
+    ) -> None:
         """Build ``event.start`` and ``event.end`` from integer times of ``unit`` microseconds.
 
         One of the two stands for both where the other is missing; an end before the start becomes the start.  A row

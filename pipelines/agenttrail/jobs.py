@@ -98,7 +98,7 @@ class _Finish(beam.DoFn):
     def __init__(self, job: Job) -> None:
         self._job = job
 
-    def process(  # noqa: PLR0913 - one argument a kind of part
+    def process(
         self,
         _: None,
         account: Account,
@@ -141,13 +141,19 @@ def report(job: Job, account: Account, counted: dict[str, dict[str, int]]) -> di
     """
     return {
         "job": job.name,
-        "sources": [{"name": source.name, "format": source.format, **account.of_source(number)} for number, source in enumerate(job.sources)],
+        "sources": [
+            {"name": source.name, "format": source.format, **account.of_source(number)}
+            for number, source in enumerate(job.sources)
+        ],
         "total": account.total(len(job.sources)),
         "findings": sum(counted["findings"].values()),
         "findings_by_severity": counted["findings"],
         "incidents": sum(counted["incidents"].values()),
         "incidents_by_severity": counted["incidents"],
-        "rules": {"on": sum(not rule.off for rule in job.rules), "off": {rule.name: rule.off for rule in job.rules if rule.off}},
+        "rules": {
+            "on": sum(not rule.off for rule in job.rules),
+            "off": {rule.name: rule.off for rule in job.rules if rule.off},
+        },
         "notes": notes(job, account),
         "seconds": {stage: round(seconds, 3) for stage, seconds in sorted(account.seconds.items())},
     }

@@ -78,6 +78,8 @@ def _ids(columns: dict[str, pa.Array]) -> pa.Array:
     # an episode label may be added to a running pod; what names the occupancy is the pod
     holder = [columns[name] for name in ("k8s.pod.uid", "sandbox.id", "k8s.namespace.name", "job.id", "host.name")]
     alone = pc.is_null(pc.coalesce(*holder[:2]))
-    holder += [pc.if_else(alone, columns[name], pa.scalar(None, pa.string())) for name in ("trajectory.id", "gen_ai.agent.id")]
+    holder += [
+        pc.if_else(alone, columns[name], pa.scalar(None, pa.string())) for name in ("trajectory.id", "gen_ai.agent.id")
+    ]
     start = columns["lease.start"].cast(pa.int64()).cast(pa.string())
     return content_ids(["lease", columns["lease.scope"], format_addresses(columns["lease.address"]), start, *holder])

@@ -17,7 +17,10 @@ ADDRESS_LISTS = ("internal", "egress_allow")
 
 def shipped_lists() -> Lists:
     """Return the lists that ship with the rules, by name."""
-    return {path.stem: parse_list(path.read_text(encoding="utf-8")) for path in sorted((shipped("rules") / "lists").glob("*.txt"))}
+    return {
+        path.stem: parse_list(path.read_text(encoding="utf-8"))
+        for path in sorted((shipped("rules") / "lists").glob("*.txt"))
+    }
 
 
 def parse_list(text: str) -> tuple[str, ...]:

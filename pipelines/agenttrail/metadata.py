@@ -39,7 +39,9 @@ def lease_batch(rows: Sequence[Mapping[str, Any]], path: str) -> pa.RecordBatch:
     """Return leases read from ``path`` as a batch; times are microseconds, addresses 16 bytes."""
     schema = record("lease").arrow()
     columns = [
-        pa.array([path] * len(rows) if field.name == "log.file.path" else [row.get(field.name) for row in rows], field.type)
+        pa.array(
+            [path] * len(rows) if field.name == "log.file.path" else [row.get(field.name) for row in rows], field.type
+        )
         for field in schema
     ]
     return pa.RecordBatch.from_arrays(columns, schema=schema)

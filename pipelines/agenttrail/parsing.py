@@ -176,7 +176,10 @@ def read_objects(
     In ``lenient`` integer fields other text counts as missing.
     """
     if not len(rows):
-        return {key: pa.array([], pa.int64() if key in reader.fields.integers else pa.string()) for key in reader.fields.keys}
+        return {
+            key: pa.array([], pa.int64() if key in reader.fields.integers else pa.string())
+            for key in reader.fields.keys
+        }
     objects = reader.read(kept)
     for row, reason in objects.refused:
         lines.refuse(rows[[row]], reason)
@@ -203,7 +206,12 @@ def no_dead_letters() -> pa.RecordBatch:
 
 
 def dead_letters(
-    originals: pa.Array, path: str, offsets: NDArray[np.int64] | pa.Array, dataset: str, reasons: pa.Array, stage: str = "parse"
+    originals: pa.Array,
+    path: str,
+    offsets: NDArray[np.int64] | pa.Array,
+    dataset: str,
+    reasons: pa.Array,
+    stage: str = "parse",
 ) -> pa.RecordBatch:
     """Return dead letters for ``originals`` at ``offsets`` of ``path``; null where a place is no offset."""
     count = len(originals)
@@ -218,7 +226,9 @@ def dead_letters(
     return pa.RecordBatch.from_arrays(columns, schema=DEAD_LETTER)
 
 
-def event_batch(lines: Lines, block: Block, dataset: str, rows: NDArray[np.int64], columns: dict[str, pa.Array]) -> pa.RecordBatch:
+def event_batch(
+    lines: Lines, block: Block, dataset: str, rows: NDArray[np.int64], columns: dict[str, pa.Array]
+) -> pa.RecordBatch:
     """Put events together: the ``columns`` of ``rows`` that are still good, with their original and its place."""
     offsets = line_offsets(lines.lines)[:-1]
     whole = len(rows) == len(lines)

@@ -20,7 +20,7 @@ def parse_path(text: str) -> tuple[Step, ...]:
     while at < len(text):
         match = _PATH.match(text, at)
         if match is None or (at == 0) != (match[0][0] not in ".["):
-            msg = f"{text!r} is no path such as metadata.labels[\"key\"]: stopped at character {at + 1}"
+            msg = f'{text!r} is no path such as metadata.labels["key"]: stopped at character {at + 1}'
             raise ValueError(msg)
         steps.append(_step(match[0]))
         at = match.end()

@@ -87,7 +87,9 @@ class Signals:
 class SignalsCoder(beam.coders.Coder):
     """Moves signals as two IPC streams."""
 
-    _parts: ClassVar = beam.coders.TupleCoder([beam.coders.BytesCoder(), beam.coders.BytesCoder(), beam.coders.VarIntCoder()])
+    _parts: ClassVar = beam.coders.TupleCoder(
+        [beam.coders.BytesCoder(), beam.coders.BytesCoder(), beam.coders.VarIntCoder()]
+    )
 
     def encode(self, value: Signals) -> bytes:
         """Return both streams and the source."""
@@ -250,7 +252,10 @@ def attributed_account(source: int, events: pa.RecordBatch, table: LeaseTable) -
     status = events.column("attribution.status")
     words = status.dictionary.to_pylist()
     by_code = np.bincount(numbers(status.indices), minlength=len(words))
-    counts = {word: int(sum(by_code[[code for code, known in enumerate(words) if known == word]])) for word in attribution.STATUSES}
+    counts = {
+        word: int(sum(by_code[[code for code, known in enumerate(words) if known == word]]))
+        for word in attribution.STATUSES
+    }
     scopes: dict[str, int] = {}
     if "attribution.scope" in events.schema.names:
         scope = events.column("attribution.scope")
@@ -301,7 +306,9 @@ class Attribute(beam.PTransform):
 class _Detect(_Timed):
     stage = "detect"
 
-    def __init__(self, sources: Sequence[Source], rules: Sequence[Rule], lists: Mapping[str, tuple[str, ...]], shard_count: int) -> None:
+    def __init__(
+        self, sources: Sequence[Source], rules: Sequence[Rule], lists: Mapping[str, tuple[str, ...]], shard_count: int
+    ) -> None:
         self._sources, self._rules, self._lists, self._shard_count = sources, rules, lists, shard_count
         self._plans: dict[str, Plan] = {}
         self._listed: Lists | None = None
@@ -324,19 +331,25 @@ class _Detect(_Timed):
             account = Account.of(source, signals=rows.num_rows, duplicates=duplicates, seconds=self._seconds(started))
             yield beam.pvalue.TaggedOutput(ACCOUNT, account)
 
-    def _sharded(self, rows: pa.RecordBatch, holders: pa.RecordBatch, shard: np.ndarray[Any, Any], source: int) -> Iterator[tuple[int, Signals]]:
+    def _sharded(
+        self, rows: pa.RecordBatch, holders: pa.RecordBatch, shard: np.ndarray[Any, Any], source: int
+    ) -> Iterator[tuple[int, Signals]]:
         holder = numbers(rows.column(HOLDER))
         for number in np.unique(shard[holder]).tolist():
             mine = np.flatnonzero(shard[holder] == number)
             used, renumbered = np.unique(holder[mine], return_inverse=True)
-            part = attribution.with_columns(rows.take(pa.array(mine)), {HOLDER: pa.array(renumbered.ravel().astype(np.int32))})
+            part = attribution.with_columns(
+                rows.take(pa.array(mine)), {HOLDER: pa.array(renumbered.ravel().astype(np.int32))}
+            )
             yield number, Signals(part, holders.take(pa.array(used)), source)
 
 
 class Detect(beam.PTransform):
     """(source, attributed events) to (shard, signals); accounts beside them."""
 
-    def __init__(self, sources: Sequence[Source], rules: Sequence[Rule], lists: Mapping[str, tuple[str, ...]], shard_count: int) -> None:
+    def __init__(
+        self, sources: Sequence[Source], rules: Sequence[Rule], lists: Mapping[str, tuple[str, ...]], shard_count: int
+    ) -> None:
         """Evaluate ``rules`` with ``lists``; spread what they hit over ``shard_count`` shards by entity."""
         super().__init__()
         self._fn = _Detect(sources, rules, lists, shard_count)
@@ -355,7 +368,10 @@ def merged(signals: Iterable[Signals]) -> tuple[Signals, Account]:
         [
             attribution.with_columns(
                 part.rows,
-                {HOLDER: pa.array(numbers(part.rows.column(HOLDER)) + shift), "source": pa.array(np.full(part.rows.num_rows, part.source))},
+                {
+                    HOLDER: pa.array(numbers(part.rows.column(HOLDER)) + shift),
+                    "source": pa.array(np.full(part.rows.num_rows, part.source)),
+                },
             )
             for part, shift in zip(parts, shifts, strict=False)
         ]
@@ -422,6 +438,8 @@ class Group(beam.PTransform):
         super().__init__()
         self._fn = _Group(kinds)
 
-    def expand(self, findings: beam.PCollection[tuple[int, pa.RecordBatch]]) -> beam.PCollection[tuple[int, pa.RecordBatch]]:
+    def expand(
+        self, findings: beam.PCollection[tuple[int, pa.RecordBatch]]
+    ) -> beam.PCollection[tuple[int, pa.RecordBatch]]:
         """Return the incidents."""
         return findings | beam.ParDo(self._fn).with_output_types(tuple[int, pa.RecordBatch])

@@ -156,7 +156,9 @@ def _shape_problems(document: YamlDocument, error: Any) -> list[Problem]:
         what = f"{_named(place)} is {error.instance!r}, not one of {', '.join(options)}"
         return [document.problem(place, what, suggest(str(error.instance), options))]
     if error.validator == "type":
-        expected = error.validator_value if isinstance(error.validator_value, str) else " or ".join(error.validator_value)
+        expected = (
+            error.validator_value if isinstance(error.validator_value, str) else " or ".join(error.validator_value)
+        )
         return [document.problem(place, f"{_named(place)} must be of type {expected}")]
     return [document.problem(place, f"{_named(place)}: {error.message}")]
 

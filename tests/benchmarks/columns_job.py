@@ -164,7 +164,11 @@ def networks_summary(partials: Iterable[pa.RecordBatch]) -> dict[str, int]:
 
 def _summary(sums: dict[str, Numbers], weights: Numbers, names: tuple[str, ...]) -> dict[str, int]:
     totals = {name: int(sums[name].sum()) for name in names}
-    return {"groups": len(weights), **totals, **{f"{name}_checksum": int((sums[name] * weights).sum()) for name in names}}
+    return {
+        "groups": len(weights),
+        **totals,
+        **{f"{name}_checksum": int((sums[name] * weights).sum()) for name in names},
+    }
 
 
 # -- the job
@@ -371,7 +375,9 @@ def build(pipeline: beam.Pipeline, job: Job, output: str) -> None:
     )
     counts = [parsed[COUNTS], evaluated[COUNTS]]
     for tag, name, summary in ((PER_SANDBOX, "A", sandboxes_summary), (PER_NETWORK, "B", networks_summary)):
-        keyed = evaluated[tag] | f"Key {name}" >> beam.Map(lambda pair: pair).with_output_types(tuple[int, pa.RecordBatch])
+        keyed = evaluated[tag] | f"Key {name}" >> beam.Map(lambda pair: pair).with_output_types(
+            tuple[int, pa.RecordBatch]
+        )
         grouped = keyed | f"Group {name}" >> beam.GroupByKey()
         counts.append(grouped | f"Summarise {name}" >> beam.ParDo(Summarise(name, summary)))
     _ = counts | beam.Flatten() | beam.GroupByKey() | beam.ParDo(Write(output))

@@ -363,14 +363,14 @@ class Texts:
 def aws_lines(texts: Texts, rows: Records, _: np.random.Generator) -> pa.Array:
     """Return records as lines of a version 2 flow log."""
     columns = texts.columns(rows)
-    columns["interface"] = pa.array([f"2 123456789012 {word}" for word in texts.interfaces.to_pylist()]).take(pa.array(rows.node))
+    columns["interface"] = pa.array([f"2 123456789012 {word}" for word in texts.interfaces.to_pylist()]).take(
+        pa.array(rows.node)
+    )
     columns["action"] = pa.array(["ACCEPT OK\n", "REJECT OK\n"]).take(pa.array(rows.refused.astype(np.int8)))
     return pc.binary_join_element_wise(*columns.values(), " ")
 
 
-AWS_HEADER = (
-    b"version account-id interface-id srcaddr dstaddr srcport dstport protocol packets bytes start end action log-status\n"
-)
+AWS_HEADER = b"version account-id interface-id srcaddr dstaddr srcport dstport protocol packets bytes start end action log-status\n"
 _ALIBABA = (
     '{"__time__":', "time", ',"__topic__":"vpc_flow_log","__source__":"log_service","__tag__:__receive_time__":"', "time",
     '","version":', "version", ',"vswitch-id":"vsw-bp1x2p3q4r5s6t7u8v9w0","vm-id":"', "instance", '","vpc-id":"vpc-bp1a2b3c4d5e6f7g8h9i0","account-id":"1234567890123456","eni-id":"', "interface",
@@ -431,7 +431,9 @@ def write_logs(folder: Path, log: str, lines: int, a_day: int, seed: int) -> Non
             first, past = number * LINES_PER_FILE, min((number + 1) * LINES_PER_FILE, lines)
             for start in range(first, past, per_chunk):
                 chunk = start // per_chunk
-                made = to_lines(texts, make_records(world, dice, seed, chunk, a_day), np.random.default_rng([seed, 1, chunk]))
+                made = to_lines(
+                    texts, make_records(world, dice, seed, chunk, a_day), np.random.default_rng([seed, 1, chunk])
+                )
                 file.write(_bytes_of(made[: past - start]))
 
 
@@ -526,7 +528,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--log", choices=FORMATS, default="aws")
     parser.add_argument("--lines", type=int, default=1_000_000)
-    parser.add_argument("--a-day", type=int, help="lines of the whole day, of which --lines are the first (default: all)")
+    parser.add_argument(
+        "--a-day", type=int, help="lines of the whole day, of which --lines are the first (default: all)"
+    )
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--pods", action="store_true", help="write the leases as a PodList, too")
     given = parser.parse_args()

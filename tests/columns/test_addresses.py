@@ -35,10 +35,14 @@ def test_parsing_agrees_with_the_standard_library(texts: list[str | None], start
     parsed, bad = parse_addresses(column)
     expected = [_expected(text) for text in texts[start:]]
     assert format_addresses(parsed).to_pylist() == expected
-    assert bad.tolist() == [text is not None and want is None for text, want in zip(texts[start:], expected, strict=True)]
+    assert bad.tolist() == [
+        text is not None and want is None for text, want in zip(texts[start:], expected, strict=True)
+    ]
 
 
-@pytest.mark.parametrize("text", ["01.2.3.4", "1.2.3.04", "fe80::1%eth0", "1.2.3.4\x00", " 1.2.3.4", "256.1.1.1", "1.2.3", ""])
+@pytest.mark.parametrize(
+    "text", ["01.2.3.4", "1.2.3.04", "fe80::1%eth0", "1.2.3.4\x00", " 1.2.3.4", "256.1.1.1", "1.2.3", ""]
+)
 def test_what_readers_disagree_on_is_refused(text: str) -> None:
     parsed, bad = parse_addresses(pa.array([text]))
     assert parsed.null_count == 1

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from agenttrail.columns.groups import agreed, distinct_lists, group_rows, rank_in_group, smallest_by
 
-_ROWS = st.lists(st.tuples(st.none() | st.sampled_from("abc"), st.integers(0, 3), st.none() | st.text("xy", max_size=2)), max_size=40)
+_ROWS = st.lists(
+    st.tuples(st.none() | st.sampled_from("abc"), st.integers(0, 3), st.none() | st.text("xy", max_size=2)), max_size=40
+)
 Row = tuple[str | None, int, str | None]
 
 
@@ -25,7 +27,9 @@ def test_rows_share_a_group_if_they_agree_in_every_column(rows: list[Row]) -> No
     for left in range(len(rows)):
         for right in range(len(rows)):
             assert (groups[left] == groups[right]) == (rows[left][:2] == rows[right][:2])
-    assert [rows[row][:2] for row in first] == [rows[int(np.flatnonzero(groups == group)[0])][:2] for group in range(len(first))]
+    assert [rows[row][:2] for row in first] == [
+        rows[int(np.flatnonzero(groups == group)[0])][:2] for group in range(len(first))
+    ]
 
 
 @given(_ROWS)
@@ -45,7 +49,11 @@ def test_lists_smallest_and_agreement_per_group(rows: list[Row]) -> None:
     assert agreed(groups, len(first), values, null_agrees=True).to_pylist() == lenient
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 100)), max_size=40, unique_by=lambda row: row[2]))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 100)), max_size=40, unique_by=lambda row: row[2]
+    )
+)
 def test_the_rank_is_the_place_in_the_sorted_group(rows: list[tuple[int, int, int]]) -> None:
     groups, one, two = (np.array([row[i] for row in rows], dtype=np.int64) for i in range(3))
     expected = [sorted((r[1], r[2]) for r in rows if r[0] == row[0]).index((row[1], row[2])) for row in rows]

@@ -6,8 +6,8 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agenttrail.columns.community import community_ids
 from agenttrail.columns.addresses import parse_addresses
+from agenttrail.columns.community import community_ids
 from agenttrail.columns.ids import content_id, content_ids
 
 _VALUE = st.none() | st.text("a:1-\x1f", max_size=4)

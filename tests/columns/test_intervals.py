@@ -12,12 +12,16 @@ _INTERVAL = st.tuples(st.integers(0, 4), st.integers(-20, 40), st.none() | st.in
 
 
 @given(st.lists(_INTERVAL, max_size=25), st.lists(st.tuples(st.integers(-1, 4), st.integers(-30, 80)), max_size=60))
-def test_an_instant_is_in_the_intervals_that_say_so(intervals: list[tuple[int, int, int | None]], asked: list[tuple[int, int]]) -> None:
+def test_an_instant_is_in_the_intervals_that_say_so(
+    intervals: list[tuple[int, int, int | None]], asked: list[tuple[int, int]]
+) -> None:
     keys = np.array([key for key, _, _ in intervals], dtype=np.int64)
     starts = np.array([start for _, start, _ in intervals], dtype=np.int64)
     ends = np.array([OPEN if length is None else start + length for _, start, length in intervals], dtype=np.int64)
     cut = Segments.build(keys, starts, ends, 5)
-    codes = cut.find(np.array([key for key, _ in asked], dtype=np.int64), np.array([at for _, at in asked], dtype=np.int64))
+    codes = cut.find(
+        np.array([key for key, _ in asked], dtype=np.int64), np.array([at for _, at in asked], dtype=np.int64)
+    )
     for (key, at), code in zip(asked, codes.tolist(), strict=True):
         expected = tuple(i for i in range(len(intervals)) if keys[i] == key and starts[i] <= at < ends[i])
         assert cut.members(code) == expected

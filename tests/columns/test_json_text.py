@@ -21,7 +21,8 @@ _ROW = st.fixed_dictionaries(
         "real": st.none() | st.floats(allow_nan=False, allow_infinity=False, width=32),
         "flag": st.none() | st.booleans(),
         "texts": st.none() | st.lists(_TEXT, max_size=3),
-        "inner": st.none() | st.lists(st.fixed_dictionaries({"name": _TEXT, "count": st.none() | st.integers(0, 9)}), max_size=3),
+        "inner": st.none()
+        | st.lists(st.fixed_dictionaries({"name": _TEXT, "count": st.none() | st.integers(0, 9)}), max_size=3),
     }
 )
 _TYPES = {
@@ -32,7 +33,9 @@ _TYPES = {
 
 @given(st.lists(_ROW, max_size=15))
 def test_reading_back_gives_what_went_in(rows: list[dict[str, object]]) -> None:
-    batch = pa.RecordBatch.from_arrays([pa.array([row[name] for row in rows], type_) for name, type_ in _TYPES.items()], names=list(_TYPES))
+    batch = pa.RecordBatch.from_arrays(
+        [pa.array([row[name] for row in rows], type_) for name, type_ in _TYPES.items()], names=list(_TYPES)
+    )
     lines = json_lines(json_objects(batch)).splitlines()
     assert [orjson.loads(line) for line in lines] == [_without_nothing(row) for row in rows]
 
@@ -48,7 +51,9 @@ def test_times_addresses_and_words() -> None:
     addresses, _ = parse_addresses(pa.array(["10.0.0.1", "2001:DB8::1", None]))
     moments = [datetime(2026, 3, 2, 1, 2, 3, micros, tzinfo=UTC) for micros in (0, 5_000, 7)]
     words = pa.DictionaryArray.from_arrays(pa.array([0, None, 1], pa.int8()), pa.array(["a", 'b"']))
-    batch = pa.RecordBatch.from_arrays([addresses, pa.array(moments, TIMESTAMP), words.cast(ENUM)], names=["ip", "at", "word"])
+    batch = pa.RecordBatch.from_arrays(
+        [addresses, pa.array(moments, TIMESTAMP), words.cast(ENUM)], names=["ip", "at", "word"]
+    )
     assert json_objects(batch).to_pylist() == [
         '{"ip":"10.0.0.1","at":"2026-03-02T01:02:03Z","word":"a"}',
         '{"ip":"2001:db8::1","at":"2026-03-02T01:02:03.005Z"}',

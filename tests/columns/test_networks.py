@@ -24,7 +24,9 @@ def _cases(draw: st.DrawFn) -> tuple[list[list[str]], list[str | None]]:
     lists = draw(st.lists(st.lists(_networks(), max_size=8), min_size=1, max_size=6))
     edges = [str(edge) for one in lists for text in one for edge in _edges(text)]
     near = st.sampled_from(edges) if edges else st.nothing()
-    asked = draw(st.lists(st.none() | st.ip_addresses(v=4).map(str) | st.ip_addresses(v=6).map(str) | near, max_size=40))
+    asked = draw(
+        st.lists(st.none() | st.ip_addresses(v=4).map(str) | st.ip_addresses(v=6).map(str) | near, max_size=40)
+    )
     return lists, asked
 
 
@@ -41,7 +43,9 @@ def test_tags_agree_with_asking_each_network(case: tuple[list[list[str]], list[s
     lists, asked = case
     compiled = NetworkLists.compile([[parse_network(text) for text in one] for one in lists])
     column, _ = parse_addresses(pa.array(asked, pa.string()))
-    expected = [sum(1 << bit for bit, one in enumerate(lists) if text is not None and _inside(text, one)) for text in asked]
+    expected = [
+        sum(1 << bit for bit, one in enumerate(lists) if text is not None and _inside(text, one)) for text in asked
+    ]
     assert compiled.tag(column).tolist() == expected
 
 

@@ -54,4 +54,6 @@ def test_a_cell_means_the_same_whatever_stands_in_the_next(cells: list[str | Non
     alone = [parse_integers(pa.array([cell], pa.string())) for cell in cells]
     assert together.to_pylist() == [value[0].as_py() for value, _ in alone]
     assert bad.tolist() == [bool(wrong[0]) for _, wrong in alone]
-    assert bad.tolist() == [cell is not None and value is None for cell, value in zip(cells, together.to_pylist(), strict=True)]
+    assert bad.tolist() == [
+        cell is not None and value is None for cell, value in zip(cells, together.to_pylist(), strict=True)
+    ]

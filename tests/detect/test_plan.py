@@ -19,7 +19,12 @@ from agenttrail.schema import arrow_type, cast, record
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from oracles.rules import holds
 
-LISTS = {"inside": ("10.0.0.0/8", "fd00::/8"), "outside": ("198.51.100.0/24", "203.0.113.9"), "words": ("Accept", "drop"), "none": ()}
+LISTS = {
+    "inside": ("10.0.0.0/8", "fd00::/8"),
+    "outside": ("198.51.100.0/24", "203.0.113.9"),
+    "words": ("Accept", "drop"),
+    "none": (),
+}
 _IPS = ["10.0.0.1", "10.255.0.1", "198.51.100.7", "203.0.113.9", "203.0.113.10", "fd00::1", "2001:db8::1"]
 _NAMES = ["eni-1", "ENI-22", "fw.West", "", "a*b"]
 _VALUES: dict[str, st.SearchStrategy[Any]] = {
@@ -74,16 +79,28 @@ def _batch(events: list[dict[str, Any]], absent: set[str]) -> pa.RecordBatch:
             continue
         values = [event[name] for event in events]
         type_ = arrow_type(record("event").fields[name])
-        columns[name] = parse_addresses(pa.array(values, pa.string()))[0] if name.endswith(".ip") else cast(pa.array(values, pa.string() if pa.types.is_dictionary(type_) else type_), type_)
-    return pa.RecordBatch.from_arrays([*columns.values(), pa.array(["x"] * len(events))], names=[*columns, "event.dataset"])
+        columns[name] = (
+            parse_addresses(pa.array(values, pa.string()))[0]
+            if name.endswith(".ip")
+            else cast(pa.array(values, pa.string() if pa.types.is_dictionary(type_) else type_), type_)
+        )
+    return pa.RecordBatch.from_arrays(
+        [*columns.values(), pa.array(["x"] * len(events))], names=[*columns, "event.dataset"]
+    )
 
 
 def _rule(number: int, condition: Expression) -> Rule:
     return Rule(id=f"{number:08d}", name=f"r{number}", title="t", level="low", condition=condition, datasets=("x",))
 
 
-@given(st.lists(_EXPRESSION, min_size=1, max_size=6), st.lists(_EVENT, min_size=1, max_size=25), st.sets(st.sampled_from([*_VALUES]), max_size=3))
-def test_every_rule_hits_the_rows_that_it_hits_alone(conditions: list[Expression], events: list[dict[str, Any]], absent: set[str]) -> None:
+@given(
+    st.lists(_EXPRESSION, min_size=1, max_size=6),
+    st.lists(_EVENT, min_size=1, max_size=25),
+    st.sets(st.sampled_from([*_VALUES]), max_size=3),
+)
+def test_every_rule_hits_the_rows_that_it_hits_alone(
+    conditions: list[Expression], events: list[dict[str, Any]], absent: set[str]
+) -> None:
     rules = [_rule(number, condition) for number, condition in enumerate(conditions)]
     hits = Plan.compile(rules, "x", LISTS).run(_batch(events, absent))
     seen = [{name: value for name, value in event.items() if name not in absent} for event in events]
@@ -104,9 +121,20 @@ def test_batch_bounds_change_nothing(conditions: list[Expression], events: list[
 
 
 def test_more_questions_than_one_word_holds() -> None:
-    rules = [_rule(port, And((Match("peer.port", Op.EQUALS, port), Match("event.outcome", Op.EQUALS, "success")))) for port in range(200)]
-    events = [{**dict.fromkeys(_VALUES), "peer.port": port, "event.outcome": "success"} for port in (0, 63, 64, 130, 199, 443)]
+    rules = [
+        _rule(port, And((Match("peer.port", Op.EQUALS, port), Match("event.outcome", Op.EQUALS, "success"))))
+        for port in range(200)
+    ]
+    events = [
+        {**dict.fromkeys(_VALUES), "peer.port": port, "event.outcome": "success"} for port in (0, 63, 64, 130, 199, 443)
+    ]
     plan = Plan.compile(rules, "x", LISTS)
     assert plan.words > 1
     hits = plan.run(_batch(events, set()))
-    assert {port: rows.tolist() for port, rows in enumerate(hits) if len(rows)} == {0: [0], 63: [1], 64: [2], 130: [3], 199: [4]}
+    assert {port: rows.tolist() for port, rows in enumerate(hits) if len(rows)} == {
+        0: [0],
+        63: [1],
+        64: [2],
+        130: [3],
+        199: [4],
+    }

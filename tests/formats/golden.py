@@ -15,7 +15,10 @@ SAMPLES = Path(__file__).parent.parent / "data" / "formats"
 SETTINGS: dict[str, dict[str, Any]] = {
     "kubernetes_pods": {
         "scope": "vpc-a1",
-        "identity": {"gen_ai.agent.id": 'metadata.labels["example.test/agent"]', "trajectory.id": 'metadata.labels["example.test/episode"]'},
+        "identity": {
+            "gen_ai.agent.id": 'metadata.labels["example.test/agent"]',
+            "trajectory.id": 'metadata.labels["example.test/episode"]',
+        },
     },
     "address_leases": {"scope": "vpc-default"},
 }
@@ -39,5 +42,10 @@ def shown(parsed: Parsed) -> str:
     head = f'{{"lines":{parsed.lines},"skipped":{parsed.skipped},"records":{parsed.events.num_rows},"dead":{parsed.dead.num_rows}}}'
     names = [name for name in parsed.events.schema.names if name not in ("event.original", "log.file.path")]
     records = json_objects(parsed.events.select(names)).to_pylist()
-    dead = json_objects(pa.RecordBatch.from_arrays([parsed.dead.column("log.offset"), parsed.dead.column("error.message")], names=["log.offset", "error.message"])).to_pylist()
+    dead = json_objects(
+        pa.RecordBatch.from_arrays(
+            [parsed.dead.column("log.offset"), parsed.dead.column("error.message")],
+            names=["log.offset", "error.message"],
+        )
+    ).to_pylist()
     return "\n".join([head, *records, *dead]) + "\n"

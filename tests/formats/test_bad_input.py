@@ -20,7 +20,27 @@ LOGS = sorted(name for name, format_ in FORMATS.items() if format_.gives == "eve
 _SPECIMENS = {name: sample_of(name).read_bytes().splitlines() for name in LOGS}
 _HEADER = _SPECIMENS["aws_vpc_flow"][0] + b"\n"
 _NOISE = st.sampled_from(
-    [b"\x00", b"\xff", b'"', b"\\", b"{", b"}", b",", b" ", b"-", b"9", b"\t", b"\xc3\xa9", b"NaN", b"null", b"\r", b"[]", b"1e3", b"0x1f", b"."]
+    [
+        b"\x00",
+        b"\xff",
+        b'"',
+        b"\\",
+        b"{",
+        b"}",
+        b",",
+        b" ",
+        b"-",
+        b"9",
+        b"\t",
+        b"\xc3\xa9",
+        b"NaN",
+        b"null",
+        b"\r",
+        b"[]",
+        b"1e3",
+        b"0x1f",
+        b".",
+    ]
 )
 
 
@@ -45,7 +65,10 @@ def _parse(name: str, data: bytes) -> Any:
 
 
 def _events(parsed: Any) -> list[dict[str, object]]:
-    return [{key: value for key, value in row.items() if value is not None and key != "event.original"} for row in parsed.events.to_pylist()]
+    return [
+        {key: value for key, value in row.items() if value is not None and key != "event.original"}
+        for row in parsed.events.to_pylist()
+    ]
 
 
 @pytest.mark.parametrize("name", LOGS)

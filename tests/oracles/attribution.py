@@ -64,7 +64,9 @@ def client_of(event: Event) -> str | None:
         return event.client
     if not event.source_port or not event.destination_port:
         return None
-    kinds = [0 if port < RESERVED else 1 if port < EPHEMERAL else 2 for port in (event.source_port, event.destination_port)]
+    kinds = [
+        0 if port < RESERVED else 1 if port < EPHEMERAL else 2 for port in (event.source_port, event.destination_port)
+    ]
     return "source" if kinds[0] > kinds[1] else "destination" if kinds[0] < kinds[1] else None
 
 
@@ -80,7 +82,11 @@ def attribute_one(event: Event, leases: list[Lease], tolerance: int) -> Verdict:
             side = client_of(event) or event.sensor
             if side is None and ends["source"] == ends["destination"]:
                 side = "source"
-            return _verdict(ends[side]) if side else _verdict(sorted({*ends["source"], *ends["destination"]}, key=lambda lease: lease.id))
+            return (
+                _verdict(ends[side])
+                if side
+                else _verdict(sorted({*ends["source"], *ends["destination"]}, key=lambda lease: lease.id))
+            )
         if held:
             return _verdict(ends[held[0]])
     return Verdict("unattributed", "address", None, (), tuple((name, None) for name in NAMES))

@@ -36,7 +36,7 @@ def matches(match: Match, event: Event, lists: Mapping[str, tuple[str, ...]]) ->
         return _in_list(value, lists[str(match.value)], match)
     if match.op is Op.NETWORK or (match.op is Op.EQUALS and match.field.endswith(".ip")):
         return _plain(value) in ipaddress.ip_network(str(match.value))
-    if match.op in (Op.LESS, Op.AT_MOST, Op.MORE, Op.AT_LEAST) or isinstance(value, int) and match.op is Op.EQUALS:
+    if match.op in (Op.LESS, Op.AT_MOST, Op.MORE, Op.AT_LEAST) or (isinstance(value, int) and match.op is Op.EQUALS):
         return _compare(match.op, value, float(match.value))
     if match.op is Op.FIELD:
         other = event.get(str(match.value))

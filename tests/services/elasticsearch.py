@@ -316,7 +316,7 @@ def _assemble() -> Path:
     with (cache / f"elasticsearch-{VERSION}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not home.exists():
-            print("\nfetching Elasticsearch from Maven Central (once, about 1 GB) ...", file=sys.__stderr__, flush=True)  # noqa: T201
+            print("\nfetching Elasticsearch from Maven Central (once, about 1 GB) ...", file=sys.__stderr__, flush=True)
             pieces = cache / f"elasticsearch-{VERSION}.part"
             shutil.rmtree(pieces, ignore_errors=True)
             pom = _HERE / "elasticsearch" / "pom.xml"

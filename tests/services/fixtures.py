@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-
 from tests.services.elasticsearch import Elasticsearch, UnavailableError, obtain
 
 if TYPE_CHECKING:

@@ -82,7 +82,9 @@ def client(elasticsearch: Server, monkeypatch: pytest.MonkeyPatch, prefix: str) 
 
 
 @pytest.fixture
-def restartable(elasticsearch_restartable: Server, monkeypatch: pytest.MonkeyPatch, prefix: str) -> Iterator[Elasticsearch]:
+def restartable(
+    elasticsearch_restartable: Server, monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> Iterator[Elasticsearch]:
     """Give a client, by API key, of a server that the test may stop."""
     owner = client_of(elasticsearch_restartable, monkeypatch)
     monkeypatch.setenv("TEST_KEY", owner.security.create_api_key(name=prefix).body["encoded"])
@@ -122,7 +124,11 @@ def sent(kind: str, batch: pa.RecordBatch, prefix: str) -> tuple[pa.Array, pa.Ar
 def incidents_of(count: int, prefix: str, **columns: pa.Array) -> tuple[pa.Array, pa.Array, pa.Array]:
     risk = pa.array(np.linspace(10.0, 90.0, count))
     rules = pa.array([["mining", "ssh"]] * count)
-    return sent("incident", batch_of("incident", count, **({"incident__risk_score": risk, "rule__name": rules} | columns)), prefix)
+    return sent(
+        "incident",
+        batch_of("incident", count, **({"incident__risk_score": risk, "rule__name": rules} | columns)),
+        prefix,
+    )
 
 
 def findings_of(count: int, prefix: str, **columns: pa.Array) -> tuple[pa.Array, pa.Array, pa.Array]:
@@ -202,10 +208,19 @@ def test_settings_of_the_users_own_go_above_ours(client: Elasticsearch, prefix: 
 
 
 def test_documents_stand_in_the_month_of_their_anchor(prefix: str) -> None:
-    anchors = pa.array(["2026-01-31", "2025-12-31T23:59:59Z", "7d3c2c1e-0000-4000-8000-000000000000", "0f3c2c1e-0000-4000-8000-000000000001"])
+    anchors = pa.array(
+        [
+            "2026-01-31",
+            "2025-12-31T23:59:59Z",
+            "7d3c2c1e-0000-4000-8000-000000000000",
+            "0f3c2c1e-0000-4000-8000-000000000001",
+        ]
+    )
     begun = pa.array([None, None, DAY - 1, None], pa.int64()).view(TIMESTAMP)
     batch = batch_of("finding", 4, entity__anchor=anchors, attribution__lease_start=begun)
-    months = [name.removeprefix(f"{prefix}-findings-") for name in index_names("findings", batch, prefix=prefix).to_pylist()]
+    months = [
+        name.removeprefix(f"{prefix}-findings-") for name in index_names("findings", batch, prefix=prefix).to_pylist()
+    ]
     assert months == ["2026.01", "2025.12", "2026.02", "2026.03"]
 
 
@@ -286,7 +301,12 @@ def test_a_document_that_is_refused_costs_no_other(client: Elasticsearch, prefix
     texts[10] = None
     written = BulkWriter(client, most_actions=50).index(ids, indices, pa.array(texts, pa.string()))
     assert written.created == 196
-    assert [dead.document for dead in sorted(written.dead, key=lambda dead: texts.index(dead.document))] == [texts[7], texts[8], texts[9], texts[10]] or {dead.id for dead in written.dead} == set(ids.to_pylist()[7:11])
+    assert [dead.document for dead in sorted(written.dead, key=lambda dead: texts.index(dead.document))] == [
+        texts[7],
+        texts[8],
+        texts[9],
+        texts[10],
+    ] or {dead.id for dead in written.dead} == set(ids.to_pylist()[7:11])
     dead = next(dead for dead in written.dead if dead.document == texts[7])
     assert (dead.action, dead.id, dead.index) == ("index", ids[7].as_py(), indices[7].as_py())
     assert "event.count" in dead.reason
@@ -307,10 +327,19 @@ def test_an_incident_that_is_refused_costs_no_other(client: Elasticsearch, prefi
 
 
 def test_text_from_logs_stays_text(client: Elasticsearch, prefix: str) -> None:
-    hostile = ['"}}\n{"delete":{"_index":"x","_id":"y"}}\n', "\\", "\u2028\x00\x7f", "{{mustache}}", "ünï 💥", "ctx.op='delete'"]
+    hostile = [
+        '"}}\n{"delete":{"_index":"x","_id":"y"}}\n',
+        "\\",
+        "\u2028\x00\x7f",
+        "{{mustache}}",
+        "ünï 💥",
+        "ctx.op='delete'",
+    ]
     titles = pa.array(hostile)
     assert BulkWriter(client).index(*findings_of(len(hostile), prefix, finding__title=titles)).created == len(hostile)
-    assert BulkWriter(client).replace(*incidents_of(len(hostile), prefix, incident__title=titles)).created == len(hostile)
+    assert BulkWriter(client).replace(*incidents_of(len(hostile), prefix, incident__title=titles)).created == len(
+        hostile
+    )
     assert {document["finding.title"] for document in sources(client, f"{prefix}-findings").values()} == set(hostile)
     assert {document["incident.title"] for document in sources(client, f"{prefix}-incidents").values()} == set(hostile)
 
@@ -341,7 +370,9 @@ def test_requests_are_cut_by_bytes_and_by_actions() -> None:
 
 def test_a_document_above_the_size_of_a_request_goes_alone(client: Elasticsearch, prefix: str) -> None:
     titles = pa.array(["small", "x " * (9 * MEBI // 2), "small"])
-    written = BulkWriter(client).index(*findings_of(3, prefix, falsepositives=pa.array([[title] for title in titles.to_pylist()])))
+    written = BulkWriter(client).index(
+        *findings_of(3, prefix, falsepositives=pa.array([[title] for title in titles.to_pylist()]))
+    )
     assert (written.created, written.dead) == (3, [])
 
 
@@ -369,7 +400,9 @@ def test_a_cluster_that_takes_nothing_is_an_error_and_no_dead_letters(client: El
         writer.index(*findings_of(2, prefix))
 
 
-def test_analysts_and_the_pipeline_write_at_the_same_time_and_nothing_is_lost(client: Elasticsearch, prefix: str) -> None:
+def test_analysts_and_the_pipeline_write_at_the_same_time_and_nothing_is_lost(
+    client: Elasticsearch, prefix: str
+) -> None:
     ids, indices, documents = incidents_of(4, prefix)
     index = indices[0].as_py()
     BulkWriter(client).replace(ids, indices, documents)
@@ -403,7 +436,9 @@ def test_analysts_and_the_pipeline_write_at_the_same_time_and_nothing_is_lost(cl
         assert document["triage"] == {name: done - 1 for name, done in ticked.items()}
 
 
-def test_superseded_findings_go_and_superseded_incidents_stay_where_someone_has_worked_on_them(client: Elasticsearch, prefix: str) -> None:
+def test_superseded_findings_go_and_superseded_incidents_stay_where_someone_has_worked_on_them(
+    client: Elasticsearch, prefix: str
+) -> None:
     writer = BulkWriter(client, prefix=prefix)
     months = pa.array(["2026-03-01", "2026-04-01", "2026-05-01", "2026-05-02"])
     finding_ids, *finding_rest = findings_of(4, prefix, entity__anchor=months)
@@ -423,7 +458,10 @@ def test_superseded_findings_go_and_superseded_incidents_stay_where_someone_has_
         assert {name: getattr(written, name) for name in expected} == expected
         assert written.dead == []
     left = sources(client, f"{prefix}-incidents")
-    assert {id_: document["incident.superseded_by"] for id_, document in left.items()} == {nested: successors[1].as_py(), dotted: successors[2].as_py()}
+    assert {id_: document["incident.superseded_by"] for id_, document in left.items()} == {
+        nested: successors[1].as_py(),
+        dotted: successors[2].as_py(),
+    }
     assert (left[nested]["triage"], left[dotted]["triage.status"]) == ({"status": "closed"}, "open")
     assert search_incidents(client, prefix=prefix) == []
     writer.replace(incident_ids, indices, documents)
@@ -436,7 +474,11 @@ def test_superseded_findings_go_and_superseded_incidents_stay_where_someone_has_
 
 @pytest.mark.parametrize("way", ["stop", "kill"])
 def test_a_server_that_goes_away_and_comes_back_loses_and_doubles_nothing(
-    restartable: Elasticsearch, elasticsearch_restartable: Server, prefix: str, way: str, caplog: pytest.LogCaptureFixture
+    restartable: Elasticsearch,
+    elasticsearch_restartable: Server,
+    prefix: str,
+    way: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It goes in the middle of many requests, and stays away for ten seconds; findings and incidents, twice over."""
     total, away = 60_000, 10.0
@@ -445,7 +487,12 @@ def test_a_server_that_goes_away_and_comes_back_loses_and_doubles_nothing(
     other = connect(settings_of(elasticsearch_restartable))
     with caplog.at_level(logging.WARNING), ThreadPoolExecutor(1) as pool:
         writing = pool.submit(writer.index, *batch)
-        until(lambda: bool(other.indices.exists(index=f"{prefix}-findings")) and count(other, f"{prefix}-findings") > total // 10)
+        until(
+            lambda: (
+                bool(other.indices.exists(index=f"{prefix}-findings"))
+                and count(other, f"{prefix}-findings") > total // 10
+            )
+        )
         getattr(elasticsearch_restartable, way)()
         gone = time.monotonic()
         assert not writing.done()
@@ -465,16 +512,22 @@ def test_a_server_that_goes_away_and_comes_back_loses_and_doubles_nothing(
         assert again.result(120).unchanged == 100
 
 
-def test_patience_has_an_end_and_says_so(restartable: Elasticsearch, elasticsearch_restartable: Server, prefix: str) -> None:
+def test_patience_has_an_end_and_says_so(
+    restartable: Elasticsearch, elasticsearch_restartable: Server, prefix: str
+) -> None:
     elasticsearch_restartable.kill()
-    with pytest.raises(SinkError, match=r"cannot be used after \d+ tries in 1 s: no connection .*check that it runs") as raised:
+    with pytest.raises(
+        SinkError, match=r"cannot be used after \d+ tries in 1 s: no connection .*check that it runs"
+    ) as raised:
         BulkWriter(restartable, patience=1.0).index(*findings_of(1, prefix))
     assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)  # noqa: S301 - made here
     with pytest.raises(SinkError, match="cannot be used: no connection"):
         connect(settings_of(elasticsearch_restartable))
 
 
-def test_connecting_waits_for_a_server_that_is_being_started(elasticsearch_restartable: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connecting_waits_for_a_server_that_is_being_started(
+    elasticsearch_restartable: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TEST_PASSWORD", elasticsearch_restartable.password)
     elasticsearch_restartable.stop()
     with ThreadPoolExecutor(1) as pool:
@@ -486,7 +539,9 @@ def test_connecting_waits_for_a_server_that_is_being_started(elasticsearch_resta
 # -- who may, and whom to trust
 
 
-def test_secrets_are_held_by_name_only(elasticsearch_secured: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, prefix: str) -> None:
+def test_secrets_are_held_by_name_only(
+    elasticsearch_secured: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, prefix: str
+) -> None:
     secret = elasticsearch_secured.password
     monkeypatch.setenv("TEST_PASSWORD", secret)
     settings = settings_of(elasticsearch_secured)
@@ -517,12 +572,18 @@ def test_secrets_in_clear_are_refused_and_not_repeated(wrong: dict[str, str]) ->
 
 
 def test_credentials_are_of_one_kind() -> None:
-    for wrong in ({"username": "elastic"}, {"password": "${A}"}, {"api_key": "${A}", "username": "b", "password": "${C}"}):
+    for wrong in (
+        {"username": "elastic"},
+        {"password": "${A}"},
+        {"api_key": "${A}", "username": "b", "password": "${C}"},
+    ):
         with pytest.raises(ValueError, match="either api_key, or username and password"):
             ElasticsearchSettings("https://localhost:9200", **wrong)
 
 
-def test_an_address_in_the_environment_may_hold_credentials(elasticsearch_secured: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_in_the_environment_may_hold_credentials(
+    elasticsearch_secured: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     url = elasticsearch_secured.url.replace("://", f"://elastic:{elasticsearch_secured.password}@")
     monkeypatch.setenv("TEST_URL", url)
     client = connect(ElasticsearchSettings("${TEST_URL}"))
@@ -533,9 +594,15 @@ def test_an_address_in_the_environment_may_hold_credentials(elasticsearch_secure
     assert elasticsearch_secured.password not in str(raised.value)
 
 
-def test_credentials_that_are_wrong_or_missing_say_what_to_do(elasticsearch_secured: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_that_are_wrong_or_missing_say_what_to_do(
+    elasticsearch_secured: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TEST_PASSWORD", "wrong")
-    for settings in (settings_of(elasticsearch_secured), ElasticsearchSettings(elasticsearch_secured.url), ElasticsearchSettings(elasticsearch_secured.url, api_key="${TEST_PASSWORD}")):
+    for settings in (
+        settings_of(elasticsearch_secured),
+        ElasticsearchSettings(elasticsearch_secured.url),
+        ElasticsearchSettings(elasticsearch_secured.url, api_key="${TEST_PASSWORD}"),
+    ):
         with pytest.raises(SinkError, match="refuses the credentials .401: .*check the API key"):
             connect(settings, patience=60.0)
     monkeypatch.delenv("TEST_PASSWORD")
@@ -543,7 +610,9 @@ def test_credentials_that_are_wrong_or_missing_say_what_to_do(elasticsearch_secu
         connect(settings_of(elasticsearch_secured))
 
 
-def test_an_api_key_needs_few_privileges(elasticsearch_secured: Server, monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+def test_an_api_key_needs_few_privileges(
+    elasticsearch_secured: Server, monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> None:
     """Those that the README names: without any on the cluster, and on our indices only."""
     owner = client_of(elasticsearch_secured, monkeypatch)
     setup(owner, prefix=prefix)
@@ -569,13 +638,19 @@ def test_an_api_key_needs_few_privileges(elasticsearch_secured: Server, monkeypa
     tidy(owner, prefix)
 
 
-def test_a_certificate_of_an_unknown_authority_is_not_trusted(elasticsearch_tls: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_certificate_of_an_unknown_authority_is_not_trusted(
+    elasticsearch_tls: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TEST_PASSWORD", elasticsearch_tls.password)
-    with pytest.raises(SinkError, match=r"is not trusted \(.*certificate.*name the file of the authority that signed it as ca_certs"):
+    with pytest.raises(
+        SinkError, match=r"is not trusted \(.*certificate.*name the file of the authority that signed it as ca_certs"
+    ):
         connect(settings_of(elasticsearch_tls, ca_certs=None), patience=60.0)
 
 
-def test_a_certificate_of_a_given_authority_is_trusted(elasticsearch_tls: Server, monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+def test_a_certificate_of_a_given_authority_is_trusted(
+    elasticsearch_tls: Server, monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> None:
     client = client_of(elasticsearch_tls, monkeypatch)
     setup(client, prefix=prefix)
     assert BulkWriter(client, prefix=prefix).index(*findings_of(10, prefix)).created == 10
@@ -643,7 +718,10 @@ def test_more_findings_than_one_search_returns_are_all_read_once(client: Elastic
     total = 12_345
     incidents = ids_of(7, "incident")
     evidence = conform(batch_of("finding", 1), record("finding")).schema.field("finding.evidence").type
-    columns = {"incident__id": incidents.take(pa.array(np.arange(total) % 7)), "finding__evidence": pa.array([[{"event.id": "e"}]] * total, evidence)}
+    columns = {
+        "incident__id": incidents.take(pa.array(np.arange(total) % 7)),
+        "finding__evidence": pa.array([[{"event.id": "e"}]] * total, evidence),
+    }
     ids, indices, documents = findings_of(total, prefix, **columns)
     BulkWriter(client, prefix=prefix).index(ids, indices, documents)
     pages = list(stored_findings(client, incidents[:6], prefix=prefix))
@@ -688,20 +766,30 @@ def test_incidents_are_found_by_what_is_asked_for(client: Elasticsearch, prefix:
         "sandbox__id": pa.array(["s0", "s1", "s2", "s3"]),
         "threat__technique__id": pa.array(techniques),
         "rule__name": pa.array([["mining"], ["ssh"], ["scan"], ["ssh"]]),
-        "destination__ip": pa.array([[bytes(10) + b"\xff\xff" + bytes([203, 0, 113, host])] for host in (1, 2, 130, 4)], pa.list_(pa.binary(16))),
+        "destination__ip": pa.array(
+            [[bytes(10) + b"\xff\xff" + bytes([203, 0, 113, host])] for host in (1, 2, 130, 4)], pa.list_(pa.binary(16))
+        ),
         "entity__anchor": pa.array(["2026-01-31", "2026-03-01", "2026-03-01", "2026-03-02"]),
     }
     names = ("gen_ai__agent__id",)
     assert names
     ids, indices, documents = incidents_of(4, prefix, **columns)
     BulkWriter(client, prefix=prefix).replace(ids, indices, documents)
-    client.update(index=indices[1].as_py(), id=ids[1].as_py(), doc={"triage": {"status": "closed", "by": {"who": "mei"}}}, refresh=True)
+    client.update(
+        index=indices[1].as_py(),
+        id=ids[1].as_py(),
+        doc={"triage": {"status": "closed", "by": {"who": "mei"}}},
+        refresh=True,
+    )
     client.update(index=indices[2].as_py(), id=ids[2].as_py(), doc={"triage.status": "new"}, refresh=True)
     client.indices.refresh(index=f"{prefix}-incidents")
     place = {id_: row for row, id_ in enumerate(ids.to_pylist())}
 
     def found(**filters: str) -> list[int]:
-        return [place[incident["incident.id"]] for incident in search_incidents(client, IncidentFilters(**filters), prefix=prefix)]
+        return [
+            place[incident["incident.id"]]
+            for incident in search_incidents(client, IncidentFilters(**filters), prefix=prefix)
+        ]
 
     assert found() == [0, 1, 2, 3]
     assert found(severity="high") == [0, 1]

@@ -23,7 +23,9 @@ V2 = b"version account-id interface-id srcaddr dstaddr srcport dstport protocol 
 SHORT = b"dstaddr srcaddr dstport srcport start bytes action\n"
 _V2_LINE = b"2 1 eni-1 10.0.0.1 10.0.0.2 40000 443 6 1 40 1772409600 1772409660 ACCEPT OK\n"
 _SHORT_LINE = b"10.0.0.9 10.0.0.8 22 50000 1772409601 99 REJECT\n"
-_LINE = st.sampled_from([_V2_LINE, _SHORT_LINE, V2, SHORT, b"\n", b"junk\n", b"eni-1 srcaddr nonsense\n", _V2_LINE.replace(b"\n", b"\r\n")])
+_LINE = st.sampled_from(
+    [_V2_LINE, _SHORT_LINE, V2, SHORT, b"\n", b"junk\n", b"eni-1 srcaddr nonsense\n", _V2_LINE.replace(b"\n", b"\r\n")]
+)
 
 
 def _blocks(file: InputFile, range_bytes: int, block_bytes: int) -> list[Block]:
@@ -45,9 +47,20 @@ def _parsed(blocks: list[Block]) -> tuple[list[dict[str, object]], list[dict[str
     return events, dead, sum(r.lines for r in results), sum(r.skipped for r in results)  # type: ignore[attr-defined]
 
 
-@given(st.lists(_LINE, max_size=25), st.booleans(), st.integers(1, 400), st.integers(1, 400), st.sampled_from(["", "gz", "zst"]))
+@given(
+    st.lists(_LINE, max_size=25),
+    st.booleans(),
+    st.integers(1, 400),
+    st.integers(1, 400),
+    st.sampled_from(["", "gz", "zst"]),
+)
 def test_cuts_and_compression_change_no_result(
-    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], ends: bool, range_bytes: int, block_bytes: int, kind: str  # noqa: FBT001 - drawn
+    tmp_path_factory: pytest.TempPathFactory,
+    lines: list[bytes],
+    ends: bool,
+    range_bytes: int,
+    block_bytes: int,
+    kind: str,
 ) -> None:
     """Also where the header changes in the middle of the file."""
     data = b"".join(lines)
@@ -58,7 +71,9 @@ def test_cuts_and_compression_change_no_result(
     file = InputFile(str(path), "flow.log", len(stored), 0)
     blocks = _blocks(file, range_bytes, block_bytes)
     assert b"".join(block.data for block in blocks) == data
-    assert [block.offset for block in blocks] == [sum(len(before.data) for before in blocks[:n]) for n in range(len(blocks))]
+    assert [block.offset for block in blocks] == [
+        sum(len(before.data) for before in blocks[:n]) for n in range(len(blocks))
+    ]
     assert _parsed(blocks) == _parsed([Block(data, "flow.log", 0)] if data else [])
 
 
@@ -107,7 +122,9 @@ def test_a_glob_names_files_and_not_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("data", "said"), [(b"", "empty"), (b" \n", "empty"), (gzip.compress(b"{}")[:-9], "cut off")])
-def test_metadata_that_cannot_be_read_as_a_whole_is_an_error_with_its_path(tmp_path: Path, data: bytes, said: str) -> None:
+def test_metadata_that_cannot_be_read_as_a_whole_is_an_error_with_its_path(
+    tmp_path: Path, data: bytes, said: str
+) -> None:
     path = tmp_path / "pods.json"
     path.write_bytes(data)
     with pytest.raises(InputError, match=rf"pods\.json.*{said}"):

@@ -96,7 +96,7 @@ def _octets(
 
     Digits are taken from the right, and one that lies before the octet is multiplied away: no row needs a branch.
     """
-    ends = ends - 1  # noqa: PLR6104 - the caller's array stays as it is
+    ends = ends - 1
     ones = data.take(ends) - np.uint8(_ZERO)
     ends -= 1
     tens = data.take(ends) - np.uint8(_ZERO)
@@ -127,7 +127,9 @@ def _rows_with_three_dots(
     return rows, dots[before[rows][:, None] + np.arange(3)]
 
 
-def _parse_distinct(text: pa.Array, rows: NDArray[np.intp], words: NDArray[np.uint32], known: NDArray[np.bool_]) -> None:
+def _parse_distinct(
+    text: pa.Array, rows: NDArray[np.intp], words: NDArray[np.uint32], known: NDArray[np.bool_]
+) -> None:
     """Parse what is no plain dotted quad, once per distinct text, into ``words`` and ``known`` at ``rows``."""
     encoded = text.dictionary_encode()
     distinct = [_pack_ipv6(value) for value in encoded.dictionary.cast(pa.binary()).to_pylist()]

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 def decoded(table: pa.Table) -> pa.Table:
     """Return ``table`` with dictionary columns turned into plain ones."""
     columns = [
-        column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column for column in table.columns
+        column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+        for column in table.columns
     ]
     return pa.Table.from_arrays(columns, names=table.column_names)
 

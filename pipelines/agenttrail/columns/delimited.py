@@ -75,7 +75,9 @@ def read_delimited(data: pa.Buffer, layout: Layout, wanted: Mapping[str, pa.Data
     return Cells(columns, _kept_rows(table.num_rows, misfits), misfits, malformed)
 
 
-def _read(data: pa.Buffer, layout: Layout, types: Mapping[str, pa.DataType], misfits: list[tuple[int, int]]) -> pa.Table:
+def _read(
+    data: pa.Buffer, layout: Layout, types: Mapping[str, pa.DataType], misfits: list[tuple[int, int]]
+) -> pa.Table:
     def note(row: csv.InvalidRow) -> str:
         misfits.append((row.number - 1, row.actual_columns))
         return "skip"

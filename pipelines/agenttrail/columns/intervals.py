@@ -38,7 +38,9 @@ class Segments:
     count: int
 
     @classmethod
-    def build(cls, keys: NDArray[np.int64], starts: NDArray[np.int64], ends: NDArray[np.int64], key_count: int) -> Segments:
+    def build(
+        cls, keys: NDArray[np.int64], starts: NDArray[np.int64], ends: NDArray[np.int64], key_count: int
+    ) -> Segments:
         """Cut the time lines of ``key_count`` keys at the intervals [starts, ends); empty intervals hold nothing."""
         some = np.flatnonzero(starts < ends)
         closed = some[ends[some] != OPEN]

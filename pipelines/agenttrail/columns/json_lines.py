@@ -63,7 +63,9 @@ class JsonLinesReader:
         self.fields = fields
         text = [(key, pa.string()) for key in fields.text]
         # exporters write their numbers either all as text or all as numbers, mostly
-        self._schemas = [pa.schema(text + [(key, type_) for key in fields.integers]) for type_ in (pa.string(), pa.int64())]
+        self._schemas = [
+            pa.schema(text + [(key, type_) for key in fields.integers]) for type_ in (pa.string(), pa.int64())
+        ]
         names = [f"f{index}" for index in range(len(fields.keys))]
         members = [(name, str | int | None, None) for name in names]
         self._decoder = msgspec.json.Decoder(

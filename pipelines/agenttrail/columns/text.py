@@ -64,7 +64,9 @@ def _slices(lines: pa.Array, starts: NDArray[np.int64], ends: NDArray[np.int64])
     offsets = np.zeros(len(lengths) + 1, dtype=np.int32)
     np.cumsum(lengths, out=offsets[1:])
     positions = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
-    return pa.Array.from_buffers(pa.binary(), len(lengths), [None, pa.py_buffer(offsets), pa.py_buffer(data[positions])])
+    return pa.Array.from_buffers(
+        pa.binary(), len(lengths), [None, pa.py_buffer(offsets), pa.py_buffer(data[positions])]
+    )
 
 
 def constant(value: str | None, count: int) -> pa.Array:

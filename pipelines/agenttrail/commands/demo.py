@@ -18,7 +18,12 @@ _MARK = ".agenttrail-demo"
 def add(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Add the parser."""
     parser = subparsers.add_parser("demo", help="simulate a training day, run the job on it and show what was found")
-    parser.add_argument("--output", metavar="DIR", default="agenttrail-demo", help="where to (default agenttrail-demo); an earlier demo there is replaced")
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        default="agenttrail-demo",
+        help="where to (default agenttrail-demo); an earlier demo there is replaced",
+    )
     add_size(parser)
     parser.set_defaults(command=command)
 
@@ -41,7 +46,9 @@ def command(arguments: argparse.Namespace) -> int:
     (directory / _MARK).touch()
     day = directory / "day"
     truth = simulate(day, agents=arguments.agents, hours=arguments.hours, seed=arguments.seed)
-    sys.stdout.write(f"simulated {arguments.hours:g} hours of {arguments.agents} agents in {day}: {len(truth.sandboxes)} sandboxes\n")
+    sys.stdout.write(
+        f"simulated {arguments.hours:g} hours of {arguments.agents} agents in {day}: {len(truth.sandboxes)} sandboxes\n"
+    )
     job = load_job(day / "job.yml", output=str(directory / "out"))
     summary = run_job(job, RunOptions())
     sys.stdout.write(summary_text(job, summary) + "\n")

@@ -2,9 +2,4 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    import argparse

@@ -45,7 +45,13 @@ def add(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--from", dest="source", metavar="DIR|URL", default="out", help="output directory of a run, or address of an Elasticsearch (default out)")
+    parser.add_argument(
+        "--from",
+        dest="source",
+        metavar="DIR|URL",
+        default="out",
+        help="output directory of a run, or address of an Elasticsearch (default out)",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document a line")
 
 
@@ -115,7 +121,14 @@ def print_incidents(incidents: Sequence[Document], *, as_json: bool = False) -> 
     """Print incidents, the riskiest first."""
     from agenttrail.tables import print_table
 
-    ordered = sorted(incidents, key=lambda incident: (-incident["incident.risk_score"], incident["incident.first_seen"], incident["incident.id"]))
+    ordered = sorted(
+        incidents,
+        key=lambda incident: (
+            -incident["incident.risk_score"],
+            incident["incident.first_seen"],
+            incident["incident.id"],
+        ),
+    )
     if as_json:
         for incident in ordered:
             sys.stdout.buffer.write(orjson.dumps(incident) + b"\n")
@@ -141,9 +154,20 @@ def _show(arguments: argparse.Namespace) -> int:
     for prefix in arguments.ids:
         found = [incident for incident in known if incident["incident.id"].startswith(prefix)]
         if len(found) != 1:
-            msg = f"no incident {prefix!r} in {arguments.source}" if not found else f"{prefix!r} is the start of {len(found)} incidents: write more of it"
+            msg = (
+                f"no incident {prefix!r} in {arguments.source}"
+                if not found
+                else f"{prefix!r} is the start of {len(found)} incidents: write more of it"
+            )
             raise InputError(msg)
-        findings = sorted(store.findings(found[0]["incident.id"]), key=lambda finding: (-LEVELS.index(finding["finding.severity"]), finding["finding.first_seen"], finding["finding.id"]))
+        findings = sorted(
+            store.findings(found[0]["incident.id"]),
+            key=lambda finding: (
+                -LEVELS.index(finding["finding.severity"]),
+                finding["finding.first_seen"],
+                finding["finding.id"],
+            ),
+        )
         if arguments.json:
             sys.stdout.buffer.write(orjson.dumps({**found[0], "findings": findings}) + b"\n")
         else:
@@ -181,7 +205,9 @@ def _proof(incident: Document) -> list[str]:
     leases, candidates = incident.get("attribution.lease_id", []), incident.get("attribution.candidates", [])
     lines = []
     if leases:
-        lines.append(f"  lease         {', '.join(leases)} from {incident.get('attribution.lease_start')} to {incident.get('attribution.lease_end', 'now')}")
+        lines.append(
+            f"  lease         {', '.join(leases)} from {incident.get('attribution.lease_start')} to {incident.get('attribution.lease_end', 'now')}"
+        )
     if candidates:
         lines.append(f"  candidates    {', '.join(candidates)}")
     return lines

@@ -34,7 +34,12 @@ def add(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 def _add_action(actions: Any, name: str, action: Callable[[argparse.Namespace], int], text: str) -> None:
     parser = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    parser.add_argument("paths", metavar="PATH", nargs="*", help="rule files or folders; the rules that ship with the program by default")
+    parser.add_argument(
+        "paths",
+        metavar="PATH",
+        nargs="*",
+        help="rule files or folders; the rules that ship with the program by default",
+    )
     parser.add_argument("--job", metavar="JOB.yml", help="a job file, whose lists the rules may use")
     if name != "check" and name != "test":
         parser.add_argument("--json", action="store_true", help="for programs")
@@ -96,7 +101,15 @@ def _list(arguments: argparse.Namespace) -> int:
         return 0
     print_table(
         ("rule", "level", "techniques", "title"),
-        [(row["name"], row["level"] + (" (block)" if row["building_block"] else ""), " ".join(row["techniques"]), row["title"]) for row in rows],
+        [
+            (
+                row["name"],
+                row["level"] + (" (block)" if row["building_block"] else ""),
+                " ".join(row["techniques"]),
+                row["title"],
+            )
+            for row in rows
+        ],
     )
     return 0
 
@@ -106,7 +119,10 @@ def _explain(arguments: argparse.Namespace) -> int:
 
     rules, _ = _loaded(arguments)
     if arguments.json:
-        rows = [{**row, "condition": show(rule.condition)} for row, rule in zip(_rows(rules), sorted(rules, key=lambda rule: rule.name), strict=True)]
+        rows = [
+            {**row, "condition": show(rule.condition)}
+            for row, rule in zip(_rows(rules), sorted(rules, key=lambda rule: rule.name), strict=True)
+        ]
         sys.stdout.buffer.write(orjson.dumps(rows, option=orjson.OPT_INDENT_2) + b"\n")
         return 0
     for rule in sorted(rules, key=lambda rule: rule.name):
@@ -135,5 +151,7 @@ def _coverage(arguments: argparse.Namespace) -> int:
     if arguments.json:
         sys.stdout.buffer.write(orjson.dumps(covered, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS) + b"\n")
         return 0
-    print_table(("technique", "rules"), [(technique, ", ".join(sorted(names))) for technique, names in sorted(covered.items())])
+    print_table(
+        ("technique", "rules"), [(technique, ", ".join(sorted(names))) for technique, names in sorted(covered.items())]
+    )
     return 0

@@ -23,13 +23,19 @@ _EVERY = 10.0  # seconds between lines that tell how far a run has come
 def add(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Add the parser."""
     parser = subparsers.add_parser(
-        "run", help="run a job", description="Run a job file.  Options that are not listed here go to Beam, such as --runner."
+        "run",
+        help="run a job",
+        description="Run a job file.  Options that are not listed here go to Beam, such as --runner.",
     )
     parser.add_argument("job", metavar="JOB.yml", help="the job file")
     parser.add_argument("--start", metavar="T", help="only events from this time on (RFC 3339)")
     parser.add_argument("--end", metavar="T", help="only events before this time")
     parser.add_argument("--output", metavar="DIR", help="output directory, instead of the job file's")
-    parser.add_argument("--elasticsearch", metavar="URL", help="write to this Elasticsearch; credentials from ELASTICSEARCH_API_KEY, or ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD")
+    parser.add_argument(
+        "--elasticsearch",
+        metavar="URL",
+        help="write to this Elasticsearch; credentials from ELASTICSEARCH_API_KEY, or ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD",
+    )
     parser.add_argument("--json", action="store_true", help="print run.json instead of a summary")
     parser.set_defaults(command=command, takes_beam_options=True)
 
@@ -43,7 +49,11 @@ def command(arguments: argparse.Namespace) -> int:
     check_beam_options(arguments.beam_options)
     job = load_job(arguments.job, output=arguments.output, elasticsearch=arguments.elasticsearch)
     summary = run_job(job, RunOptions(start=start, stop=stop, flags=tuple(arguments.beam_options)))
-    sys.stdout.write(orjson.dumps(summary, option=orjson.OPT_INDENT_2).decode() + "\n" if arguments.json else summary_text(job, summary))
+    sys.stdout.write(
+        orjson.dumps(summary, option=orjson.OPT_INDENT_2).decode() + "\n"
+        if arguments.json
+        else summary_text(job, summary)
+    )
     return 0
 
 
@@ -88,7 +98,11 @@ def check_beam_options(flags: list[str]) -> None:
     known = known_options()
     given = [flag.partition("=")[0] for flag in flags if flag.startswith("--")]
     stray = [] if flags[0].startswith("--") else [flags[0]]
-    problems = [Problem("command line", 0, f"unknown option {flag}", suggest(flag, known)) for flag in given if flag not in known]
+    problems = [
+        Problem("command line", 0, f"unknown option {flag}", suggest(flag, known))
+        for flag in given
+        if flag not in known
+    ]
     problems += [Problem("command line", 0, f"unexpected argument {text!r}") for text in stray]
     if problems:
         raise DefinitionError(problems)
@@ -151,4 +165,8 @@ def summary_text(job: Job, summary: dict[str, Any]) -> str:
 
 def _counts(by_severity: dict[str, int]) -> str:
     order = ("critical", "high", "medium", "low", "informational")
-    return "(" + ", ".join(f"{by_severity[name]:,} {name}" for name in order if name in by_severity) + ")" if by_severity else ""
+    return (
+        "(" + ", ".join(f"{by_severity[name]:,} {name}" for name in order if name in by_severity) + ")"
+        if by_severity
+        else ""
+    )

@@ -10,7 +10,9 @@ from typing import Any
 
 def add(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Add the parser."""
-    parser = subparsers.add_parser("simulate", help="write raw logs and metadata of a simulated training day, and the truth")
+    parser = subparsers.add_parser(
+        "simulate", help="write raw logs and metadata of a simulated training day, and the truth"
+    )
     parser.add_argument("directory", metavar="DIR", help="where to; must be empty or not exist yet")
     add_size(parser)
     parser.set_defaults(command=command)
@@ -44,6 +46,8 @@ def command(arguments: argparse.Namespace) -> int:
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise problems_of(f"{directory} is not an empty directory")
     truth = simulate(directory, agents=arguments.agents, hours=arguments.hours, seed=arguments.seed)
-    sys.stdout.write(f"{directory}: {len(truth.sandboxes)} sandboxes, {len(truth.behaviours)} of them misbehave; run it with\n")
+    sys.stdout.write(
+        f"{directory}: {len(truth.sandboxes)} sandboxes, {len(truth.behaviours)} of them misbehave; run it with\n"
+    )
     sys.stdout.write(f"  agenttrail run {directory / 'job.yml'}\n")
     return 0

@@ -9,7 +9,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from agenttrail.columns.community import community_ids
-from agenttrail.columns.groups import distinct_lists, group_rows, lists_by, max_by, min_by, rank_in_group, smallest_by, sum_by
+from agenttrail.columns.groups import (
+    distinct_lists,
+    group_rows,
+    lists_by,
+    max_by,
+    min_by,
+    rank_in_group,
+    smallest_by,
+    sum_by,
+)
 from agenttrail.columns.ids import content_ids, hexadecimal
 from agenttrail.columns.numbers import numbers
 from agenttrail.detect.signals import DIGEST, HITS, HOLDER, MOST_EVIDENCE, digest_words
@@ -31,7 +40,11 @@ _SEVERAL_OF_ROW = ("network.transport", "network.direction", "event.dataset", "e
 
 
 def gather(
-    rows: pa.RecordBatch, holders: pa.RecordBatch, conversations: pa.RecordBatch, conversation: NDArray[np.int64], rules: Sequence[Rule]
+    rows: pa.RecordBatch,
+    holders: pa.RecordBatch,
+    conversations: pa.RecordBatch,
+    conversation: NDArray[np.int64],
+    rules: Sequence[Rule],
 ) -> pa.RecordBatch:
     """Return the findings on the rows of some entities.
 
@@ -76,7 +89,9 @@ def _peers(rows: pa.RecordBatch) -> dict[str, pa.Array]:
     """Return the end that is not the workload's, which travels as the other end of the row's direction."""
     ingress = pc.fill_null(pc.equal(_column(rows, "network.direction"), "ingress"), fill_value=False)
     return {
-        f"peer.{field}": pc.if_else(ingress, _column(rows, f"source.{field}", type_), _column(rows, f"destination.{field}", type_))
+        f"peer.{field}": pc.if_else(
+            ingress, _column(rows, f"source.{field}", type_), _column(rows, f"destination.{field}", type_)
+        )
         for field, type_ in (("ip", pa.binary(16)), ("port", pa.int32()))
     }
 
@@ -97,7 +112,9 @@ def _rule_columns(rules: Sequence[Rule], which: NDArray[np.int64]) -> dict[str, 
     return {name: column.take(pa.array(which)) for name, column in table.items()}
 
 
-def _holder_columns(holders: pa.RecordBatch, holder: NDArray[np.int64], finding: NDArray[np.int64], count: int) -> dict[str, pa.Array]:
+def _holder_columns(
+    holders: pa.RecordBatch, holder: NDArray[np.int64], finding: NDArray[np.int64], count: int
+) -> dict[str, pa.Array]:
     """Return who it is.  Holders of one finding are one entity; where they differ in another name, the smallest stands."""
     pairs, first = group_rows([pa.array(finding), pa.array(holder)])
     of_finding, of_holder = finding[first], holder[first]
@@ -112,7 +129,11 @@ def _holder_columns(holders: pa.RecordBatch, holder: NDArray[np.int64], finding:
 
 
 def _row_columns(
-    rows: pa.RecordBatch, peer: dict[str, pa.Array], row: NDArray[np.int64], finding: NDArray[np.int64], first: NDArray[np.int64]
+    rows: pa.RecordBatch,
+    peer: dict[str, pa.Array],
+    row: NDArray[np.int64],
+    finding: NDArray[np.int64],
+    first: NDArray[np.int64],
 ) -> dict[str, pa.Array]:
     count, index = len(first), pa.array(row)
     starts = numbers(rows.column("event.start").cast(pa.int64()))[row]
@@ -129,7 +150,9 @@ def _row_columns(
     return columns
 
 
-def _conversation_columns(conversations: pa.RecordBatch, conversation: NDArray[np.int64], finding: NDArray[np.int64], count: int) -> dict[str, pa.Array]:
+def _conversation_columns(
+    conversations: pa.RecordBatch, conversation: NDArray[np.int64], finding: NDArray[np.int64], count: int
+) -> dict[str, pa.Array]:
     """Return what the conversations that a finding's events belong to add up to."""
     known = np.flatnonzero(conversation >= 0)
     _, first = group_rows([pa.array(finding[known]), pa.array(conversation[known])])
@@ -148,11 +171,24 @@ def _evidence(rows: pa.RecordBatch, row: NDArray[np.int64], finding: NDArray[np.
     shown = shown[np.lexsort((place[shown], finding[shown]))]
     taken = rows.take(pa.array(row[shown]))
     protocol = _column(taken, "network.iana_number", pa.int32())
-    ends = [_column(taken, name, type_) for name, type_ in (("source.ip", pa.binary(16)), ("source.port", pa.int32()), ("destination.ip", pa.binary(16)), ("destination.port", pa.int32()))]
+    ends = [
+        _column(taken, name, type_)
+        for name, type_ in (
+            ("source.ip", pa.binary(16)),
+            ("source.port", pa.int32()),
+            ("destination.ip", pa.binary(16)),
+            ("destination.port", pa.int32()),
+        )
+    ]
     computed = {"event.id": hexadecimal(taken.column(DIGEST)), "network.community_id": community_ids(*ends, protocol)}
     type_ = evidence_type()
-    columns = [computed.get(field.name, None) if field.name in computed else _column(taken, field.name, field.type) for field in type_]
-    struct = pa.StructArray.from_arrays([column.cast(field.type) for column, field in zip(columns, type_, strict=True)], fields=list(type_))
+    columns = [
+        computed.get(field.name) if field.name in computed else _column(taken, field.name, field.type)
+        for field in type_
+    ]
+    struct = pa.StructArray.from_arrays(
+        [column.cast(field.type) for column, field in zip(columns, type_, strict=True)], fields=list(type_)
+    )
     return lists_by(finding[shown], count, struct)
 
 
@@ -160,5 +196,3 @@ def _ids(columns: dict[str, pa.Array]) -> pa.Array:
     """A finding is named by its rule, its entity's occupancy and its peer."""
     peer = columns["peer.ip"].cast(pa.binary())
     return content_ids(["finding", columns["rule.id"], *(columns[name] for name in _KEY), peer])
-
-

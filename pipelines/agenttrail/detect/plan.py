@@ -139,11 +139,18 @@ class Plan:
             mask = evaluate(one.match, batch, self.lists) != one.negated
             words[one.bit // _WORD] |= mask.astype(np.uint64) << np.uint64(one.bit % _WORD)
 
-    def _dictionary_signatures(self, name: str, dictionary: pa.Array, literals: tuple[Literal, ...]) -> NDArray[np.uint64]:
+    def _dictionary_signatures(
+        self, name: str, dictionary: pa.Array, literals: tuple[Literal, ...]
+    ) -> NDArray[np.uint64]:
         """Return the signature of each word of a dictionary, and of null at the end; remembered while it is the same."""
-        key = (name, dictionary.buffers()[-1].address if dictionary.buffers()[-1] else 0, dictionary.offset, len(dictionary))
+        key = (
+            name,
+            dictionary.buffers()[-1].address if dictionary.buffers()[-1] else 0,
+            dictionary.offset,
+            len(dictionary),
+        )
         known = self.memory.get(key)
-        if known is None or known[0] is not dictionary and not known[0].equals(dictionary):
+        if known is None or (known[0] is not dictionary and not known[0].equals(dictionary)):
             values = pa.concat_arrays([dictionary, pa.nulls(1, dictionary.type)])
             answers = [(one, evaluate_column(one.match, values, self.lists) != one.negated) for one in literals]
             if len(self.memory) > 256:  # noqa: PLR2004 - dictionaries of a batch or two
@@ -158,11 +165,16 @@ class Plan:
         step = max(1, count // _SAMPLE)
         bits = np.arange(_WORD, dtype=np.uint64)
         shares = np.concatenate([((word[::step, None] >> bits) & np.uint64(1)).mean(axis=0) for word in signature])
-        return [None if (gate := _gate(program, shares)) is None else _as_words(gate[1], self.words) for program in self.programs]
+        return [
+            None if (gate := _gate(program, shares)) is None else _as_words(gate[1], self.words)
+            for program in self.programs
+        ]
 
     # -- what is left
 
-    def _select(self, program: Program, batch: pa.RecordBatch, signature: Words, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _select(
+        self, program: Program, batch: pa.RecordBatch, signature: Words, rows: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
         """Return those of ``rows`` on which ``program`` holds."""
         if isinstance(program, Literal):
             return rows[self._answer(program, batch, signature, rows)]
@@ -178,7 +190,9 @@ class Plan:
                 left = np.setdiff1d(left, found[-1], assume_unique=True)
         return np.sort(np.concatenate(found)) if found else rows[:0]
 
-    def _answer(self, one: Literal, batch: pa.RecordBatch, signature: Words, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def _answer(
+        self, one: Literal, batch: pa.RecordBatch, signature: Words, rows: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
         if one.bit >= 0:
             return (signature[one.bit // _WORD][rows] >> np.uint64(one.bit % _WORD) & np.uint64(1)).astype(bool)
         return evaluate(one.match, _only(batch, one.match).take(pa.array(rows)), self.lists) != one.negated
@@ -192,7 +206,9 @@ def _only(batch: pa.RecordBatch, match: Match) -> pa.RecordBatch:
     return batch.select(known or [batch.schema.names[0]])
 
 
-def _normalise(expression: Expression, *, negated: bool, bits: dict[tuple[Match, bool], int], lists: Mapping[str, tuple[str, ...]]) -> Program:
+def _normalise(
+    expression: Expression, *, negated: bool, bits: dict[tuple[Match, bool], int], lists: Mapping[str, tuple[str, ...]]
+) -> Program:
     """Push negations down to the matches, flatten nested parts, number the cheap literals, and put cheap parts first."""
     if isinstance(expression, Not):
         return _normalise(expression.part, negated=not negated, bits=bits, lists=lists)
@@ -237,7 +253,9 @@ def _signatures(answers: Sequence[tuple[Literal, NDArray[np.bool_]]], words: int
     return table
 
 
-def _network_tables(name: str, asked: list[Literal], words: int, lists: Mapping[str, tuple[str, ...]]) -> list[tuple[str, NetworkLists, NDArray[np.uint64]]]:
+def _network_tables(
+    name: str, asked: list[Literal], words: int, lists: Mapping[str, tuple[str, ...]]
+) -> list[tuple[str, NetworkLists, NDArray[np.uint64]]]:
     questions = list(dict.fromkeys(one.match for one in asked))
     tables = []
     for first in range(0, len(questions), MOST_LISTS):

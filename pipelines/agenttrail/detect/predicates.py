@@ -87,7 +87,13 @@ def _mask(result: pa.Array) -> NDArray[np.bool_]:
 def _compare(match: Match, column: pa.Array) -> pa.Array:
     value = float(match.value)
     bound = pa.scalar(int(value)) if value.is_integer() else pa.scalar(value)
-    kernels = {Op.EQUALS: pc.equal, Op.LESS: pc.less, Op.AT_MOST: pc.less_equal, Op.MORE: pc.greater, Op.AT_LEAST: pc.greater_equal}
+    kernels = {
+        Op.EQUALS: pc.equal,
+        Op.LESS: pc.less,
+        Op.AT_MOST: pc.less_equal,
+        Op.MORE: pc.greater,
+        Op.AT_LEAST: pc.greater_equal,
+    }
     return kernels[match.op](column, bound)
 
 
@@ -128,7 +134,9 @@ def _in_list(column: pa.Array, entries: tuple[str, ...], *, cased: bool) -> NDAr
 
 def _evaluate_fields(match: Match, column: pa.Array, other: pa.Array) -> NDArray[np.bool_]:
     """Return the rows whose two fields agree as asked."""
-    left, right = (as_text(one.dictionary_decode() if pa.types.is_dictionary(one.type) else one) for one in (column, other))
+    left, right = (
+        as_text(one.dictionary_decode() if pa.types.is_dictionary(one.type) else one) for one in (column, other)
+    )
     if not match.cased:
         left, right = pc.utf8_lower(left), pc.utf8_lower(right)
     if match.how is Op.EQUALS:
@@ -139,7 +147,11 @@ def _evaluate_fields(match: Match, column: pa.Array, other: pa.Array) -> NDArray
     for length in pc.unique(lengths.drop_null()).to_pylist():
         rows = np.flatnonzero(_mask(pc.equal(lengths, length)))
         mine, theirs = left.take(pa.array(rows)).cast(pa.binary()), right.take(pa.array(rows)).cast(pa.binary())
-        part = pc.binary_slice(mine, 0, length) if match.how is Op.STARTS_WITH else pc.binary_reverse(pc.binary_slice(pc.binary_reverse(mine), 0, length))
+        part = (
+            pc.binary_slice(mine, 0, length)
+            if match.how is Op.STARTS_WITH
+            else pc.binary_reverse(pc.binary_slice(pc.binary_reverse(mine), 0, length))
+        )
         out[rows] = _mask(pc.equal(part, theirs))
     return out
 

@@ -111,8 +111,13 @@ class _Reading:
         fields = record("event").fields
         found = self.source.fields.get(name, name)
         if found not in fields:
-            place = next((at for at in self.document.lines if at and str(at[-1]).split("|")[0] == name and at[0] == "detection"), ("detection",))
-            self.problems.append(self.document.problem(place, f"unknown field {name!r}", suggest(name, [*fields, *self.source.fields])))
+            place = next(
+                (at for at in self.document.lines if at and str(at[-1]).split("|")[0] == name and at[0] == "detection"),
+                ("detection",),
+            )
+            self.problems.append(
+                self.document.problem(place, f"unknown field {name!r}", suggest(name, [*fields, *self.source.fields]))
+            )
         return found
 
 
@@ -158,7 +163,9 @@ def _rule_files(source: Path, problems: list[Problem]) -> list[Path]:
     if not source.is_dir():
         problems.append(Problem(str(source), 0, "no such rule file or folder"))
         return []
-    found = sorted(path for ending in ("*.yml", "*.yaml") for path in source.rglob(ending) if path.name != "logsources.yml")
+    found = sorted(
+        path for ending in ("*.yml", "*.yaml") for path in source.rglob(ending) if path.name != "logsources.yml"
+    )
     if not found:
         problems.append(Problem(str(source), 0, "the folder holds no rule (*.yml)"))
     return found
@@ -223,7 +230,17 @@ def _parse(data: dict[str, Any], reading: _Reading) -> SigmaRule | None:
 
 def _place_of(error: SigmaError) -> tuple[str, ...]:
     kind = type(error).__name__
-    words = {"Logsource": "logsource", "Detection": "detection", "Condition": "detection", "Level": "level", "Status": "status", "Identifier": "id", "Date": "date", "Tag": "tags", "Modifier": "detection"}
+    words = {
+        "Logsource": "logsource",
+        "Detection": "detection",
+        "Condition": "detection",
+        "Level": "level",
+        "Status": "status",
+        "Identifier": "id",
+        "Date": "date",
+        "Tag": "tags",
+        "Modifier": "detection",
+    }
     return next(((place,) for word, place in words.items() if word in kind), ())
 
 
@@ -235,8 +252,10 @@ def _condition(parsed: SigmaRule, reading: _Reading) -> Expression | None:
         except UnsupportedError as error:
             reading.problems.append(reading.document.problem(("detection",), f"not supported: {error}"))
         except (SigmaError, ValueError) as error:
-            reading.problems.append(reading.document.problem(("detection", "condition"), f"not a Sigma condition: {error}"))
-    if not trees or reading.problems and not trees:
+            reading.problems.append(
+                reading.document.problem(("detection", "condition"), f"not a Sigma condition: {error}")
+            )
+    if not trees or (reading.problems and not trees):
         return None
     return trees[0] if len(trees) == 1 else Or(tuple(trees))
 
@@ -286,7 +305,9 @@ def _is_number(value: object) -> bool:
     return not isinstance(value, bool)
 
 
-def _rule(parsed: SigmaRule, document: YamlDocument, name: str, condition: Expression, source: LogSource, off: str) -> Rule:  # noqa: PLR0913
+def _rule(
+    parsed: SigmaRule, document: YamlDocument, name: str, condition: Expression, source: LogSource, off: str
+) -> Rule:
     data = document.data
     tags = [str(tag) for tag in parsed.tags]
     recommendation = data.get("recommendation", [])

@@ -90,7 +90,7 @@ def _keyword(value: object) -> Expression:
 
 def _match(field: str, value: object, field_name: Callable[[str], str]) -> Expression:  # noqa: PLR0911 - one return a kind
     if isinstance(value, SigmaExpansion):
-        return Or(tuple(_match(field, one, field_name) for one in value.values))  # noqa: PD011 - no data frame
+        return Or(tuple(_match(field, one, field_name) for one in value.values))
     if isinstance(value, SigmaString):
         return _text(field, value)
     if isinstance(value, (SigmaNumber, SigmaBool)):

@@ -137,7 +137,9 @@ def digest_words(digests: pa.Array) -> NDArray[np.bytes_]:
     return np.frombuffer(digests.buffers()[1] or b"", dtype="S16")[digests.offset : digests.offset + len(digests)]
 
 
-def _evident(columns: Mapping[str, pa.Array], entities: pa.Array, peers: pa.Array, unique: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _evident(
+    columns: Mapping[str, pa.Array], entities: pa.Array, peers: pa.Array, unique: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
     """Return the rows that are among the first of a finding within this batch.
 
     What is among the first over all batches is so in its own, so the other rows' originals need not travel.

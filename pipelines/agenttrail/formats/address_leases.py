@@ -20,10 +20,12 @@ from agenttrail.parsing import Block, Format, Parsed
 from agenttrail.schema import record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 DATASET = "address_leases"
-_FIELDS = {name.removeprefix("lease."): name for name in record("lease").fields if name not in ("lease.id", "log.file.path")}
+_FIELDS = {
+    name.removeprefix("lease."): name for name in record("lease").fields if name not in ("lease.id", "log.file.path")
+}
 _NEEDED = ("address", "start")
 
 
@@ -59,7 +61,9 @@ class Parser:
         if not isinstance(item, dict):
             msg = "not a JSON object" if item is None else "the number of cells is not that of the header"
             raise ValueError(msg)  # noqa: TRY004 - one reason among others for a dead letter
-        given = {str(key).removeprefix("lease."): None if value in ("", None) else str(value) for key, value in item.items()}
+        given = {
+            str(key).removeprefix("lease."): None if value in ("", None) else str(value) for key, value in item.items()
+        }
         missing = [name for name in _NEEDED if given.get(name) is None]
         if missing:
             msg = f"{missing[0]} is missing"
@@ -92,7 +96,9 @@ def _csv_rows(block: Block) -> Iterator[tuple[int, bytes, object]]:
         raise InputError(msg) from error
     reader = csv.reader(io.StringIO(text, newline=""))
     names = [name.strip().removeprefix("lease.") for name in next(reader, [])]
-    wrong = [name for name in names if name not in _FIELDS] + [f"{name} (missing)" for name in _NEEDED if name not in names]
+    wrong = [name for name in names if name not in _FIELDS] + [
+        f"{name} (missing)" for name in _NEEDED if name not in names
+    ]
     if wrong:
         msg = f"{block.path}:1: not a header of address leases: {', '.join(map(repr, wrong))}; the columns are {', '.join(_FIELDS)}"
         raise InputError(msg)
@@ -114,5 +120,7 @@ def _json_rows(block: Block) -> Iterator[tuple[int, bytes, object]]:
 
 
 FORMAT = Format(
-    name=DATASET, gives="leases", parser=lambda settings: Parser(settings.get("scope"))  # type: ignore[arg-type] # checked by the job schema
+    name=DATASET,
+    gives="leases",
+    parser=lambda settings: Parser(settings.get("scope")),  # type: ignore[arg-type] # checked by the job schema
 )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -84,7 +83,9 @@ def _flow_columns(flows: FlowColumns, native: Mapping[str, pa.Array]) -> None:
     flows.columns["client.side"] = constant("source", count)
     # a VPC firewall always says "out": there it tells nothing
     between_networks = pc.equal(native["log_type"], "vpc_firewall_log")
-    direction = pc.if_else(pc.fill_null(between_networks, fill_value=False), pa.scalar(None, pa.string()), native["direction"])
+    direction = pc.if_else(
+        pc.fill_null(between_networks, fill_value=False), pa.scalar(None, pa.string()), native["direction"]
+    )
     flows.side("observer.side", direction, {"out": "source", "in": "destination"})
     flows.number("event.severity", native["vul_level"], "vul_level", 100)
 
@@ -108,7 +109,11 @@ def _verdict_columns(native: Mapping[str, pa.Array]) -> dict[str, pa.Array]:
     topic = pc.fill_null(pc.equal(native["__topic__"], "cloudfirewall_ips_log"), fill_value=False)
     prevented = pc.or_(pc.or_(pc.is_valid(prevention), pc.is_valid(name)), topic)
     numbered = _attack_names(native["attack_type"])
-    engine = pc.if_else(prevented, "intrusion prevention", pc.if_else(pc.is_valid(access), "access control", pa.scalar(None, pa.string())))
+    engine = pc.if_else(
+        prevented,
+        "intrusion prevention",
+        pc.if_else(pc.is_valid(access), "access control", pa.scalar(None, pa.string())),
+    )
     application = pc.utf8_lower(native["app_name"])
     return {
         "event.provider": native["log_type"],

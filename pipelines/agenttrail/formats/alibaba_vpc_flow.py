@@ -104,5 +104,10 @@ FORMAT = Format(
     name=DATASET,
     gives="events",
     parser=lambda _settings: Parser(),
-    scopes={"vpc-id": "cloud.vpc.id", "vswitch-id": "cloud.subnet.id", "account-id": "cloud.account.id", "region": "cloud.region"},
+    scopes={
+        "vpc-id": "cloud.vpc.id",
+        "vswitch-id": "cloud.subnet.id",
+        "account-id": "cloud.account.id",
+        "region": "cloud.region",
+    },
 )

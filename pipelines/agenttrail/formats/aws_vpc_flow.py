@@ -226,6 +226,11 @@ FORMAT = Format(
     name=DATASET,
     gives="events",
     parser=lambda _settings: parse,
-    scopes={"vpc-id": "cloud.vpc.id", "subnet-id": "cloud.subnet.id", "account-id": "cloud.account.id", "region": "cloud.region"},
+    scopes={
+        "vpc-id": "cloud.vpc.id",
+        "subnet-id": "cloud.subnet.id",
+        "account-id": "cloud.account.id",
+        "region": "cloud.region",
+    },
     headers=headers,
 )

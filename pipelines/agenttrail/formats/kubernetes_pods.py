@@ -91,7 +91,10 @@ class Parser:
         if not ips:
             return []
         start, end = _interval(pod, status)
-        names = {rung: next(filter(None, (look_up(pod, path) for path in paths)), None) for rung, paths in self.identity.items()}
+        names = {
+            rung: next(filter(None, (look_up(pod, path) for path in paths)), None)
+            for rung, paths in self.identity.items()
+        }
         scope = self.scope if isinstance(self.scope, str) or self.scope is None else look_up(pod, self.scope)
         common = {"lease.scope": scope, "lease.start": start, "lease.end": None if end == OPEN else end}
         kubernetes = {
@@ -206,7 +209,9 @@ def _end(pod: Mapping[str, Any], status: Mapping[str, Any]) -> int | None:
     changed = [
         _time(condition.get("lastTransitionTime"), "lastTransitionTime")
         for condition in status.get("conditions") or []
-        if isinstance(condition, dict) and condition.get("type") in ("Ready", "ContainersReady") and condition.get("status") == "False"
+        if isinstance(condition, dict)
+        and condition.get("type") in ("Ready", "ContainersReady")
+        and condition.get("status") == "False"
     ]
     known = [time for time in [*finished, *changed] if time is not None] if ended else []
     return max(known) if known else _time(look_up(pod, ("metadata", "deletionTimestamp")), "metadata.deletionTimestamp")

@@ -73,10 +73,14 @@ def _merged(lists: pa.ListArray, which: NDArray[np.int64], count: int) -> pa.Arr
     return distinct_lists(owner, count, lists.flatten(), MOST_LISTED)
 
 
-def _all_findings(findings: pa.RecordBatch, which: NDArray[np.int64], count: int, level: NDArray[np.int64]) -> dict[str, pa.Array]:
+def _all_findings(
+    findings: pa.RecordBatch, which: NDArray[np.int64], count: int, level: NDArray[np.int64]
+) -> dict[str, pa.Array]:
     """Return what all findings add to their incident; where there are more than 100, the worst are listed."""
     ids = findings.column("finding.id")
-    shown = np.flatnonzero(rank_in_group(which, -level, np.asarray(ids.to_numpy(zero_copy_only=False), dtype="S32")) < MOST_LISTED)
+    shown = np.flatnonzero(
+        rank_in_group(which, -level, np.asarray(ids.to_numpy(zero_copy_only=False), dtype="S32")) < MOST_LISTED
+    )
     columns = {"finding.id": distinct_lists(which[shown], count, ids.take(pa.array(shown)))}
     columns["finding.count"] = pa.array(np.bincount(which, minlength=count))
     columns["event.count"] = pa.array(sum_by(which, count, numbers(findings.column("event.count"))))
@@ -101,22 +105,32 @@ def _opening_findings(findings: pa.RecordBatch, which: NDArray[np.int64], count:
     return columns
 
 
-def _agreeing_kinds(findings: pa.RecordBatch, which: NDArray[np.int64], count: int, kinds: Mapping[str, str]) -> pa.Array:
+def _agreeing_kinds(
+    findings: pa.RecordBatch, which: NDArray[np.int64], count: int, kinds: Mapping[str, str]
+) -> pa.Array:
     """Return per incident the kinds of source that its opening findings rest on, sorted."""
     datasets = findings.column("event.dataset")
     owner = which[datasets.value_parent_indices().to_numpy()]
     encoded = datasets.flatten().dictionary_encode()
-    named = pa.array([kinds.get(name, name) for name in encoded.dictionary.to_pylist()], pa.string()).take(encoded.indices)
+    named = pa.array([kinds.get(name, name) for name in encoded.dictionary.to_pylist()], pa.string()).take(
+        encoded.indices
+    )
     return distinct_lists(owner, count, named)
 
 
 def _verdict_columns(
-    findings: pa.RecordBatch, which: NDArray[np.int64], level: NDArray[np.int64], agreeing: pa.Array, columns: Mapping[str, pa.Array]
+    findings: pa.RecordBatch,
+    which: NDArray[np.int64],
+    level: NDArray[np.int64],
+    agreeing: pa.Array,
+    columns: Mapping[str, pa.Array],
 ) -> dict[str, pa.Array]:
     """Return severity, risk and words.  Incidents are few: they are worded one by one."""
     count = len(agreeing)
     highest = max_by(which, count, level)
-    opening_rules = [sorted(set(rules)) for rules in _lists_of(findings.column("finding.title"), which, level >= MEDIUM, count)]
+    opening_rules = [
+        sorted(set(rules)) for rules in _lists_of(findings.column("finding.title"), which, level >= MEDIUM, count)
+    ]
     severities, scores, factors = [], [], []
     statuses = columns["attribution.status"].to_pylist()
     for incident, sources in enumerate(agreeing.to_pylist()):

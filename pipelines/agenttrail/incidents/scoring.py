@@ -29,7 +29,9 @@ def risk(highest: str, rules: int, sources: list[str], status: str) -> tuple[flo
     """
     terms = [(_BASE[highest], f"the worst finding is {highest}")]
     if rules > 1:
-        terms.append((min((rules - 1) * _FOR_ANOTHER_RULE, _MOST_FOR_RULES), f"{rules} different rules of medium or above fired"))
+        terms.append(
+            (min((rules - 1) * _FOR_ANOTHER_RULE, _MOST_FOR_RULES), f"{rules} different rules of medium or above fired")
+        )
     if len(sources) > 1:
         terms.append((_FOR_AGREEMENT, f"independent sources agree: {', '.join(sources)}"))
     if status != "attributed":

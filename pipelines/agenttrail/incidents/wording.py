@@ -26,8 +26,14 @@ def summaries(columns: Mapping[str, pa.Array], rules: Sequence[Sequence[str]]) -
     peers = [_texts(peers) for peers in _lists(columns["destination.ip"])]
     ports = columns["destination.port"].to_pylist()
     rows = zip(
-        *(columns[name].to_pylist() for name in ("entity.type", "entity.id", "gen_ai.agent.id", "trajectory.id", "sandbox.id", "host.name")),
-        *(columns[name].to_pylist() for name in ("incident.first_seen", "incident.last_seen", "event.count", "attribution.status")),
+        *(
+            columns[name].to_pylist()
+            for name in ("entity.type", "entity.id", "gen_ai.agent.id", "trajectory.id", "sandbox.id", "host.name")
+        ),
+        *(
+            columns[name].to_pylist()
+            for name in ("incident.first_seen", "incident.last_seen", "event.count", "attribution.status")
+        ),
         strict=True,
     )
     titles, texts = [], []
@@ -64,11 +70,19 @@ def _title(rules: Sequence[str], kind: str, entity: str) -> str:
 
 def _summary(row: Sequence[Any], rules: Sequence[str], peers: Sequence[str], ports: Sequence[int]) -> str:
     kind, entity, agent, trajectory, sandbox, host, first, last, events, status = row
-    names = [f"{label} {shown(value)}" for label, value in (("agent", agent), ("trajectory", trajectory), ("sandbox", sandbox)) if value]
+    names = [
+        f"{label} {shown(value)}"
+        for label, value in (("agent", agent), ("trajectory", trajectory), ("sandbox", sandbox))
+        if value
+    ]
     who = ", ".join(names) or f"{kind} {shown(entity)}"
     where = f" on {shown(host)}" if host and kind != "host" else ""
     towards = f" towards {_enumerated(peers)}" if peers else ""
     at = f" (port {_enumerated(ports)})" if ports else ""
-    span = f"from {first:%Y-%m-%d %H:%M:%S} to {last:%H:%M:%S} UTC" if first != last else f"at {first:%Y-%m-%d %H:%M:%S} UTC"
+    span = (
+        f"from {first:%Y-%m-%d %H:%M:%S} to {last:%H:%M:%S} UTC"
+        if first != last
+        else f"at {first:%Y-%m-%d %H:%M:%S} UTC"
+    )
     doubt = "" if status == "attributed" else f"  Who it was is {status}."
     return f"{_enumerated(rules)}: {who}{where}{towards}{at} {span}; {events} events in all.{doubt}"

@@ -87,7 +87,7 @@ def search_incidents(
     filters: IncidentFilters = IncidentFilters(),
     *,
     prefix: str = "agenttrail",
-    patience: float = 0.0,  # noqa: B008 - frozen
+    patience: float = 0.0,
 ) -> list[dict[str, Any]]:
     """Return incidents, the riskiest first, as flat documents; without those in whose place others stand.
 

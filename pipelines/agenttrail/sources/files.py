@@ -18,7 +18,7 @@ from agenttrail.parsing import Block, dead_letters
 from agenttrail.sources.decompression import BrokenStreamError, is_compressed, pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from agenttrail.parsing import Format
 
@@ -179,7 +179,9 @@ def _blocks(part: InputRange, block_bytes: int, header: bytes | None) -> Iterato
             handle.seek(offset - 1)
             offset += _skip_line(handle) - 1
         carry = b""
-        source = _plain_pieces(handle, offset, block_bytes) if stop is not None else _gathered(pieces(handle), block_bytes)
+        source = (
+            _plain_pieces(handle, offset, block_bytes) if stop is not None else _gathered(pieces(handle), block_bytes)
+        )
         broken = ""
         try:
             for piece in source:
@@ -189,7 +191,13 @@ def _blocks(part: InputRange, block_bytes: int, header: bytes | None) -> Iterato
                 if done:
                     return
                 if len(carry) > MOST_LINE_BYTES:
-                    yield Remains(carry, file.shown, offset, file.source, f"a line longer than {MOST_LINE_BYTES >> 20} MiB, cut up")
+                    yield Remains(
+                        carry,
+                        file.shown,
+                        offset,
+                        file.source,
+                        f"a line longer than {MOST_LINE_BYTES >> 20} MiB, cut up",
+                    )
                     offset, carry = offset + len(carry), b""
         except BrokenStreamError as error:
             broken = str(error)
@@ -328,7 +336,12 @@ class _ReadBlocks(beam.DoFn):
     def _dead_letter(self, remains: Remains) -> pa.RecordBatch:
         original = pa.array([remains.data], pa.binary())
         return dead_letters(
-            original, remains.path, np.array([remains.offset]), self._names[remains.source], pa.array([remains.reason]), "read"
+            original,
+            remains.path,
+            np.array([remains.offset]),
+            self._names[remains.source],
+            pa.array([remains.reason]),
+            "read",
         )
 
 
@@ -339,7 +352,12 @@ class ReadBlocks(beam.PTransform):
     """
 
     def __init__(
-        self, files: Sequence[InputFile], formats: Mapping[int, Format], *, range_bytes: int = RANGE_BYTES, block_bytes: int = BLOCK_BYTES
+        self,
+        files: Sequence[InputFile],
+        formats: Mapping[int, Format],
+        *,
+        range_bytes: int = RANGE_BYTES,
+        block_bytes: int = BLOCK_BYTES,
     ) -> None:
         """Read ``files``, whose sources have the ``formats``."""
         super().__init__()
@@ -350,8 +368,16 @@ class ReadBlocks(beam.PTransform):
 
     def expand(self, begin: beam.pvalue.PBegin) -> tuple[Any, Any, Any]:
         """Return blocks, dead letters and accounts."""
-        planned = begin | beam.Create(self._files) | "PlanRanges" >> beam.ParDo(self._plan).with_outputs(ACCOUNT, main="ranges")
-        read = planned["ranges"] | beam.Reshuffle() | "Read" >> beam.ParDo(self._read).with_outputs(DEAD, ACCOUNT, main="blocks")
+        planned = (
+            begin
+            | beam.Create(self._files)
+            | "PlanRanges" >> beam.ParDo(self._plan).with_outputs(ACCOUNT, main="ranges")
+        )
+        read = (
+            planned["ranges"]
+            | beam.Reshuffle()
+            | "Read" >> beam.ParDo(self._read).with_outputs(DEAD, ACCOUNT, main="blocks")
+        )
         accounts = (planned[ACCOUNT], read[ACCOUNT]) | beam.Flatten()
         return read["blocks"], read[DEAD], accounts
 
