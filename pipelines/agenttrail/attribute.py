@@ -1,8 +1,8 @@
 """attribute(): whose each event is, by a join of address and time with the leases - and how that is known.
 
-A lease table holds, for every code that the join can give, one row of the table of resolutions: one lease, several that fit
-at once, or none.  Events carry the code's row as dictionary columns over one shared index, so that naming the holder of a
-row costs nothing until somebody reads it.
+A lease table holds, for every code that the join can give, one row of the table of resolutions: one lease, several
+that fit at once, or none.  Events carry the code's row as dictionary columns over one shared index, so that naming
+the holder of a row costs nothing until somebody reads it.
 """
 
 from __future__ import annotations
@@ -218,10 +218,10 @@ def attribute(events: pa.RecordBatch, table: LeaseTable, internal: NetworkLists)
         internal: one list of networks that are nobody's peer outside; it tells the workload's end where no lease does.
 
     Returns:
-        The batch with the identity ladder, ``attribution.*``, ``peer.*``, ``network.direction`` and ``network.initiator``.
-        An event belongs to the end that holds a lease at its start.  Where both do, to the one that opened the connection;
-        where that is unknown, to the end at which the sensor stands; else it is ambiguous.  Tolerance is for events that no
-        lease covers.
+        The batch with the identity ladder, ``attribution.*``, ``peer.*``, ``network.direction`` and
+        ``network.initiator``. An event belongs to the end that holds a lease at its start.  Where both do, to the one
+        that opened the connection; where that is unknown, to the end at which the sensor stands; else it is
+        ambiguous.  Tolerance is for events that no lease covers.
     """
     count = events.num_rows
     ends = _End(events, "source"), _End(events, "destination")
@@ -293,8 +293,8 @@ def _side(column: pa.Array | None, count: int) -> NDArray[np.int64]:
 def _client_side(events: pa.RecordBatch, ends: Sequence[_End]) -> NDArray[np.int64]:
     """Return who opened the connection: as the sensor says, else as the ports tell.
 
-    A port below 1024 is a server's if the other is not below; a port of the ephemeral range a client's if the other lies
-    below that range.
+    A port below 1024 is a server's if the other is not below; a port of the ephemeral range a client's if the other
+    lies below that range.
     """
     told = _side(_column(events, "client.side"), events.num_rows)
     source, destination = numbers(ends[0].port), numbers(ends[1].port)

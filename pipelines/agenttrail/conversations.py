@@ -1,7 +1,7 @@
 """converse(): all records of one connection - both directions, every sensor - as one row.
 
-A connection is told by its ends and its transport (its Community ID) inside one entity; records whose intervals overlap or
-adjoin belong to one conversation, later ones to the next.
+A connection is told by its ends and its transport (its Community ID) inside one entity; records whose intervals
+overlap or adjoin belong to one conversation, later ones to the next.
 """
 
 from __future__ import annotations
@@ -29,16 +29,17 @@ def converse(
     """Put records together into conversations.
 
     Args:
-        rows: distinct events with ``source.*``, ``destination.*``, ``network.direction``, ``event.*``, ``observer.name``.
+        rows: distinct events with ``source.*``, ``destination.*``, ``network.direction``, ``event.*``,
+        ``observer.name``.
         entities: digest of the entity that each row is about.
         adjoining: largest gap between records of one conversation, in microseconds.
 
     Returns:
         The conversations, and the one that each row belongs to (-1 for a row that names only one end).  Columns:
-        ``event.start``, ``event.end``, ``source.*`` (the workload's end) and ``destination.*`` (the peer's), where bytes
-        are those sent by that end: summed over the windows of one sensor, and the largest of what sensors counted;
-        ``event.action`` as ``<dataset>:<action>`` of every verdict, ``event.outcome`` failure where no sensor let it pass,
-        ``event.count``.
+        ``event.start``, ``event.end``, ``source.*`` (the workload's end) and ``destination.*`` (the peer's), where
+        bytes are those sent by that end: summed over the windows of one sensor, and the largest of what sensors
+        counted; ``event.action`` as ``<dataset>:<action>`` of every verdict, ``event.outcome`` failure where no
+        sensor let it pass, ``event.count``.
     """
     ends = _ends(rows)
     known = np.asarray(ends["source.ip"].is_valid()) & np.asarray(ends["destination.ip"].is_valid())
@@ -79,8 +80,8 @@ def _split_by_time(
     """Number the runs of overlapping or adjoining intervals of each connection."""
     order = np.lexsort((end, start, connection))
     group, begin, finish = connection[order], start[order], end[order]
-    # The furthest end so far within the connection: shifting each connection above all before it makes one running maximum
-    # serve for all.
+    # The furthest end so far within the connection: shifting each connection above all before it makes one running
+    # maximum serve for all.
     span = int(finish.max(initial=0)) - int(begin.min(initial=0)) + adjoining + 2
     base = int(begin.min(initial=0))
     if len(group) and int(group[-1] + 1) * span < np.iinfo(np.int64).max:

@@ -35,9 +35,9 @@ def name_holders(events: pa.RecordBatch) -> tuple[pa.RecordBatch, NDArray[np.int
     """Name whom each attributed event is about.
 
     Returns:
-        The distinct holders - ``IDENTITY`` and ``ENTITY`` in plain columns - and each row's place among them.  The anchor is
-        the pod's uid or the start of the occupancy for a trajectory or sandbox, and the UTC day of the event for a job, a
-        host or an address.  An address is named with its scope, where that is known.
+        The distinct holders - ``IDENTITY`` and ``ENTITY`` in plain columns - and each row's place among them.  The
+        anchor is the pod's uid or the start of the occupancy for a trajectory or sandbox, and the UTC day of the
+        event for a job, a host or an address.  An address is named with its scope, where that is known.
     """
     level = _plain(events.column("attribution.level"))
     occupied = np.asarray(pc.is_in(level, value_set=pa.array(_OCCUPIED)))

@@ -40,8 +40,8 @@ SIDES = ("source", "destination")
 class FlowColumns:
     """Builds the event columns of the rows of one stretch of lines.
 
-    ``columns`` is what has been built.  Every method takes native columns as they were read (None where the log has none),
-    and native names only for the reasons given to refused rows.
+    ``columns`` is what has been built.  Every method takes native columns as they were read (None where the log has
+    none), and native names only for the reasons given to refused rows.
     """
 
     def __init__(self, lines: Lines, rows: NDArray[np.int64]) -> None:

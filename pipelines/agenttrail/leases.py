@@ -29,9 +29,9 @@ IDENTITY = (
 def resolve(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
     """Return one lease per occupancy, with its id, from all observations of it, whatever their order.
 
-    Observations of one pod (by uid) on one address are one occupancy: it starts with the earliest, ends with the earliest
-    end that one of them knows, and keeps the names on which they agree.  Observations of a node's own address are one
-    occupancy from the first to the last.
+    Observations of one pod (by uid) on one address are one occupancy: it starts with the earliest, ends with the
+    earliest end that one of them knows, and keeps the names on which they agree.  Observations of a node's own
+    address are one occupancy from the first to the last.
     """
     observed = conform(joined(batches), record("lease")) if batches else conform(_nothing(), record("lease"))
     groups, first = group_rows(_workload(observed))

@@ -87,7 +87,7 @@ def _documents(text: str, name: str) -> Iterator[YamlDocument]:
         raise DefinitionError(problems)
 
 
-def _plain(  # noqa: PLR0913 - one walk, its state handed down
+def _plain(
     node: yaml.Node | None, place: Place, lines: dict[Place, int], budget: list[int], problems: list[Problem], name: str
 ) -> Any:
     """Return the plain value of a node and note the line of everything below it."""
@@ -109,7 +109,7 @@ def _plain(  # noqa: PLR0913 - one walk, its state handed down
         return None
 
 
-def _mapping(  # noqa: PLR0913 - see _plain
+def _mapping(
     node: yaml.MappingNode, place: Place, lines: dict[Place, int], budget: list[int], problems: list[Problem], name: str
 ) -> dict[Any, Any]:
     result: dict[Any, Any] = {}

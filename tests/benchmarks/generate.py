@@ -1,8 +1,8 @@
 """Input of `make bench`: a day of flow logs of a training cluster, its leases, its job file; the same for the same seed.
 
 Rows come from a table of kinds of traffic (KINDS), so that what the log holds can be read off one screen.  Pods reuse
-addresses within seconds.  Who talks to unlisted peers, and who does what a rule looks for, are few sandboxes with few peers
-each, whatever the number of lines: more lines are more of the same, not more findings.
+addresses within seconds.  Who talks to unlisted peers, and who does what a rule looks for, are few sandboxes with few
+peers each, whatever the number of lines: more lines are more of the same, not more findings.
 """
 
 from __future__ import annotations

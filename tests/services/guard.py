@@ -1,9 +1,9 @@
 """Runs one server for the tests, and ends it when asked or when the test run that wanted it is gone.
 
-A program of its own, so that a test run that is killed leaves no server behind: ``python guard.py ORDER.json FD``.  The
-order holds ``directory``, ``command``, ``environment``, ``user`` (a uid, or null for one's own), ``watch`` (the pid that
-the server does not outlive) and ``farewell`` (what to run when that pid is gone).  FD is a locked file: it stays locked,
-and so shows that the guard is at work, until the server has ended.
+A program of its own, so that a test run that is killed leaves no server behind: ``python guard.py ORDER.json
+FD``.  The order holds ``directory``, ``command``, ``environment``, ``user`` (a uid, or null for one's own), ``watch``
+(the pid that the server does not outlive) and ``farewell`` (what to run when that pid is gone).  FD is a locked file:
+it stays locked, and so shows that the guard is at work, until the server has ended.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """IP addresses as columns: text to 16 bytes and back, and where an address stands in a sorted set.
 
-In flight an address is 16 bytes in network order, IPv4 as IPv4-mapped IPv6 (RFC 4291, 2.5.5.2), so that one column holds
-both families and compares as memory.
+In flight an address is 16 bytes in network order, IPv4 as IPv4-mapped IPv6 (RFC 4291, 2.5.5.2), so that one column
+holds both families and compares as memory.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ def content_digests(columns: Sequence[pa.Array | str]) -> pa.Array:
         columns: string or binary arrays of equal length; a ``str`` stands for a constant column.
 
     Returns:
-        A column of 16 bytes a row.  Each value goes in with its length, so values cannot run into each other; null differs
-        from "".
+        A column of 16 bytes a row.  Each value goes in with its length, so values cannot run into each other; null
+        differs from "".
     """
     length = next(len(column) for column in columns if not isinstance(column, str))
     if not length:

@@ -1,7 +1,7 @@
 """Which half-open intervals of a key hold an instant, for a whole column at once.
 
-The time line of each key is cut at all starts and ends into segments inside which the set of open intervals is constant,
-so that one binary search per row gives the whole answer, however the intervals overlap.
+The time line of each key is cut at all starts and ends into segments inside which the set of open intervals is
+constant, so that one binary search per row gives the whole answer, however the intervals overlap.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Columns as JSON: one object a row, with flat dotted keys, made a column at a time.
 
-Nulls and empty lists are left out.  What is read back is what went in: text is escaped, so nothing in it can end its string.
+Nulls and empty lists are left out.  What is read back is what went in: text is escaped, so nothing in it can end its
+string.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """All rules for one kind of log as one plan, in which shared questions are answered once per batch.
 
-Every cheap question (networks, ports, words of few values, numbers) is a bit of a signature, which is looked up per row:
-one table look-up answers all questions about one column.  Each rule has a gate: bits of which one at least must be set
-where it fires.  Which bits those are is chosen batch by batch from a sample, rarest first; only rows that pass a gate are
-looked at further, and only for them are the expensive questions asked.
+Every cheap question (networks, ports, words of few values, numbers) is a bit of a signature, which is looked up per
+row: one table look-up answers all questions about one column.  Each rule has a gate: bits of which one at least must
+be set where it fires.  Which bits those are is chosen batch by batch from a sample, rarest first; only rows that pass
+a gate are looked at further, and only for them are the expensive questions asked.
 """
 
 from __future__ import annotations

@@ -141,7 +141,8 @@ def _evaluate_fields(match: Match, column: pa.Array, other: pa.Array) -> NDArray
         left, right = pc.utf8_lower(left), pc.utf8_lower(right)
     if match.how is Op.EQUALS:
         return _mask(pc.equal(left, right))
-    # The start or end of each value, as long as the other field's value is; sliced length by length, of which there are few.
+    # The start or end of each value, as long as the other field's value is; sliced length by length, of which there
+    # are few.
     lengths = pc.binary_length(right)
     out = np.zeros(len(left), dtype=bool)
     for length in pc.unique(lengths.drop_null()).to_pylist():

@@ -272,7 +272,7 @@ def _misuses(condition: Expression, document: YamlDocument) -> list[Problem]:
     return problems
 
 
-def _misuse(match: Match, type_: str) -> str:  # noqa: PLR0911 - one return a reason
+def _misuse(match: Match, type_: str) -> str:
     if match.op is Op.REGEX:
         try:
             pc.match_substring_regex(pa.array([""]), str(match.value))

@@ -1,7 +1,8 @@
 """detect(): the rows that matter - hit by a rule, blocked, or with an unlisted peer - made ready to leave their batch.
 
-Most rows end here.  What goes on is slim: the columns that conversations and findings need, an id, the rules that hit, and
-the original line only where it may become evidence.  Whom the rows are about travels beside them, once per holder.
+Most rows end here.  What goes on is slim: the columns that conversations and findings need, an id, the rules that
+hit, and the original line only where it may become evidence.  Whom the rows are about travels beside them, once per
+holder.
 """
 
 from __future__ import annotations

@@ -54,8 +54,9 @@ class Parser:
     def __call__(self, block: Block) -> Parsed:
         """Turn a block of JSON lines into events.
 
-        A record is a session: its source opened it, and it counts the bytes of both directions.  Times are whole seconds.
-        ``src_private_ip`` is the source before translation; the address seen outside becomes ``source.nat.ip``.
+        A record is a session: its source opened it, and it counts the bytes of both directions.  Times are whole
+        seconds. ``src_private_ip`` is the source before translation; the address seen outside becomes
+        ``source.nat.ip``.
         """
         lines = Lines(block.data)
         rows, kept = sift(lines, block.data)

@@ -51,8 +51,8 @@ class Parser:
     def __call__(self, block: Block) -> Parsed:
         """Turn a block of JSON lines into events.
 
-        Bytes and packets are those of one direction, times are whole seconds.  NODATA and SKIPDATA records become events
-        without addresses whose ``event.action`` is ``nodata`` or ``skipdata``: they tell what was not seen.
+        Bytes and packets are those of one direction, times are whole seconds.  NODATA and SKIPDATA records become
+        events without addresses whose ``event.action`` is ``nodata`` or ``skipdata``: they tell what was not seen.
         """
         lines = Lines(block.data)
         rows, kept = sift(lines, block.data)

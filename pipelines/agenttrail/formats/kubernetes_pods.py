@@ -1,6 +1,7 @@
 """Kubernetes pods: which pod held which address from when to when.
 
-Takes what ``kubectl get pods -o json`` prints (a PodList), a JSON list of pods, or one object a line: pods or watch events.
+Takes what ``kubectl get pods -o json`` prints (a PodList), a JSON list of pods, or one object a line: pods or watch
+events.
 Source: the Pod resource of the Kubernetes API, v1.
 """
 

@@ -1,6 +1,7 @@
 """group(): all findings on one entity in one occupancy as one incident.
 
-An incident is a pure function of the set of findings: whoever rebuilds it from the same findings gets the same document.
+An incident is a pure function of the set of findings: whoever rebuilds it from the same findings gets the same
+document.
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ def group(findings: pa.RecordBatch, kinds: Mapping[str, str]) -> pa.RecordBatch:
         kinds: what vouches for each dataset ("flow log", "firewall", …); two kinds that agree raise the severity.
 
     Returns:
-        A batch in the shape of the incident record, sorted by ``incident.id``.  Only findings of medium severity or above
-        open an incident; the others join as context: they are listed and counted, but say nothing of times, peers,
-        techniques, or what to do.
+        A batch in the shape of the incident record, sorted by ``incident.id``.  Only findings of medium severity or
+        above open an incident; the others join as context: they are listed and counted, but say nothing of times,
+        peers, techniques, or what to do.
     """
     level = _levels(findings)
     which, first = group_rows([findings.column(name) for name in _KEY])

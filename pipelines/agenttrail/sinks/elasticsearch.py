@@ -26,9 +26,9 @@ __all__ = [
     "search_incidents", "setup", "stored_findings",
 ]  # fmt: skip
 
-# A script works on one version of a document, and Elasticsearch stores what it makes only if that is still the newest; if not,
-# the script runs again on the newest (retry_on_conflict).  So nothing that an analyst writes meanwhile is lost.  The
-# parameters serve all these runs: a script must not change them.
+# A script works on one version of a document, and Elasticsearch stores what it makes only if that is still the
+# newest; if not, the script runs again on the newest (retry_on_conflict).  So nothing that an analyst writes
+# meanwhile is lost.  The parameters serve all these runs: a script must not change them.
 _REPLACE = """
 Map doc = new HashMap(params.doc);
 for (entry in ctx._source.entrySet()) {

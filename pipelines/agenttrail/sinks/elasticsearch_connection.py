@@ -89,8 +89,9 @@ class ElasticsearchSettings:
     def from_environment(cls, url: str, **others: Any) -> ElasticsearchSettings:
         """Return the settings for an address given by hand.
 
-        The credentials are those in ``ELASTICSEARCH_API_KEY``, or in ``ELASTICSEARCH_USERNAME`` and ``ELASTICSEARCH_PASSWORD``,
-        where these are set; the authorities to trust are in the file ``ELASTICSEARCH_CA_CERTS``.
+        The credentials are those in ``ELASTICSEARCH_API_KEY``, or in ``ELASTICSEARCH_USERNAME`` and
+        ``ELASTICSEARCH_PASSWORD``, where these are set; the authorities to trust are in the file
+        ``ELASTICSEARCH_CA_CERTS``.
         """
         names = {name: f"ELASTICSEARCH_{name.upper()}" for name in ("api_key", "username", "password", "ca_certs")}
         set_ = {name: f"${{{variable}}}" for name, variable in names.items() if os.environ.get(variable)}

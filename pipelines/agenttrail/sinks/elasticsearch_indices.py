@@ -110,8 +110,8 @@ def _update_mappings(client: Elasticsearch, prefix: str, kind: str) -> None:
 def index_names(kind: str, records: pa.RecordBatch, *, prefix: str = "agenttrail") -> pa.Array:
     """Return the index that each record belongs to: one a month, by the anchor of its entity.
 
-    The anchor is a day or a time for all but pods; a pod's month is that in which its occupancy began, and where that is
-    not known, that of the record's own time.
+    The anchor is a day or a time for all but pods; a pod's month is that in which its occupancy began, and where that
+    is not known, that of the record's own time.
 
     Args:
         kind: one of ``KINDS``.

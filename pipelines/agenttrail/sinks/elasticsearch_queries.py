@@ -189,8 +189,8 @@ def _pages(
 ) -> Iterator[list[dict[str, Any]]]:
     """Yield all documents that match, a page at a time, from one view of the indices.
 
-    The last field of ``order`` is unique.  So when the server forgets the view, because it was started again, a new one goes
-    on after the document that was last seen.
+    The last field of ``order`` is unique.  So when the server forgets the view, because it was started again, a new
+    one goes on after the document that was last seen.
     """
     sort = [{name: {"order": direction, "unmapped_type": type_}} for name, direction, type_ in order]
     view = _View(client, index)

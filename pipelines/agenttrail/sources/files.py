@@ -129,8 +129,8 @@ def bytes_read() -> int:
 def plan_ranges(file: InputFile, headers: Headers | None, range_bytes: int = RANGE_BYTES) -> Iterator[InputRange]:
     """Cut a file into ranges that can be read each by itself.
 
-    Where lines need a header, the file is looked through for header lines once, so that a range in its middle knows the one
-    that is in force.
+    Where lines need a header, the file is looked through for header lines once, so that a range in its middle knows
+    the one that is in force.
     """
     with _open(file.path) as handle:
         if is_compressed(handle.read(4)):
