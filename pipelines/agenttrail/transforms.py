@@ -1,10 +1,10 @@
-"""The coder and the PTransforms: one per pure function, of the same name, with as little logic as possible."""
+"""The PTransforms: one per pure function, of the same name, with as little logic as possible."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
 import numpy as np
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from agenttrail import attribute as attribution
+from agenttrail import coders  # noqa: F401 - registers them
 from agenttrail import leases as leases_
 from agenttrail.accounting import ACCOUNT, DEAD, EVENTS, Account
 from agenttrail.columns.batches import joined
@@ -22,7 +23,7 @@ from agenttrail.columns.text import constant
 from agenttrail.conversations import converse
 from agenttrail.detect.findings import gather
 from agenttrail.detect.plan import Plan
-from agenttrail.detect.signals import DIGEST, HOLDER, Lists, detect, first_of_each, rule_hits, select
+from agenttrail.detect.signals import DIGEST, HOLDER, Lists, Signals, detect, first_of_each, rule_hits, select
 from agenttrail.entities import entity_digests, name_holders, shards
 from agenttrail.formats import FORMATS
 from agenttrail.incidents import group
@@ -33,80 +34,6 @@ if TYPE_CHECKING:
 
     from agenttrail.attribute import LeaseTable
     from agenttrail.detect.rules import Rule
-
-
-def to_ipc(batch: pa.RecordBatch) -> bytes:
-    """Return a batch as an Arrow IPC stream; a slice as what it holds, not as its parent."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    return sink.getvalue().to_pybytes()
-
-
-def from_ipc(data: bytes) -> pa.RecordBatch:
-    """Return the batch of an Arrow IPC stream."""
-    with pa.ipc.open_stream(pa.py_buffer(data)) as reader:
-        return reader.read_next_batch()
-
-
-class RecordBatchCoder(beam.coders.Coder):
-    """Moves batches as Arrow IPC: the default would pickle a slice with its whole parent."""
-
-    def encode(self, value: pa.RecordBatch) -> bytes:
-        """Return the IPC stream of a batch."""
-        return to_ipc(value)
-
-    def decode(self, encoded: bytes) -> pa.RecordBatch:
-        """Return the batch of an IPC stream."""
-        return from_ipc(encoded)
-
-    def is_deterministic(self) -> bool:
-        """Return False: one table has many encodings."""
-        return False
-
-    def to_type_hint(self) -> type:
-        """Return the type that this coder is for."""
-        return pa.RecordBatch  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True)
-class Signals:
-    """Rows that matter, and whom they are about.
-
-    Attributes:
-        rows: as ``detect`` gives them.
-        holders: as ``name_holders`` gives them; ``rows`` points into them.
-        source: number of the job's source.
-    """
-
-    rows: pa.RecordBatch
-    holders: pa.RecordBatch
-    source: int
-
-
-class SignalsCoder(beam.coders.Coder):
-    """Moves signals as two IPC streams."""
-
-    _parts: ClassVar = beam.coders.TupleCoder(
-        [beam.coders.BytesCoder(), beam.coders.BytesCoder(), beam.coders.VarIntCoder()]
-    )
-
-    def encode(self, value: Signals) -> bytes:
-        """Return both streams and the source."""
-        return self._parts.encode((to_ipc(value.rows), to_ipc(value.holders), value.source))  # type: ignore[no-any-return]
-
-    def decode(self, encoded: bytes) -> Signals:
-        """Return the signals of an encoding."""
-        rows, holders, source = self._parts.decode(encoded)
-        return Signals(from_ipc(rows), from_ipc(holders), source)
-
-    def is_deterministic(self) -> bool:
-        """Return False: one table has many encodings."""
-        return False
-
-
-beam.coders.registry.register_coder(pa.RecordBatch, RecordBatchCoder)
-beam.coders.registry.register_coder(Signals, SignalsCoder)
 
 
 class _Timed(beam.DoFn):
@@ -196,7 +123,8 @@ class Parse(beam.PTransform):
 
     def expand(self, blocks: beam.PCollection[Block]) -> Any:
         """Return the outputs by tag."""
-        return blocks | beam.ParDo(_Parse(self._sources)).with_outputs(DEAD, ACCOUNT, main=EVENTS)
+        outputs = beam.ParDo(_Parse(self._sources)).with_output_types(tuple[int, pa.RecordBatch])
+        return blocks | outputs.with_outputs(DEAD, ACCOUNT, main=EVENTS)
 
 
 class Resolve(beam.PTransform):
@@ -300,7 +228,8 @@ class Attribute(beam.PTransform):
     def expand(self, events: beam.PCollection[tuple[int, pa.RecordBatch]]) -> Any:
         """Return the outputs by tag."""
         table = beam.pvalue.AsSingleton(self._table)
-        return events | beam.ParDo(self._fn, table).with_outputs(ACCOUNT, main=EVENTS)
+        outputs = beam.ParDo(self._fn, table).with_output_types(tuple[int, pa.RecordBatch])
+        return events | outputs.with_outputs(ACCOUNT, main=EVENTS)
 
 
 class _Detect(_Timed):

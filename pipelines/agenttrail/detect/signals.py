@@ -39,6 +39,21 @@ _KEPT = (*(name for name in EVIDENCE if name not in _COMPUTED), "network.iana_nu
 
 
 @dataclass(frozen=True)
+class Signals:
+    """Rows that matter, and whom they are about.
+
+    Attributes:
+        rows: as ``detect`` gives them.
+        holders: as ``name_holders`` gives them; ``rows`` points into them.
+        source: number of the job's source.
+    """
+
+    rows: pa.RecordBatch
+    holders: pa.RecordBatch
+    source: int
+
+
+@dataclass(frozen=True)
 class Lists:
     """The lists that decide what is unlisted: neither inside nor allowed."""
 

@@ -376,7 +376,7 @@ class ReadBlocks(beam.PTransform):
         read = (
             planned["ranges"]
             | beam.Reshuffle()
-            | "Read" >> beam.ParDo(self._read).with_outputs(DEAD, ACCOUNT, main="blocks")
+            | "Read" >> beam.ParDo(self._read).with_output_types(Block).with_outputs(DEAD, ACCOUNT, main="blocks")
         )
         accounts = (planned[ACCOUNT], read[ACCOUNT]) | beam.Flatten()
         return read["blocks"], read[DEAD], accounts
@@ -392,4 +392,4 @@ class ReadDocuments(beam.PTransform):
 
     def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection[Block]:
         """Return the documents."""
-        return begin | beam.Create(self._files) | beam.Reshuffle() | beam.Map(read_document)
+        return begin | beam.Create(self._files) | beam.Reshuffle() | beam.Map(read_document).with_output_types(Block)
