@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
     from agenttrail.columns.networks import NetworkLists
 
+    _Sides = NDArray[np.int8]
+
+_ONLY_END = np.array([-1, 0, 1, -1], dtype=np.int8)
+"""The end that holds a lease where one alone does, by source + 2 * destination."""
 LEVELS = ("trajectory", "sandbox", "job", "host", "address")
 STATUSES = ("attributed", "ambiguous", "unattributed")
 _RUNGS = ("trajectory.id", "sandbox.id", "job.id", "host.name")
@@ -49,8 +53,21 @@ REASONS = (
 )
 _COVERED, _OUTLIVED, _NEAR, _SEVERAL, _SEVERAL_NEAR, _BOTH_ENDS, _NO_LEASE, _NO_ADDRESS = range(len(REASONS))
 
+_ONE, _MANY, _NOBODY = range(3)  # what a code stands for
+_REASON_BY_KIND = np.array([_COVERED, _NEAR, _SEVERAL, _SEVERAL_NEAR, _NO_LEASE, _NO_LEASE], dtype=np.int8)
+"""By kind * 2 + near."""
+
 _EPHEMERAL = 32_768  # first port of the range from which Linux draws client ports
 _RESERVED = 1_024
+_KINDS = 4  # of ports: none, reserved, registered, ephemeral
+_PORT_KIND = np.searchsorted([1, _RESERVED, _EPHEMERAL], np.arange(1 << 16), side="right").astype(np.uint8)
+_CLIENT_BY_KINDS = np.full((_KINDS, _KINDS), UNKNOWN, dtype=np.int8)
+_CLIENT_BY_KINDS[1:, 1:] = [
+    [UNKNOWN, DESTINATION, DESTINATION],
+    [SOURCE, UNKNOWN, DESTINATION],
+    [SOURCE, SOURCE, UNKNOWN],
+]
+"""Which end is the client, by the kinds of both ports: the port of the higher kind is the client's."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +82,9 @@ class LeaseTable:
         near: leases by key, each longer by the tolerance on both sides.
         sets: all sets of leases that ``exact`` and ``near`` can give, as resolutions after the single leases.
         resolutions: what each code stands for: identity, status, level, proof.  The last row stands for none.
+        kinds: whether each resolution is one lease, several or none.
+        ends: end of each resolution's lease in microseconds, OPEN where it has none.
+        tolerance: in microseconds.
     """
 
     addresses: AddressSet
@@ -73,6 +93,9 @@ class LeaseTable:
     exact: Segments
     near: Segments
     resolutions: pa.RecordBatch
+    kinds: NDArray[np.uint8]
+    ends: NDArray[np.int64]
+    tolerance: int
 
     @classmethod
     def build(cls, leases: pa.RecordBatch, tolerance: int = 0) -> LeaseTable:
@@ -98,9 +121,13 @@ class LeaseTable:
         later = np.where(ends == OPEN, OPEN, ends + tolerance)
         exact = _segments(keys, starts, ends, len(used), count)
         near = _segments(keys, starts - tolerance, np.where(ends > starts, later, starts - tolerance), len(used), count)
+        resolutions = _resolutions(leases, exact.sets, near.sets)
+        kinds = np.full(resolutions.num_rows, _MANY, dtype=np.uint8)
+        kinds[:count], kinds[-1] = _ONE, _NOBODY
         return cls(
             known, scopes, table.reshape(len(known), len(scopes) + 1), *_share_sets(exact, near, count),
-            resolutions=_resolutions(leases, exact.sets, near.sets),
+            resolutions=resolutions, kinds=kinds, tolerance=tolerance,
+            ends=numbers(resolutions.column("attribution.lease_end").cast(pa.int64()), OPEN),
         )  # fmt: skip
 
     def find(
@@ -110,8 +137,11 @@ class LeaseTable:
         if not len(self.addresses):
             return np.full(len(times), NONE, dtype=np.int32)
         place = self.addresses.find(ends)
-        keys = self.keys[place, scope]
-        keys[(place < 0) | (scope < 0)] = NONE
+        width = self.keys.shape[1]
+        # rows whose address or scope is in no lease read any key, which is then taken back
+        keys = self.keys.ravel().take(place * width + scope, mode="wrap")
+        if int(place.min(initial=0)) < 0 or int(scope.min(initial=0)) < 0:
+            keys[(place < 0) | (scope < 0)] = NONE
         return (self.near if near else self.exact).find(keys, times)
 
     def scope_numbers(self, scope: pa.Array | None, count: int) -> NDArray[np.int64]:
@@ -233,12 +263,14 @@ def attribute(events: pa.RecordBatch, table: LeaseTable, internal: NetworkLists)
     workload = _workload_side(codes, client, sensor)
     both_ends = (workload == UNKNOWN) & (codes[0] >= 0)
     resolutions, code = _resolve(table, codes, workload, both_ends)
-    reason = _reasons(resolutions, code, near, both_ends, events, ends)
-    workload = np.where(workload == UNKNOWN, _unleased_side(ends, sensor, internal), workload)
+    reason = _reasons(table, code, near, both_ends, events, ends)
+    unknown = np.flatnonzero(workload == UNKNOWN)
+    workload[unknown] = _unleased_side(ends, sensor, internal, unknown)
     added = _identity_columns(resolutions, code) | {"attribution.reason": choose(reason, REASONS)}
     added |= _peer_columns(ends, np.maximum(workload, SOURCE))
-    added["network.direction"] = choose(np.where(both_ends, UNKNOWN, workload), ("egress", "ingress"))
-    initiator = np.where((client == UNKNOWN) | (workload == UNKNOWN) | both_ends, UNKNOWN, client != workload)
+    added["network.direction"] = choose(np.where(both_ends, np.int8(UNKNOWN), workload), ("egress", "ingress"))
+    unclear = ((client | workload) == UNKNOWN) | both_ends  # -1 where either is
+    initiator = np.where(unclear, np.int8(UNKNOWN), (client != workload).view(np.int8))
     added["network.initiator"] = choose(initiator, ("workload", "peer"))
     return with_columns(events, added)
 
@@ -271,7 +303,7 @@ def _codes(
     """Return the code of each end, and which rows were resolved by tolerance only."""
     codes = [table.find(end.ip, scope, times, near=False) for end in ends]
     near = np.zeros(len(times), dtype=bool)
-    uncovered = np.flatnonzero((codes[0] < 0) & (codes[1] < 0))
+    uncovered = np.flatnonzero((codes[0] & codes[1]) < 0) if table.tolerance else ()
     if len(uncovered):
         rows = pa.array(uncovered)
         for code, end in zip(codes, ends, strict=True):
@@ -280,45 +312,45 @@ def _codes(
     return codes, near
 
 
-def _side(column: pa.Array | None, count: int) -> NDArray[np.int64]:
+def _side(column: pa.Array | None, count: int) -> _Sides:
     """Return a column of sides as SOURCE, DESTINATION or UNKNOWN."""
     if column is None:
-        return np.full(count, UNKNOWN)
+        return np.full(count, UNKNOWN, dtype=np.int8)
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     numbered = {"source": SOURCE, "destination": DESTINATION}
-    table = np.array([numbered.get(word, UNKNOWN) for word in encoded.dictionary.to_pylist()] + [UNKNOWN])
+    table = np.array([numbered.get(word, UNKNOWN) for word in encoded.dictionary.to_pylist()] + [UNKNOWN], np.int8)
     return table[numbers(encoded.indices, -1)]
 
 
-def _client_side(events: pa.RecordBatch, ends: Sequence[_End]) -> NDArray[np.int64]:
+def _client_side(events: pa.RecordBatch, ends: Sequence[_End]) -> _Sides:
     """Return who opened the connection: as the sensor says, else as the ports tell.
 
     A port below 1024 is a server's if the other is not below; a port of the ephemeral range a client's if the other
     lies below that range.
     """
-    told = _side(_column(events, "client.side"), events.num_rows)
-    source, destination = numbers(ends[0].port), numbers(ends[1].port)
-    kind = np.where(source < _RESERVED, 0, np.where(source < _EPHEMERAL, 1, 2))
-    other = np.where(destination < _RESERVED, 0, np.where(destination < _EPHEMERAL, 1, 2))
-    ports = (source > 0) & (destination > 0)
-    by_port = np.where(kind > other, SOURCE, np.where(kind < other, DESTINATION, UNKNOWN))
-    return np.where((told == UNKNOWN) & ports, by_port, told)
+    kinds = [_PORT_KIND.take(numbers(end.port), mode="clip") for end in ends]
+    by_port = _CLIENT_BY_KINDS.take(kinds[0] * np.uint8(_KINDS) + kinds[1])
+    told = _column(events, "client.side")
+    if told is None:
+        return by_port
+    sides = _side(told, events.num_rows)
+    return np.where(sides == UNKNOWN, by_port, sides)
 
 
-def _workload_side(
-    codes: Sequence[NDArray[np.int32]], client: NDArray[np.int64], sensor: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def _workload_side(codes: Sequence[NDArray[np.int32]], client: _Sides, sensor: _Sides) -> _Sides:
     """Return the end that the event belongs to; UNKNOWN where no end holds a lease or nothing decides between both."""
     source, destination = codes[0] >= 0, codes[1] >= 0
-    decided = np.where(client == UNKNOWN, sensor, client)
-    decided = np.where((decided == UNKNOWN) & (codes[0] == codes[1]), SOURCE, decided)
-    return np.where(
-        source & destination, decided, np.where(source, SOURCE, np.where(destination, DESTINATION, UNKNOWN))
-    )
+    alone = _ONLY_END.take(source + destination * np.uint8(2))
+    both = np.flatnonzero(source & destination)
+    if len(both):
+        decided = np.where(client[both] == UNKNOWN, sensor[both], client[both])
+        same = codes[0][both] == codes[1][both]
+        alone[both] = np.where((decided == UNKNOWN) & same, SOURCE, decided)
+    return alone
 
 
 def _resolve(
-    table: LeaseTable, codes: Sequence[NDArray[np.int32]], workload: NDArray[np.int64], both_ends: NDArray[np.bool_]
+    table: LeaseTable, codes: Sequence[NDArray[np.int32]], workload: _Sides, both_ends: NDArray[np.bool_]
 ) -> tuple[pa.RecordBatch, NDArray[np.int32]]:
     """Return the table of resolutions and each row's place in it; undecided pairs of ends get rows of their own."""
     nobody = table.resolutions.num_rows - 1
@@ -335,25 +367,22 @@ def _resolve(
 
 
 def _reasons(
-    resolutions: pa.RecordBatch, code: NDArray[np.int32], near: NDArray[np.bool_], both_ends: NDArray[np.bool_],
+    table: LeaseTable, code: NDArray[np.int32], near: NDArray[np.bool_], both_ends: NDArray[np.bool_],
     events: pa.RecordBatch, ends: Sequence[_End],
-) -> NDArray[np.int64]:  # fmt: skip
+) -> NDArray[np.int8]:  # fmt: skip
     """Return how each decision came about."""
-    ambiguous = np.asarray(
-        pc.equal(resolutions.column("attribution.status"), "ambiguous").to_numpy(zero_copy_only=False)
-    )
-    nobody = np.asarray(
-        pc.equal(resolutions.column("attribution.status"), "unattributed").to_numpy(zero_copy_only=False)
-    )
-    lease_end = numbers(resolutions.column("attribution.lease_end").cast(pa.int64()), OPEN)
-    reason = np.where(near, _NEAR, _COVERED)
+    # pairs of ends, whose codes lie beyond the table, are overwritten below
+    kind = table.kinds.take(code, mode="clip")
+    reason = _REASON_BY_KIND.take(kind * np.uint8(2) + near)
     finish = numbers(events.column("event.end").cast(pa.int64()))
-    reason = np.where((reason == _COVERED) & (finish > lease_end[code]), _OUTLIVED, reason)
-    if ambiguous.any():
-        reason = np.where(ambiguous[code], np.where(near, _SEVERAL_NEAR, _SEVERAL), reason)
-    reason = np.where(both_ends, _BOTH_ENDS, reason)
-    no_address = ~ends[0].known & ~ends[1].known
-    return np.where(nobody[code], np.where(no_address, _NO_ADDRESS, _NO_LEASE), reason)
+    outlived = (finish > table.ends.take(code, mode="clip")) & (reason == _COVERED)
+    reason[outlived] = _OUTLIVED
+    if both_ends.any():
+        reason[both_ends] = _BOTH_ENDS
+    nobody = np.flatnonzero(kind == _NOBODY)
+    nobody = nobody[~both_ends[nobody]]
+    reason[nobody] = np.where(ends[0].known[nobody] | ends[1].known[nobody], _NO_LEASE, _NO_ADDRESS)
+    return reason
 
 
 def _identity_columns(resolutions: pa.RecordBatch, code: NDArray[np.int32]) -> dict[str, pa.Array]:
@@ -365,15 +394,19 @@ def _identity_columns(resolutions: pa.RecordBatch, code: NDArray[np.int32]) -> d
     }
 
 
-def _unleased_side(ends: Sequence[_End], sensor: NDArray[np.int64], internal: NetworkLists) -> NDArray[np.int64]:
-    """Return the likely end of the workload where no lease tells: the sensor's, else the only internal one, else the first."""
-    inside = [internal.tag(end.ip) != 0 for end in ends]
+def _unleased_side(ends: Sequence[_End], sensor: _Sides, internal: NetworkLists, rows: NDArray[np.int64]) -> _Sides:
+    """Return the likely end of the workload of ``rows``, where no lease tells.
+
+    It is the sensor's end, else the only internal one, else the source.
+    """
+    index = pa.array(rows)
+    inside = [internal.tag(end.ip.take(index)) != 0 for end in ends]
     guess = np.where(inside[1] & ~inside[0], DESTINATION, SOURCE)
-    side = np.where(sensor == UNKNOWN, guess, sensor)
-    return np.where(ends[0].known | ends[1].known, side, UNKNOWN)
+    side = np.where(sensor[rows] == UNKNOWN, guess, sensor[rows])
+    return np.where(ends[0].known[rows] | ends[1].known[rows], side, UNKNOWN).astype(np.int8)
 
 
-def _peer_columns(ends: Sequence[_End], workload: NDArray[np.int64]) -> dict[str, pa.Array]:
+def _peer_columns(ends: Sequence[_End], workload: _Sides) -> dict[str, pa.Array]:
     outward = pa.array(workload == SOURCE)
     return {
         "peer.ip": pc.if_else(outward, ends[1].ip, ends[0].ip),

@@ -178,12 +178,10 @@ class _Attribute(_Timed):
 def attributed_account(source: int, events: pa.RecordBatch, table: LeaseTable) -> Account:
     """Count events by status, coverage gaps, and rows in scopes that no lease is in."""
     status = events.column("attribution.status")
-    words = status.dictionary.to_pylist()
-    by_code = np.bincount(numbers(status.indices), minlength=len(words))
-    counts = {
-        word: int(sum(by_code[[code for code, known in enumerate(words) if known == word]]))
-        for word in attribution.STATUSES
-    }
+    by_code = np.bincount(numbers(status.indices), minlength=len(status.dictionary))
+    words = np.asarray(pc.index_in(status.dictionary, pa.array(attribution.STATUSES)))
+    by_word = np.bincount(words, weights=by_code, minlength=len(attribution.STATUSES))
+    counts = {word: int(count) for word, count in zip(attribution.STATUSES, by_word, strict=True)}
     scopes: dict[str, int] = {}
     if "attribution.scope" in events.schema.names:
         scope = events.column("attribution.scope")

@@ -64,7 +64,7 @@ _KNOWN = frozenset(_TYPES) | frozenset(_VERSION_2) | {
 }  # fmt: skip
 _MARK = b"srcaddr"  # no data line holds this word, and a header without it names no address
 _GAPS = ("nodata", "skipdata")
-_NEWLINE, _SYN, _ACK = 10, 2, 16
+_SYN, _ACK = 2, 16
 
 
 def layout(header: bytes) -> Layout:
@@ -93,9 +93,8 @@ def is_header(line: bytes) -> bool:
 
 def headers(data: bytes, *, top: bool) -> list[tuple[int, bytes]]:
     """Return offset and text of the header lines in ``data``: whole lines, at the top of a file or not."""
-    raw = np.frombuffer(data, dtype=np.uint8)
     top = top and is_header(data[: data.find(b"\n") + 1] or data)
-    if not top and not ((raw[:-1] == _NEWLINE) & is_letter(raw[1:])).any() and not is_letter(raw[:1]).any():
+    if not top and _MARK not in data:
         return []
     lines = Lines(data)
     offsets = line_offsets(lines.lines)

@@ -185,9 +185,10 @@ def _blocks(part: InputRange, block_bytes: int, header: bytes | None) -> Iterato
         broken = ""
         try:
             for piece in source:
-                carry, offset, done, whole = _cut(carry + piece if carry else piece, offset, stop, block_bytes)
-                for data, at in whole:
-                    yield Block(data, file.shown, at, header, file.source)
+                whole, carry, done = _cut(carry, piece, offset, stop)
+                if whole:
+                    yield Block(whole, file.shown, offset, header, file.source)
+                    offset += len(whole)
                 if done:
                     return
                 if len(carry) > MOST_LINE_BYTES:
@@ -221,8 +222,7 @@ def _end(carry: bytes, offset: int, part: InputRange, header: bytes | None, brok
 
 def _plain_pieces(handle: BinaryIO, offset: int, size: int) -> Iterator[bytes]:
     handle.seek(offset)
-    while piece := handle.read(size):
-        yield piece
+    yield from _gathered(iter(lambda: handle.read(size), b""), size)
 
 
 def _gathered(small: Iterator[bytes], size: int) -> Iterator[bytes]:
@@ -256,29 +256,26 @@ def _skip_line(handle: BinaryIO) -> int:
     return skipped
 
 
-def _cut(
-    data: bytes, offset: int, stop: int | None, block_bytes: int
-) -> tuple[bytes, int, bool, list[tuple[bytes, int]]]:
-    """Cut whole lines off ``data``, which starts at ``offset``.
+def _cut(carry: bytes, piece: bytes, offset: int, stop: int | None) -> tuple[bytes, bytes, bool]:
+    """Cut whole lines off ``carry``, which starts at ``offset`` and holds no line end, and the ``piece`` behind it.
 
     Returns:
-        What is left and where it starts, whether the range is done, and the blocks with their offsets.
+        The lines, what is left, and whether the range is done.  Each byte is copied once.
     """
-    done = False
-    if stop is not None and offset + len(data) >= stop:
+    start = offset + len(carry)
+    if stop is not None and start + len(piece) >= stop:
         if offset >= stop:
-            return b"", offset, True, []
+            return b"", b"", True
         # the last line of the range is the one that begins before its stop; it may end beyond
-        end = data.find(b"\n", stop - 1 - offset) + 1
+        end = piece.find(b"\n", max(stop - 1 - start, 0)) + 1
         if end:
-            data, done = data[:end], True
-    if len(data) < block_bytes and not done:
-        return data, offset, False, []
-    last = data.rfind(b"\n") + 1
-    if not last:
-        return data, offset, False, []
-    whole, rest = (data[:last], data[last:]) if last < len(data) else (data, b"")
-    return rest, offset + last, done, [(whole, offset)]
+            return _together(carry, piece, end), b"", True
+    last = piece.rfind(b"\n") + 1
+    return (_together(carry, piece, last), piece[last:], False) if last else (b"", carry + piece, False)
+
+
+def _together(carry: bytes, piece: bytes, end: int) -> bytes:
+    return b"".join((carry, memoryview(piece)[:end])) if carry or end < len(piece) else piece
 
 
 def read_document(file: InputFile) -> Block:
