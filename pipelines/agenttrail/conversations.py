@@ -80,25 +80,16 @@ def _split_by_time(
     """Number the runs of overlapping or adjoining intervals of each connection."""
     order = np.lexsort((end, start, connection))
     group, begin, finish = connection[order], start[order], end[order]
-    # The furthest end so far within the connection: shifting each connection above all before it makes one running
-    # maximum serve for all.
-    span = int(finish.max(initial=0)) - int(begin.min(initial=0)) + adjoining + 2
-    base = int(begin.min(initial=0))
-    if len(group) and int(group[-1] + 1) * span < np.iinfo(np.int64).max:
-        furthest = np.maximum.accumulate(finish - base + group * span) - group * span + base
-    else:
-        furthest = _furthest_by_loop(group, finish)
+    # The furthest end so far within the connection.  Ends become ranks, and the ranks of each connection are lifted
+    # above those of the one before, so that one running maximum serves for all and no time is too large for it.
+    ends, rank = np.unique(finish, return_inverse=True)
+    lift = group * max(len(ends), 1)
+    furthest = ends[np.maximum.accumulate(rank.ravel() + lift) - lift] if len(ends) else ends
     fresh = np.ones(len(group), dtype=bool)
     fresh[1:] = (group[1:] != group[:-1]) | (begin[1:] > furthest[:-1] + adjoining)
     out = np.empty(len(group), dtype=np.int64)
     out[order] = np.cumsum(fresh) - 1
     return out
-
-
-def _furthest_by_loop(group: NDArray[np.int64], finish: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the running maximum of each group, group by group, where shifted times would not fit 64 bits."""
-    starts = np.flatnonzero(np.append(True, group[1:] != group[:-1]))
-    return np.concatenate([np.maximum.accumulate(part) for part in np.split(finish, starts[1:])] or [finish])
 
 
 def _conversations(

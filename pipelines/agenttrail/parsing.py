@@ -85,7 +85,7 @@ class Format:
 
     name: str
     gives: str
-    parser: Callable[[Mapping[str, object]], Callable[..., object]]
+    parser: Callable[[Mapping[str, object]], Callable[[Block], Parsed]]
     scopes: Mapping[str, str] = field(default_factory=dict)
     headers: Callable[..., list[tuple[int, bytes]]] | None = None
     settings: frozenset[str] = field(default_factory=frozenset)

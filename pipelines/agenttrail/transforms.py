@@ -27,13 +27,13 @@ from agenttrail.detect.signals import DIGEST, HOLDER, Lists, Signals, detect, fi
 from agenttrail.entities import entity_digests, name_holders, shards
 from agenttrail.formats import FORMATS
 from agenttrail.incidents import group
-from agenttrail.parsing import Block, Parsed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from agenttrail.attribute import LeaseTable
     from agenttrail.detect.rules import Rule
+    from agenttrail.parsing import Block, Parsed
 
 
 class _Timed(beam.DoFn):
@@ -83,8 +83,8 @@ class _Parse(_Timed):
         source = self._sources[block.source]
         parser = self._parsers.get(block.source)
         if parser is None:
-            parser = self._parsers[block.source] = FORMATS[source.format].parser(source.settings)  # type: ignore[assignment]
-        parsed = parser(block)  # type: ignore[misc]
+            parser = self._parsers[block.source] = FORMATS[source.format].parser(source.settings)
+        parsed = parser(block)
         events = with_scope(parsed.events, source)
         account = _parsed_account(block, parsed, FORMATS[source.format].gives)
         account.seconds.update(self._seconds(started))
@@ -262,12 +262,13 @@ class _Detect(_Timed):
         self, rows: pa.RecordBatch, holders: pa.RecordBatch, shard: np.ndarray[Any, Any], source: int
     ) -> Iterator[tuple[int, Signals]]:
         holder = numbers(rows.column(HOLDER))
-        for number in np.unique(shard[holder]).tolist():
-            mine = np.flatnonzero(shard[holder] == number)
-            used, renumbered = np.unique(holder[mine], return_inverse=True)
-            part = attribution.with_columns(
-                rows.take(pa.array(mine)), {HOLDER: pa.array(renumbered.ravel().astype(np.int32))}
-            )
+        order = np.argsort(shard[holder], kind="stable")
+        rows, holder = rows.take(pa.array(order)), holder[order]
+        found, starts = np.unique(shard[holder], return_index=True)
+        for number, first, last in zip(found.tolist(), starts, [*starts[1:], len(order)], strict=True):
+            used, renumbered = np.unique(holder[first:last], return_inverse=True)
+            own = {HOLDER: pa.array(renumbered.ravel().astype(np.int32))}
+            part = attribution.with_columns(rows.slice(first, last - first), own)
             yield number, Signals(part, holders.take(pa.array(used)), source)
 
 
