@@ -39,7 +39,7 @@ def add(subparsers: argparse._SubParsersAction[Any]) -> None:
     _add_filters(listing)
     listing.set_defaults(command=_list)
     showing = actions.add_parser("show", help="show incidents with their findings and evidence")
-    showing.add_argument("ids", metavar="INCIDENT", nargs="+", help="id, or the start of it")
+    showing.add_argument("ids", metavar="INCIDENT", nargs="*", help="id, or the start of it; without one, the riskiest")
     _add_source(showing)
     showing.set_defaults(command=_show)
 
@@ -117,18 +117,18 @@ def _passes(incident: Document, arguments: argparse.Namespace) -> bool:
     return "incident.superseded_by" not in incident and all(test(wanted) for wanted, test in tests if wanted)
 
 
+def _riskiest_first(incidents: Sequence[Document]) -> list[Document]:
+    def key(incident: Document) -> tuple[Any, ...]:
+        return -incident["incident.risk_score"], incident["incident.first_seen"], incident["incident.id"]
+
+    return sorted(incidents, key=key)
+
+
 def print_incidents(incidents: Sequence[Document], *, as_json: bool = False) -> None:
     """Print incidents, the riskiest first."""
     from agenttrail.tables import print_table
 
-    ordered = sorted(
-        incidents,
-        key=lambda incident: (
-            -incident["incident.risk_score"],
-            incident["incident.first_seen"],
-            incident["incident.id"],
-        ),
-    )
+    ordered = _riskiest_first(incidents)
     if as_json:
         for incident in ordered:
             sys.stdout.buffer.write(orjson.dumps(incident) + b"\n")
@@ -151,7 +151,8 @@ def print_incidents(incidents: Sequence[Document], *, as_json: bool = False) -> 
 def _show(arguments: argparse.Namespace) -> int:
     store = _store(arguments.source)
     known = store.incidents()
-    for prefix in arguments.ids:
+    riskiest = [incident["incident.id"] for incident in _riskiest_first(known)[:1]]
+    for prefix in arguments.ids or riskiest:
         found = [incident for incident in known if incident["incident.id"].startswith(prefix)]
         if len(found) != 1:
             msg = (
