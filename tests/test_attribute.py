@@ -19,7 +19,7 @@ from agenttrail.metadata import lease_batch
 from agenttrail.schema import TIMESTAMP
 
 sys.path.insert(0, str(Path(__file__).parent))
-from oracles.attribution import NAMES, Event, Lease, Verdict, attribute_one
+from tests.oracles.attribution import NAMES, Event, Lease, Verdict, attribute_one
 
 BASE = 1_772_409_600_000_000  # 2026-03-02 in microseconds
 INTERNAL = NetworkLists.compile([[parse_network("10.0.0.0/8"), parse_network("fd00::/8")]])

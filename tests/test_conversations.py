@@ -14,7 +14,7 @@ from agenttrail.conversations import converse
 from agenttrail.schema import TIMESTAMP
 
 sys.path.insert(0, str(Path(__file__).parent))
-from oracles.conversations import Record, conversations
+from tests.oracles.conversations import Record, conversations
 
 _ENTITIES = [bytes([number]) * 16 for number in (1, 2)]
 _RECORD = st.builds(

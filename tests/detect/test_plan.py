@@ -17,7 +17,7 @@ from agenttrail.detect.rules import Rule
 from agenttrail.schema import arrow_type, cast, record
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from oracles.rules import holds
+from tests.oracles.rules import holds
 
 LISTS = {
     "inside": ("10.0.0.0/8", "fd00::/8"),

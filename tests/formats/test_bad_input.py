@@ -14,7 +14,7 @@ from agenttrail.formats import FORMATS
 from agenttrail.parsing import Block
 
 sys.path.insert(0, str(Path(__file__).parent))
-from golden import sample_of
+from tests.formats.golden import sample_of
 
 LOGS = sorted(name for name, format_ in FORMATS.items() if format_.gives == "events")
 _SPECIMENS = {name: sample_of(name).read_bytes().splitlines() for name in LOGS}

@@ -10,7 +10,7 @@ import pytest
 from agenttrail.formats import FORMATS
 
 sys.path.insert(0, str(Path(__file__).parent))
-from golden import parsed_sample, sample_of, shown
+from tests.formats.golden import parsed_sample, sample_of, shown
 
 
 @pytest.mark.parametrize("name", sorted(FORMATS))

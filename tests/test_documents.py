@@ -1,0 +1,163 @@
+"""What the documents say is so: every command in them runs, and what is made from the schemas is current."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from agenttrail.formats import FORMATS
+from agenttrail.schema import field_reference
+
+if TYPE_CHECKING:
+    from tests.services.elasticsearch import Elasticsearch
+
+ROOT = Path(__file__).resolve().parents[1]
+_BLOCK = re.compile(r"^( *)```(sh|yaml)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+_FILE = re.compile(r"# (\S+\.yml)\n")
+
+
+class Block(NamedTuple):
+    """A fenced block of a document."""
+
+    language: str
+    text: str
+
+
+def _blocks(document: str) -> list[Block]:
+    found = []
+    for indent, language, body in _BLOCK.findall((ROOT / document).read_text(encoding="utf-8")):
+        found.append(Block(language, "".join(line.removeprefix(indent) for line in body.splitlines(keepends=True))))
+    return found
+
+
+def _commands(block: Block) -> list[str]:
+    return [line for line in block.text.splitlines() if line.strip()]
+
+
+def _run(command: str, directory: Path, **environment: str) -> str:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["/bin/bash", "-euc", command], cwd=directory, env={**os.environ, "PATH": path, **environment},
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.xdist_group("readme")
+def test_every_command_of_the_readme_runs_in_its_order(elasticsearch: Elasticsearch, tmp_path: Path) -> None:
+    """Files that the README shows are written where it says, its commands run as it shows them."""
+    blocks = _blocks("README.md")
+    ran = 0
+    for block in blocks:
+        named = _FILE.match(block.text)
+        if block.language == "yaml":
+            assert named, "a YAML block of the README says in its first line which file it is"
+            file = tmp_path / named[1]
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(block.text, encoding="utf-8")
+            continue
+        for command in _commands(block):
+            if command.startswith("make "):  # run by their own tests and by CI
+                continue
+            assert command.startswith("agenttrail "), command
+            _run(command, tmp_path, ELASTICSEARCH_URL=elasticsearch.url)
+            ran += 1
+    assert ran >= 15
+    assert (tmp_path / "out" / "incidents.ndjson").read_bytes()
+    assert list((tmp_path / "found" / "events").glob("*.parquet"))
+    assert (tmp_path / "one-hour" / "run.json").exists()
+
+
+def test_the_commands_of_the_rule_guide_run(tmp_path: Path) -> None:
+    """On the rule that the README shows."""
+    rule = next(block for block in _blocks("README.md") if block.text.startswith("# my-rules/"))
+    (tmp_path / "my-rules").mkdir()
+    (tmp_path / "my-rules" / "telnet.yml").write_text(rule.text, encoding="utf-8")
+    commands = [
+        command for block in _blocks("rules/README.md") if block.language == "sh" for command in _commands(block)
+    ]
+    assert len(commands) >= 3
+    for command in commands:
+        _run(command, tmp_path)
+
+
+def test_the_rule_guide_lists_what_ships() -> None:
+    """Each shipped rule stands in the table, with its level."""
+    guide = (ROOT / "rules" / "README.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| `([\w-]+/[\w-]+)` \| (\w+)", guide, re.MULTILINE))
+    shipped = {}
+    for path in (ROOT / "rules").glob("*/*.yml"):
+        level = re.search(r"^level: (\w+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+        assert level, path
+        shipped[f"{path.parent.name}/{path.stem}"] = level[1]
+    assert listed == shipped
+
+
+def test_the_make_targets_of_the_readme_exist() -> None:
+    """And `make -n` finds all they need."""
+    named = set(re.findall(r"\bmake ([a-z]+)", (ROOT / "README.md").read_text(encoding="utf-8")))
+    assert {"demo", "test", "lint", "bench", "conformance"} <= named
+    for target in sorted(named):
+        _run(f"make -n {target}", ROOT)
+
+
+def test_the_files_that_the_readme_points_to_exist() -> None:
+    """Links and paths of the table of extension points."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", text)
+    paths = [path for path in re.findall(r"`((?:pipelines|schemas|rules|tests)/[\w./-]+)`", text) if "<" not in path]
+    assert links
+    assert paths
+    assert [path for path in [*links, *paths] if not (ROOT / path).exists()] == []
+
+
+def test_the_field_reference_is_current() -> None:
+    """`make docs` writes it."""
+    assert (ROOT / "docs" / "fields.md").read_text(encoding="utf-8") == field_reference()
+
+
+def test_every_format_is_named_in_the_changelog_or_the_job_file() -> None:
+    """Nobody finds a format that no document names."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [name for name in FORMATS if name not in text] == []
+
+
+@pytest.mark.xdist_group("wheel")
+def test_the_wheel_in_an_empty_environment_runs_the_demo(tmp_path: Path) -> None:
+    """Outside of the checkout, with the rules and schemas that the wheel carries.
+
+    The dependencies are those of this environment, linked in: the wheel itself is installed for real.
+    """
+    _run(f"{sys.executable} -m hatchling build -t wheel -d {tmp_path}", _copy(tmp_path / "checkout"))
+    wheel = next(tmp_path.glob("*.whl"))
+    _run(f"{sys.executable} -m venv --without-pip {tmp_path / 'empty'}", tmp_path)
+    site = next((tmp_path / "empty" / "lib").glob("python*")) / "site-packages"
+    for entry in Path(next(path for path in sys.path if path.endswith("site-packages"))).iterdir():
+        if "agenttrail" not in entry.name:
+            (site / entry.name).symlink_to(entry)
+    python = tmp_path / "empty" / "bin" / "python"
+    _run(f"{python} -m pip install --quiet --no-deps --no-index {wheel}", tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    command = f"{python.parent / 'agenttrail'} demo --agents 4 --hours 2 --output demo"
+    said = _run(command, tmp_path / "elsewhere", PATH="/usr/bin:/bin", PYTHONPATH="")
+    assert "incident" in said
+    where = _run(f"{python} -c 'import agenttrail; print(agenttrail.__file__)'", tmp_path / "elsewhere", PYTHONPATH="")
+    assert Path(where.strip()).is_relative_to(tmp_path / "empty")
+
+
+def _copy(checkout: Path) -> Path:
+    """Copy what a wheel is built from."""
+    checkout.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, checkout)
+    for name in ("pipelines", "schemas", "rules"):
+        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return checkout
