@@ -100,7 +100,8 @@ def _verdicts(batch: pa.RecordBatch) -> list[Verdict]:
     names = ["attribution.status", "attribution.level", "attribution.lease_id", "attribution.candidates", *NAMES]
     return [
         Verdict(
-            row["attribution.status"], row["attribution.level"], row["attribution.lease_id"], tuple(row["attribution.candidates"] or ()),
+            row["attribution.status"], row["attribution.level"], row["attribution.lease_id"],
+            tuple(row["attribution.candidates"] or ()),
             tuple((name, row[name]) for name in NAMES),
         )
         for row in batch.select(names).to_pylist()
@@ -144,7 +145,8 @@ def _pod(name: str, start: int, end: int | None, ip: str = "10.0.0.1", **more: o
 
 def _flow(at: int, **more: object) -> Event:
     values: dict[str, object] = {
-        "scope": None, "source": "10.0.0.1", "source_port": 50_000, "destination": "198.51.100.7", "destination_port": 443,
+        "scope": None, "source": "10.0.0.1", "source_port": 50_000, "destination": "198.51.100.7",
+        "destination_port": 443,
         "start": BASE + at, "client": None, "sensor": None,
     }  # fmt: skip
     return Event(**(values | more))  # type: ignore[arg-type]
@@ -155,7 +157,7 @@ SECOND = 1_000_000
 
 @pytest.mark.parametrize(("at", "holder"), [(9, "first"), (10, None), (11, "second")])
 def test_an_address_reused_within_seconds_has_the_right_holder(at: int, holder: str | None) -> None:
-    """Half-open: at second 10 the first pod has ended and the second not begun; tolerance cannot decide between them."""
+    """Half-open: at second 10 the first has ended and the second not begun; tolerance cannot decide."""
     pods = [_pod("first", 0, 10 * SECOND), _pod("second", 11 * SECOND, None)]
     row = _one(_flow(at * SECOND), pods)
     assert row["sandbox.id"] == holder

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from agenttrail.errors import AccountingError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 COUNTS = (
-    "files", "bytes", "lines", "with_events", "skipped", "dead", "events", "gaps", "attributed", "ambiguous", "unattributed",
-    "signals", "duplicates", "leases",
+    "files", "bytes", "lines", "with_events", "skipped", "dead", "events", "gaps", "attributed", "ambiguous",
+    "unattributed", "signals", "duplicates", "leases",
 )  # fmt: skip
 """What is counted per source, in the order of ``run.json``."""
 DEAD, ACCOUNT, EVENTS = "dead", "account", "events"
@@ -96,11 +96,13 @@ def check(account: Account, names: Sequence[str]) -> None:
         counts = {what: account.counts[source, what] for what in COUNTS}
         if counts["lines"] != counts["with_events"] + counts["skipped"] + counts["dead"]:
             wrong.append(
-                f"{name}: {counts['lines']} lines, but {counts['with_events']} with events + {counts['skipped']} skipped + {counts['dead']} dead"
+                f"{name}: {counts['lines']} lines, but {counts['with_events']} with events "
+                f"+ {counts['skipped']} skipped + {counts['dead']} dead"
             )
         if counts["events"] != counts["attributed"] + counts["ambiguous"] + counts["unattributed"]:
             wrong.append(
-                f"{name}: {counts['events']} events, but {counts['attributed']} attributed + {counts['ambiguous']} ambiguous + {counts['unattributed']} unattributed"
+                f"{name}: {counts['events']} events, but {counts['attributed']} attributed "
+                f"+ {counts['ambiguous']} ambiguous + {counts['unattributed']} unattributed"
             )
     if wrong:
         msg = "the books of this run do not balance (a defect of agenttrail): " + "; ".join(wrong)

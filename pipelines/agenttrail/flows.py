@@ -121,7 +121,9 @@ class FlowColumns:
         encoded = names.dictionary_encode()
         words = [None if word is None else word.strip().lower() for word in encoded.dictionary.to_pylist()]
         known = [
-            _PROTOCOL_NUMBERS.get(word or "", int(word) if word and word.isdecimal() and int(word) < 256 else None)
+            _PROTOCOL_NUMBERS.get(
+                word or "", int(word) if word and word.isdecimal() and int(word) < len(_PROTOCOL_NAMES) else None
+            )
             for word in words
         ]
         named = [

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 EARLIEST = 946_684_800_000_000  # 2000-01-01 in microseconds; a time outside of these two is a broken clock
 LATEST = 4_102_444_800_000_000  # 2100-01-01
 MICROSECONDS = 1_000_000
+_LAST_ASCII = 0x7F
 
 DEAD_LETTER = pa.schema(
     [
@@ -158,7 +159,7 @@ def sift(lines: Lines, data: bytes, *, delimited: bool = False) -> tuple[NDArray
         inside = inside[inside != len(raw) - 1]
         lines.refuse(np.searchsorted(starts, inside, side="right") - 1, "the line holds a carriage return")
     if not is_utf8(data):
-        high = np.unique(np.searchsorted(starts, np.flatnonzero(raw > 0x7F), side="right") - 1)
+        high = np.unique(np.searchsorted(starts, np.flatnonzero(raw > _LAST_ASCII), side="right") - 1)
         broken = [not is_utf8(line) for line in lines.lines.take(pa.array(high)).to_pylist()]
         lines.refuse(high[broken], "the line is not valid UTF-8")
     good = lines.good()

@@ -46,19 +46,24 @@ _IP_FIELDS, _NUMBER_FIELDS = ["peer.ip", "source.ip"], ["peer.port", "source.por
 _TEXT_FIELDS = ["event.outcome", "network.direction", "event.action", "network.transport", "observer.name", "rule.name"]
 _NETWORK = st.sampled_from(["10.0.0.0/8", "198.51.100.0/24", "0.0.0.0/0", "::/0", "fd00::/8", "203.0.113.9/32"])
 _TEXT_OPS = st.sampled_from([Op.EQUALS, Op.STARTS_WITH, Op.ENDS_WITH, Op.CONTAINS])
+_PART_OPS = st.sampled_from([Op.STARTS_WITH, Op.ENDS_WITH, Op.CONTAINS])
+_FIELD_OPS = st.sampled_from([Op.EQUALS, Op.STARTS_WITH, Op.ENDS_WITH])
+_NUMBER_OPS = st.sampled_from([Op.LESS, Op.AT_MOST, Op.MORE, Op.AT_LEAST, Op.EQUALS])
+_PATTERNS = st.sampled_from(["^e", "(?i)mining", "in[gk]$", "^$"])
+_LISTS, _OTHERS = st.sampled_from(["words", "none"]), st.sampled_from(["rule.name", "event.action"])
 _WORDS = st.sampled_from(["accept", "ACCEPT", "eni", "1", "ing", "e", "success", "tcp", "é", "fw.west", "a*b"])
 _MATCH = st.one_of(
     st.builds(Match, st.sampled_from(_IP_FIELDS), st.just(Op.NETWORK), _NETWORK),
     st.builds(Match, st.sampled_from(_IP_FIELDS), st.just(Op.EQUALS), st.sampled_from(_IPS)),
     st.builds(Match, st.sampled_from(_IP_FIELDS), st.just(Op.LIST), st.sampled_from(["inside", "outside"])),
-    st.builds(Match, st.sampled_from(_IP_FIELDS), _TEXT_OPS, st.sampled_from(["10.", "198.51", ".1", "::1"])).filter(lambda m: m.op is not Op.EQUALS),
-    st.builds(Match, st.sampled_from(_NUMBER_FIELDS), st.sampled_from([Op.LESS, Op.AT_MOST, Op.MORE, Op.AT_LEAST, Op.EQUALS]), st.sampled_from([0, 22, 443, 1000, 2.5, 70_000])),
+    st.builds(Match, st.sampled_from(_IP_FIELDS), _PART_OPS, st.sampled_from(["10.", "198.51", ".1", "::1"])),
+    st.builds(Match, st.sampled_from(_NUMBER_FIELDS), _NUMBER_OPS, st.sampled_from([0, 22, 443, 1000, 2.5, 70_000])),
     st.builds(Match, st.sampled_from(_TEXT_FIELDS), _TEXT_OPS, _WORDS, st.booleans()),
-    st.builds(Match, st.sampled_from(_TEXT_FIELDS), st.just(Op.REGEX), st.sampled_from(["^e", "(?i)mining", "in[gk]$", "^$"]), st.just(True)),  # noqa: FBT003
-    st.builds(Match, st.sampled_from(_TEXT_FIELDS), st.just(Op.LIST), st.sampled_from(["words", "none"]), st.booleans()),
+    st.builds(Match, st.sampled_from(_TEXT_FIELDS), st.just(Op.REGEX), _PATTERNS, cased=st.just(value=True)),
+    st.builds(Match, st.sampled_from(_TEXT_FIELDS), st.just(Op.LIST), _LISTS, st.booleans()),
     st.builds(Match, st.sampled_from([*_VALUES]), st.just(Op.EXISTS), st.booleans()),
     st.builds(Match, st.just("peer.ip"), st.just(Op.FIELD), st.just("source.ip")),
-    st.builds(Match, st.just("observer.name"), st.just(Op.FIELD), st.sampled_from(["rule.name", "event.action"]), st.booleans(), st.sampled_from([Op.EQUALS, Op.STARTS_WITH, Op.ENDS_WITH])),
+    st.builds(Match, st.just("observer.name"), st.just(Op.FIELD), _OTHERS, st.booleans(), _FIELD_OPS),
     st.builds(Match, st.just("cloud.region"), st.sampled_from([Op.EQUALS, Op.CONTAINS]), st.just("x")),
 )  # fmt: skip
 _EXPRESSION: st.SearchStrategy[Expression] = st.recursive(

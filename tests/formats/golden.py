@@ -39,7 +39,10 @@ def parsed_sample(name: str) -> Parsed:
 
 def shown(parsed: Parsed) -> str:
     """Return what a sample gave as JSON lines: counts, records, dead letters."""
-    head = f'{{"lines":{parsed.lines},"skipped":{parsed.skipped},"records":{parsed.events.num_rows},"dead":{parsed.dead.num_rows}}}'
+    head = (
+        f'{{"lines":{parsed.lines},"skipped":{parsed.skipped},'
+        f'"records":{parsed.events.num_rows},"dead":{parsed.dead.num_rows}}}'
+    )
     names = [name for name in parsed.events.schema.names if name not in ("event.original", "log.file.path")]
     records = json_objects(parsed.events.select(names)).to_pylist()
     dead = json_objects(

@@ -48,7 +48,8 @@ _JVM = "-Xms512m -Xmx512m -XX:TieredStopAtLevel=1"  # it lives for minutes: the 
 _NOBODY = 65534  # Elasticsearch refuses to run as root
 _START = 180.0  # seconds that a start may take
 _UNUSED = (  # modules that want parts of the full distribution
-    "x-pack-inference", "x-pack-geoip-enterprise-downloader", "x-pack-migrate", "x-pack-esql-core", "rank-vectors", "old-lucene-versions",
+    "x-pack-inference", "x-pack-geoip-enterprise-downloader", "x-pack-migrate", "x-pack-esql-core", "rank-vectors",
+    "old-lucene-versions",
 )  # fmt: skip
 _KQL = f"""description=kql
 name=x-pack-kql
@@ -187,7 +188,8 @@ def obtain(kind: str, directory: Path, watch: int) -> Elasticsearch:
     if given and kind == "plain":
         server = Elasticsearch(given.rstrip("/"))
         if not server.answers():
-            raise UnavailableError(f"ELASTICSEARCH_URL is set, but nothing answers at {given}")
+            msg = f"ELASTICSEARCH_URL is set, but nothing answers at {given}"
+            raise UnavailableError(msg)
         return server
     reasons = []
     for way in (_contained, _assembled):
@@ -224,8 +226,8 @@ def _certificates(directory: Path) -> Path:
     for command in (
         (*new, "-x509", "-days", "2", "-subj", "/CN=agenttrail tests", "-keyout", "ca.key", "-out", "ca.crt"),
         (*new, "-subj", "/CN=localhost", "-keyout", "server.key", "-out", "server.csr"),
-        ("openssl", "x509", "-req", "-in", "server.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2",
-         "-extfile", "names.cnf", "-out", "server.crt"),
+        ("openssl", "x509", "-req", "-in", "server.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial",
+         "-days", "2", "-extfile", "names.cnf", "-out", "server.crt"),
     ):  # fmt: skip
         _run(*command, cwd=directory)
     (directory / "server.key").chmod(0o644)  # the server runs as another user
@@ -283,7 +285,7 @@ def _assembled(kind: str, directory: Path, watch: int) -> Elasticsearch:
         "HOME": str(directory),
         "ES_JAVA_HOME": str(java),
         "ES_PATH_CONF": str(config),
-        "ES_TMPDIR": f"{directory}/tmp",
+        "ES_TMPDIR": str(directory / "tmp"),
     }
     _hand_over(directory)
     if "password" in known:
@@ -297,7 +299,8 @@ def _assembled(kind: str, directory: Path, watch: int) -> Elasticsearch:
 def _keystore(home: Path, java: Path, environment: Mapping[str, str], *arguments: str, text: str = "") -> None:
     """Run the tool for secure settings; its script is not among the pieces."""
     properties = {"cli.name": "keystore", "cli.script": "", "cli.libs": "lib/tools/keystore-cli", "es.path.home": home,
-                  "es.path.conf": environment["ES_PATH_CONF"], "es.distribution.type": "zip", "es.java.type": "ES_JAVA_HOME"}  # fmt: skip
+                  "es.path.conf": environment["ES_PATH_CONF"], "es.distribution.type": "zip",
+                  "es.java.type": "ES_JAVA_HOME"}  # fmt: skip
     command = [str(java / "bin" / "java"), "-Xmx64m", *(f"-D{name}={value}" for name, value in properties.items())]
     command += [
         "-cp",
@@ -380,7 +383,8 @@ def _java_home() -> Path:
             ]
             if versions and int(versions[0].partition("-")[0]) >= 21:
                 return home
-    raise UnavailableError("no JDK 21 or later with the module jdk.jlink (set ES_JAVA_HOME)")
+    msg = "no JDK 21 or later with the module jdk.jlink (set ES_JAVA_HOME)"
+    raise UnavailableError(msg)
 
 
 def _java_homes() -> Iterator[Path]:
@@ -422,9 +426,10 @@ def _run(
             command, cwd=cwd, env=environment, input=text, capture_output=True, text=True, check=False, **identity
         )
     except OSError as error:
-        raise UnavailableError(f"{command[0]} cannot be run: {error.strerror}") from error
+        msg = f"{command[0]} cannot be run: {error.strerror}"
+        raise UnavailableError(msg) from error
     if done.returncode:
-        raise UnavailableError(
-            f"{Path(command[0]).name} {command[1]} fails: "
-            + " | ".join((done.stderr or done.stdout).strip().splitlines()[-3:])
+        msg = f"{Path(command[0]).name} {command[1]} fails: " + " | ".join(
+            (done.stderr or done.stdout).strip().splitlines()[-3:]
         )
+        raise UnavailableError(msg)

@@ -43,6 +43,12 @@ Document = dict[str, Any]
 MEBI = 1 << 20
 DAY = 1_772_323_200_000_000  # 2026-03-01T00:00:00Z in microseconds
 
+_TICK = """
+if (ctx._source.triage == null) { ctx._source.triage = [:] }
+ctx._source.triage[params.key] = params.value;
+ctx._source.triage.remove(params.gone)
+"""
+
 
 def settings_of(server: Server, **others: Any) -> ElasticsearchSettings:
     """Return how to reach a server of the harness; its password is in TEST_PASSWORD."""
@@ -377,7 +383,7 @@ def test_a_document_above_the_size_of_a_request_goes_alone(client: Elasticsearch
 
 
 def test_a_document_that_is_too_large_for_the_server_costs_no_other(restartable: Elasticsearch, prefix: str) -> None:
-    """One above http.max_content_length; one below, but above what a node takes in at a time: it answers 429 for ever."""
+    """One above http.max_content_length; one below, but above what a node takes at a time: 429 for ever."""
     texts = [["small"]] * 6
     texts[2], texts[4] = ["x" * 17 * MEBI], ["x" * 15 * MEBI]
     ids, indices, documents = findings_of(6, prefix, falsepositives=pa.array(texts))
@@ -413,8 +419,7 @@ def test_analysts_and_the_pipeline_write_at_the_same_time_and_nothing_is_lost(
         done = 0
         while not stop.is_set():
             for id_ in ids.to_pylist():
-                script = {"source": "if (ctx._source.triage == null) { ctx._source.triage = [:] } ctx._source.triage[params.key] = params.value; ctx._source.triage.remove(params.gone)",
-                          "params": {"key": name, "value": done, "gone": f"{name}-gone"}}  # fmt: skip
+                script = {"source": _TICK, "params": {"key": name, "value": done, "gone": f"{name}-gone"}}
                 try:
                     client.update(index=index, id=id_, script=script, retry_on_conflict=50)
                 except ConflictError:
@@ -603,7 +608,7 @@ def test_credentials_that_are_wrong_or_missing_say_what_to_do(
         ElasticsearchSettings(elasticsearch_secured.url),
         ElasticsearchSettings(elasticsearch_secured.url, api_key="${TEST_PASSWORD}"),
     ):
-        with pytest.raises(SinkError, match="refuses the credentials .401: .*check the API key"):
+        with pytest.raises(SinkError, match=r"refuses the credentials .401: .*check the API key"):
             connect(settings, patience=60.0)
     monkeypatch.delenv("TEST_PASSWORD")
     with pytest.raises(SinkError, match="environment variable TEST_PASSWORD is not set here"):
@@ -628,7 +633,7 @@ def test_an_api_key_needs_few_privileges(
     assert writer.supersede_findings(findings[0][:1]).deleted == 1
     assert sum(map(len, stored_findings(client, ids_of(5, "incident"), prefix=prefix))) == 4
     assert len(search_incidents(client, prefix=prefix)) == 5
-    with pytest.raises(SinkError, match="does not permit this .403"):
+    with pytest.raises(SinkError, match=r"does not permit this .403"):
         setup(client, prefix=prefix)
     with pytest.raises(SinkError, match=r"lets nothing be written to other-findings-2026.03 .403: security_exception"):
         BulkWriter(client, prefix="other").index(*findings_of(1, "other"))
@@ -665,12 +670,12 @@ def test_trust_can_be_waived_but_is_warned_of(elasticsearch_tls: Server, monkeyp
 
 def test_the_authorities_file_must_be_there(elasticsearch_tls: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEST_PASSWORD", elasticsearch_tls.password)
-    with pytest.raises(SinkError, match="there is no file /nowhere/ca.pem here"):
+    with pytest.raises(SinkError, match=r"there is no file /nowhere/ca.pem here"):
         connect(settings_of(elasticsearch_tls, ca_certs="/nowhere/ca.pem"))
 
 
 def test_http_and_https_taken_for_each_other_say_so(elasticsearch: Server, elasticsearch_tls: Server) -> None:
-    with pytest.raises(SinkError, match="does not speak TLS .*: write http://"):
+    with pytest.raises(SinkError, match=r"does not speak TLS .*: write http://"):
         connect(ElasticsearchSettings(elasticsearch.url.replace("http:", "https:")), patience=60.0)
     with pytest.raises(SinkError, match="https"):
         connect(ElasticsearchSettings(elasticsearch_tls.url.replace("https:", "http:")))
@@ -706,7 +711,7 @@ def test_another_kind_of_server_is_not_taken_for_elasticsearch() -> None:
         url = f"http://127.0.0.1:{server.server_port}"
         with pytest.raises(SinkError, match="is not Elasticsearch: check the address"):
             connect(ElasticsearchSettings(url), patience=60.0)
-        with pytest.raises(SinkError, match="404.*check the address"):
+        with pytest.raises(SinkError, match=r"404.*check the address"):
             connect(ElasticsearchSettings(f"{url}/elsewhere"), patience=60.0)
         server.shutdown()
 

@@ -19,7 +19,10 @@ from agenttrail.parsing import Block
 from agenttrail.sources import files
 from agenttrail.sources.files import InputFile, match, plan_ranges, read_blocks, read_document
 
-V2 = b"version account-id interface-id srcaddr dstaddr srcport dstport protocol packets bytes start end action log-status\n"
+V2 = (
+    b"version account-id interface-id srcaddr dstaddr srcport dstport protocol packets bytes "
+    b"start end action log-status\n"
+)
 SHORT = b"dstaddr srcaddr dstport srcport start bytes action\n"
 _V2_LINE = b"2 1 eni-1 10.0.0.1 10.0.0.2 40000 443 6 1 40 1772409600 1772409660 ACCEPT OK\n"
 _SHORT_LINE = b"10.0.0.9 10.0.0.8 22 50000 1772409601 99 REJECT\n"
@@ -57,7 +60,7 @@ def _parsed(blocks: list[Block]) -> tuple[list[dict[str, object]], list[dict[str
 def test_cuts_and_compression_change_no_result(
     tmp_path_factory: pytest.TempPathFactory,
     lines: list[bytes],
-    ends: bool,
+    ends: bool,  # noqa: FBT001 - Hypothesis passes by place
     range_bytes: int,
     block_bytes: int,
     kind: str,

@@ -153,14 +153,14 @@ def from_packed(words: NDArray[np.uint32], known: NDArray[np.bool_]) -> pa.Array
 
 
 def packed(addresses: pa.Array) -> NDArray[np.uint32]:
-    """Return the (n, 4) words of an address column in memory order, without a copy; rows that are null hold anything."""
+    """Return the (n, 4) words of an address column in memory order, without a copy; null rows hold anything."""
     words = np.frombuffer(addresses.buffers()[1], dtype=np.uint32)
     start = addresses.offset * 4
     return words[start : start + len(addresses) * 4].reshape(-1, 4)
 
 
 def ipv4(addresses: pa.Array) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
-    """Return the 32-bit value of every IPv4 address in host order, and a mask of the rows that are IPv4 (and not null)."""
+    """Return the 32-bit value of every IPv4 address in host order, and a mask of the rows that are IPv4."""
     words = packed(addresses)
     mask = (words[:, 2] == _MAPPED) & (words[:, 0] == 0) & (words[:, 1] == 0)
     if addresses.null_count:

@@ -28,8 +28,10 @@ def community_ids(
     """Return the Community ID of each row; null where an address or the protocol is missing.
 
     Args:
-        sources: addresses; ``destinations`` likewise.
-        source_ports: integers, null counted as 0; ``destination_ports`` likewise.
+        sources: addresses.
+        source_ports: integers, null counted as 0.
+        destinations: addresses.
+        destination_ports: as the source's.
         protocols: IANA numbers.
     """
     known = np.array(sources.is_valid()) & np.array(destinations.is_valid()) & np.array(protocols.is_valid())

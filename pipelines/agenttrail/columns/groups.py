@@ -90,7 +90,7 @@ def _plain(column: pa.Array) -> pa.Array:
 
 
 def distinct_lists(groups: NDArray[np.int64], count: int, column: pa.Array, most: int | None = None) -> pa.Array:
-    """Return per group the sorted distinct values of ``column`` without nulls, at most ``most`` of them, as a list array."""
+    """Return per group the sorted distinct values of ``column`` without nulls, at most ``most`` of them."""
     column = _plain(column)
     kept = np.asarray(column.is_valid())
     rows = np.flatnonzero(kept)

@@ -83,9 +83,9 @@ def choose(codes: NDArray[np.integer], words: Sequence[str]) -> pa.Array:
 
 
 def printable(text: str) -> str:
-    """Return ``text`` with everything that a terminal or reader could take for a command shown as an escape.
+    r"""Return ``text`` with everything that a terminal or reader could take for a command shown as an escape.
 
-    Control characters, line ends, bidirectional overrides and other invisible characters come out as ``\\xNN`` or
-    ``\\uNNNN``.
+    Control characters, line ends, bidirectional overrides and other invisible characters come out as ``\xNN`` or
+    ``\uNNNN``.
     """
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)

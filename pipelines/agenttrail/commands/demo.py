@@ -40,7 +40,8 @@ def command(arguments: argparse.Namespace) -> int:
 
     directory = Path(arguments.output)
     if directory.exists() and any(directory.iterdir()) and not (directory / _MARK).exists():
-        raise problems_of(f"{directory} holds something else than a demo; name another directory with --output")
+        told = f"{directory} holds something else than a demo; name another directory with --output"
+        raise problems_of(told)
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     (directory / _MARK).touch()

@@ -140,8 +140,10 @@ def print_incidents(incidents: Sequence[Document], *, as_json: bool = False) -> 
         ("incident", "severity", "risk", "first seen", "agent", "entity", "what"),
         [
             (
-                incident["incident.id"][:12], incident["incident.severity"], f"{incident['incident.risk_score']:.0f}", incident["incident.first_seen"],
-                incident.get("gen_ai.agent.id"), f"{incident['entity.type']} {incident['entity.id']}", incident["incident.title"].partition(" by ")[0],
+                incident["incident.id"][:12], incident["incident.severity"],
+                f"{incident['incident.risk_score']:.0f}", incident["incident.first_seen"],
+                incident.get("gen_ai.agent.id"), f"{incident['entity.type']} {incident['entity.id']}",
+                incident["incident.title"].partition(" by ")[0],
             )
             for incident in ordered
         ],
@@ -178,13 +180,14 @@ def _show(arguments: argparse.Namespace) -> int:
 
 def incident_text(incident: Document, findings: Sequence[Document]) -> str:
     """Return an incident for people to read: what, who and why it is sure, what was seen, what to do."""
+    reasons = "; ".join(incident.get("attribution.reason", []))
     lines = [
         f"{incident['incident.severity'].upper()}  {incident['incident.title']}",
         f"  {incident['incident.summary']}",
         "",
         f"  incident      {incident['incident.id']}",
         *(f"  {label:<13} {incident[name]}" for label, name in _IDENTITY if incident.get(name)),
-        f"  sure because  {'; '.join(incident.get('attribution.reason', []))} ({incident['attribution.status']}, level {incident['attribution.level']})",
+        f"  sure because  {reasons} ({incident['attribution.status']}, level {incident['attribution.level']})",
         *_proof(incident),
         f"  techniques    {', '.join(incident.get('threat.technique.id', [])) or 'none'}",
         f"  risk          {incident['incident.risk_score']:.0f} = {', '.join(incident['incident.risk_factors'])}",
@@ -196,7 +199,8 @@ def incident_text(incident: Document, findings: Sequence[Document]) -> str:
 
 
 _IDENTITY = (
-    ("agent", "gen_ai.agent.id"), ("trajectory", "trajectory.id"), ("sandbox", "sandbox.id"), ("job", "job.id"), ("host", "host.name"),
+    ("agent", "gen_ai.agent.id"), ("trajectory", "trajectory.id"), ("sandbox", "sandbox.id"), ("job", "job.id"),
+    ("host", "host.name"),
     ("namespace", "k8s.namespace.name"), ("pod uid", "k8s.pod.uid"), ("triage", "triage.status"),
 )  # fmt: skip
 
@@ -207,7 +211,8 @@ def _proof(incident: Document) -> list[str]:
     lines = []
     if leases:
         lines.append(
-            f"  lease         {', '.join(leases)} from {incident.get('attribution.lease_start')} to {incident.get('attribution.lease_end', 'now')}"
+            f"  lease         {', '.join(leases)} from {incident.get('attribution.lease_start')} "
+            f"to {incident.get('attribution.lease_end', 'now')}"
         )
     if candidates:
         lines.append(f"  candidates    {', '.join(candidates)}")
@@ -217,15 +222,20 @@ def _proof(incident: Document) -> list[str]:
 def _finding_lines(finding: Document) -> list[str]:
     peer = finding.get("peer.ip", "no peer")
     ports = ", ".join(map(str, finding.get("peer.port", [])))
+    transports, outcomes = (", ".join(finding.get(name, [])) for name in ("network.transport", "event.outcome"))
+    sent, received = (finding.get(f"{side}.bytes", 0) for side in ("source", "destination"))
+    seen = (
+        f"{finding['event.count']} events from {finding['finding.first_seen']} to {finding['finding.last_seen']}; "
+        f"seen by {', '.join(finding['event.dataset'])}; {outcomes}"
+    )
+    carried = f"{finding.get('network.conversations', 0)} conversations: {sent:,} bytes out, {received:,} bytes in"
+    evidence = finding.get("finding.evidence", [])
     lines = [
         f"  {finding['finding.severity']}: {finding['finding.title']} ({finding['rule.name']})",
-        f"    peer {peer} port {ports or '-'}, {', '.join(finding.get('network.transport', []))}; {finding['event.count']} events "
-        f"from {finding['finding.first_seen']} to {finding['finding.last_seen']}; seen by {', '.join(finding['event.dataset'])}; {', '.join(finding.get('event.outcome', []))}",
-        f"    in {finding.get('network.conversations', 0)} conversations: {finding.get('source.bytes', 0):,} bytes out, {finding.get('destination.bytes', 0):,} bytes in",
+        f"    peer {peer} port {ports or '-'}, {transports}; {seen}",
+        f"    in {carried}",
+        *(f"    {event['event.start']}  {event.get('event.original', '')}" for event in evidence[:_MOST_SHOWN]),
     ]
-    evidence = finding.get("finding.evidence", [])
-    for event in evidence[:_MOST_SHOWN]:
-        lines.append(f"    {event['event.start']}  {event.get('event.original', '')}")
     if finding["event.count"] > _MOST_SHOWN:
         lines.append(f"    … {finding['event.count'] - min(len(evidence), _MOST_SHOWN)} more")
     return lines

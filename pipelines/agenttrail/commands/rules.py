@@ -41,7 +41,7 @@ def _add_action(actions: Any, name: str, action: Callable[[argparse.Namespace], 
         help="rule files or folders; the rules that ship with the program by default",
     )
     parser.add_argument("--job", metavar="JOB.yml", help="a job file, whose lists the rules may use")
-    if name != "check" and name != "test":
+    if name not in {"check", "test"}:
         parser.add_argument("--json", action="store_true", help="for programs")
     parser.set_defaults(command=action)
 
@@ -85,8 +85,10 @@ def _test(arguments: argparse.Namespace) -> int:
 def _rows(rules: Sequence[Rule]) -> list[dict[str, Any]]:
     return [
         {
-            "name": rule.name, "id": rule.id, "level": rule.level, "building_block": rule.building_block, "title": rule.title,
-            "techniques": list(rule.techniques), "datasets": list(rule.datasets), "lists": sorted(rule.lists), "off": rule.off,
+            "name": rule.name, "id": rule.id, "level": rule.level, "building_block": rule.building_block,
+            "title": rule.title,
+            "techniques": list(rule.techniques), "datasets": list(rule.datasets), "lists": sorted(rule.lists),
+            "off": rule.off,
         }
         for rule in sorted(rules, key=lambda rule: rule.name)
     ]  # fmt: skip

@@ -34,7 +34,8 @@ def add(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "--elasticsearch",
         metavar="URL",
-        help="write to this Elasticsearch; credentials from ELASTICSEARCH_API_KEY, or ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD",
+        help="write to this Elasticsearch; credentials from ELASTICSEARCH_API_KEY, or "
+        "ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD",
     )
     parser.add_argument("--json", action="store_true", help="print run.json instead of a summary")
     parser.set_defaults(command=command, takes_beam_options=True)
@@ -153,10 +154,14 @@ class _Progress:
 def summary_text(job: Job, summary: dict[str, Any]) -> str:
     """Return what a run prints."""
     total = summary["total"]
+    count = {name: f"{value:,}" for name, value in total.items() if isinstance(value, int)}
+    findings, incidents = (_counts(summary[f"{kind}_by_severity"]) for kind in ("findings", "incidents"))
+    books = f"{count['with_events']} with events + {count['skipped']} skipped + {count['dead']} dead"
+    owners = f"{count['attributed']} attributed, {count['ambiguous']} ambiguous, {count['unattributed']} unattributed"
     lines = [
-        f"{summary['job']}: {total['lines']:,} lines = {total['with_events']:,} with events + {total['skipped']:,} skipped + {total['dead']:,} dead",
-        f"{total['events']:,} events: {total['attributed']:,} attributed, {total['ambiguous']:,} ambiguous, {total['unattributed']:,} unattributed",
-        f"{summary['findings']:,} findings {_counts(summary['findings_by_severity'])}, {summary['incidents']:,} incidents {_counts(summary['incidents_by_severity'])}",
+        f"{summary['job']}: {count['lines']} lines = {books}",
+        f"{count['events']} events: {owners}",
+        f"{summary['findings']:,} findings {findings}, {summary['incidents']:,} incidents {incidents}",
     ]
     lines += [f"note: {note}" for note in summary["notes"]]
     lines.append(f"written to {job.directory}")

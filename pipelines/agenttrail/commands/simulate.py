@@ -44,7 +44,8 @@ def command(arguments: argparse.Namespace) -> int:
 
     directory = Path(arguments.directory)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise problems_of(f"{directory} is not an empty directory")
+        told = f"{directory} is not an empty directory"
+        raise problems_of(told)
     truth = simulate(directory, agents=arguments.agents, hours=arguments.hours, seed=arguments.seed)
     sys.stdout.write(
         f"{directory}: {len(truth.sandboxes)} sandboxes, {len(truth.behaviours)} of them misbehave; run it with\n"

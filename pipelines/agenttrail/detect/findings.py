@@ -33,8 +33,11 @@ if TYPE_CHECKING:
 
 _MOST_LISTED = 100
 _KEY = ("entity.type", "entity.id", "job.id", "entity.anchor")
-_ONE = ("entity.type", "entity.id", "entity.anchor", "gen_ai.agent.id", "trajectory.id", "sandbox.id", "job.id", "host.name",
-        "k8s.namespace.name", "k8s.pod.uid", "attribution.status", "attribution.level", "attribution.lease_start", "attribution.lease_end")  # fmt: skip
+_ONE = (
+    "entity.type", "entity.id", "entity.anchor", "gen_ai.agent.id", "trajectory.id", "sandbox.id", "job.id",
+    "host.name", "k8s.namespace.name", "k8s.pod.uid", "attribution.status", "attribution.level",
+    "attribution.lease_start", "attribution.lease_end",
+)  # fmt: skip
 _SEVERAL_OF_HOLDER = ("attribution.scope", "attribution.lease_id")
 _SEVERAL_OF_ROW = ("network.transport", "network.direction", "event.dataset", "event.outcome", "attribution.reason")
 
@@ -115,8 +118,11 @@ def _rule_columns(rules: Sequence[Rule], which: NDArray[np.int64]) -> dict[str, 
 def _holder_columns(
     holders: pa.RecordBatch, holder: NDArray[np.int64], finding: NDArray[np.int64], count: int
 ) -> dict[str, pa.Array]:
-    """Return who it is.  Holders of one finding are one entity; where they differ in another name, the smallest stands."""
-    pairs, first = group_rows([pa.array(finding), pa.array(holder)])
+    """Return who it is.
+
+    Holders of one finding are one entity; where they differ in another name, the smallest stands.
+    """
+    _, first = group_rows([pa.array(finding), pa.array(holder)])
     of_finding, of_holder = finding[first], holder[first]
     index = pa.array(of_holder)
     columns = {name: smallest_by(of_finding, count, holders.column(name).take(index)) for name in _ONE}

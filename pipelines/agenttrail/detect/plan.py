@@ -142,7 +142,7 @@ class Plan:
     def _dictionary_signatures(
         self, name: str, dictionary: pa.Array, literals: tuple[Literal, ...]
     ) -> NDArray[np.uint64]:
-        """Return the signature of each word of a dictionary, and of null at the end; remembered while it is the same."""
+        """Return the signature of each word of a dictionary, and of null at the end."""
         key = (
             name,
             dictionary.buffers()[-1].address if dictionary.buffers()[-1] else 0,
@@ -209,7 +209,7 @@ def _only(batch: pa.RecordBatch, match: Match) -> pa.RecordBatch:
 def _normalise(
     expression: Expression, *, negated: bool, bits: dict[tuple[Match, bool], int], lists: Mapping[str, tuple[str, ...]]
 ) -> Program:
-    """Push negations down to the matches, flatten nested parts, number the cheap literals, and put cheap parts first."""
+    """Push negations down, flatten nested parts, number the cheap literals, and put cheap parts first."""
     if isinstance(expression, Not):
         return _normalise(expression.part, negated=not negated, bits=bits, lists=lists)
     if isinstance(expression, Match):

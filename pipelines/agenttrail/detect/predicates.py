@@ -40,7 +40,7 @@ def networks_of(match: Match, lists: Mapping[str, tuple[str, ...]]) -> list[Netw
 
 
 def port_table(match: Match, lists: Mapping[str, tuple[str, ...]]) -> NDArray[np.bool_] | None:
-    """Return the answer for each port, and for none at the end; None if the field is no port or the question no such."""
+    """Return the answer for each port, and for none at the end; None if this is no question about ports."""
     if not match.field or record("event").fields[match.field].type != "port":
         return None
     if match.op not in COMPARISONS | {Op.EQUALS, Op.LIST, Op.EXISTS}:

@@ -29,8 +29,9 @@ INCIDENT_SEVERITY = SEVERITIES.index("medium")
 """From this level on a finding opens an incident."""
 _NUMBERS = ("port", "long", "integer", "double")
 _TACTICS = {
-    "reconnaissance", "resource-development", "initial-access", "execution", "persistence", "privilege-escalation", "stealth",
-    "defense-evasion", "credential-access", "discovery", "lateral-movement", "collection", "command-and-control", "exfiltration",
+    "reconnaissance", "resource-development", "initial-access", "execution", "persistence", "privilege-escalation",
+    "stealth", "defense-evasion", "credential-access", "discovery", "lateral-movement", "collection",
+    "command-and-control", "exfiltration",
     "impact", "defense-impairment",
 }  # fmt: skip
 

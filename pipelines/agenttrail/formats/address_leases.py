@@ -100,7 +100,8 @@ def _csv_rows(block: Block) -> Iterator[tuple[int, bytes, object]]:
         f"{name} (missing)" for name in _NEEDED if name not in names
     ]
     if wrong:
-        msg = f"{block.path}:1: not a header of address leases: {', '.join(map(repr, wrong))}; the columns are {', '.join(_FIELDS)}"
+        told = ", ".join(map(repr, wrong))
+        msg = f"{block.path}:1: not a header of address leases: {told}; the columns are {', '.join(_FIELDS)}"
         raise InputError(msg)
     for cells in reader:
         if cells:

@@ -38,7 +38,8 @@ _FIELDS = Fields(
         "__topic__",
     ),
     integers=(
-        "src_port", "dst_port", "start_time", "end_time", "__time__", "in_packet_bytes", "in_packet_count", "out_packet_bytes",
+        "src_port", "dst_port", "start_time", "end_time", "__time__", "in_packet_bytes", "in_packet_count",
+        "out_packet_bytes",
         "out_packet_count", "total_packet_bytes", "total_packet_count", "vul_level",
     ),
 )  # fmt: skip
@@ -92,7 +93,7 @@ def _flow_columns(flows: FlowColumns, native: Mapping[str, pa.Array]) -> None:
 
 
 def _count(flows: FlowColumns, native: Mapping[str, pa.Array], unit: str, short: str) -> None:
-    """Build source, destination and network counts; "in" means towards the protected side, whoever opened the session."""
+    """Build source, destination and network counts; "in" is towards the protected side, whoever opened the session."""
     inward, outward = native[f"in_packet_{short}"], native[f"out_packet_{short}"]
     opened_from_outside = pc.fill_null(pc.equal(pc.utf8_lower(native["direction"]), "in"), fill_value=False)
     flows.number(f"source.{unit}", pc.if_else(opened_from_outside, inward, outward), f"packet_{short}")

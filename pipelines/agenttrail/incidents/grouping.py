@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 MOST_LISTED = 100
 _KEY = ("entity.type", "entity.id", "job.id", "entity.anchor")
 _ONE = (
-    "entity.type", "entity.id", "entity.anchor", "gen_ai.agent.id", "trajectory.id", "sandbox.id", "job.id", "host.name",
-    "k8s.namespace.name", "k8s.pod.uid", "attribution.status", "attribution.level", "attribution.lease_start", "attribution.lease_end",
+    "entity.type", "entity.id", "entity.anchor", "gen_ai.agent.id", "trajectory.id", "sandbox.id", "job.id",
+    "host.name", "k8s.namespace.name", "k8s.pod.uid", "attribution.status", "attribution.level",
+    "attribution.lease_start", "attribution.lease_end",
 )  # fmt: skip
 _LISTS = ("attribution.scope", "attribution.lease_id", "attribution.candidates", "attribution.reason")
 

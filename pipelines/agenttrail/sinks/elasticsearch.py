@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
 
 __all__ = [
-    "BulkWriter", "DeadDocument", "ElasticsearchSettings", "IncidentFilters", "Written", "connect", "index_names", "is_set_up",
+    "BulkWriter", "DeadDocument", "ElasticsearchSettings", "IncidentFilters", "Written", "connect", "index_names",
+    "is_set_up",
     "search_incidents", "setup", "stored_findings",
 ]  # fmt: skip
 
@@ -140,7 +141,7 @@ class BulkWriter:
         )
 
     def _deliver(self, actions: Actions, fit: pa.Array | None = None) -> Written:
-        """Send the rows that are ``fit``; the others are no JSON object on one line, and could pass for something else."""
+        """Send the rows that are ``fit``; the others are no JSON object on one line, and could pass for more."""
         rows = np.arange(len(actions.ids))
         unfit = rows[:0] if fit is None else np.flatnonzero(~np.asarray(fit.fill_null(fill_value=False), dtype=bool))
         rows = np.delete(rows, unfit)

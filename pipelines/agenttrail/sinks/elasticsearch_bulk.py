@@ -253,7 +253,7 @@ class Delivery:
 
 
 def _is_about_content(body: object) -> bool:
-    """Tell whether a 400 is about what was sent, so that less of it may pass; a proxy's page or an old version is not."""
+    """Tell whether a 400 is about what was sent, so that less of it may pass; a proxy's page is not."""
     return (
         isinstance(body, dict)
         and "type" in (body.get("error") or {})

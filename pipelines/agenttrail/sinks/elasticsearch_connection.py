@@ -116,7 +116,7 @@ def _resolved(template: str, what: str) -> str:
     """
     missing = [name for name in _VARIABLE.findall(template) if not os.environ.get(name)]
     if missing:
-        msg = f"Elasticsearch {what}: the environment variable {missing[0]} is not set here; it must be set on every worker"
+        msg = f"Elasticsearch {what}: the environment variable {missing[0]} is not set here; every worker needs it"
         raise SinkError(msg)
     return _VARIABLE.sub(lambda match: os.environ[match[1]], template)
 
@@ -178,12 +178,12 @@ def _address(url: str) -> tuple[str, tuple[str, str] | None]:
     """
     parts = urlsplit(url.strip())
     try:
-        port = parts.port or _PORTS[parts.scheme]
-        if not parts.hostname:
-            raise ValueError
+        port = (parts.port or _PORTS[parts.scheme]) if parts.hostname else 0
     except (ValueError, KeyError):
+        port = 0
+    if not port:
         msg = "Elasticsearch url: not an address like https://host:9200"
-        raise SinkError(msg) from None
+        raise SinkError(msg)
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     user, _, password = _credentials(parts).partition(":")
     return f"{parts.scheme}://{host}:{port}{parts.path.rstrip('/')}", (
@@ -234,7 +234,10 @@ class Patience:
         left = self._since + self._seconds - now
         if left <= 0:
             after = f" after {self._tries + 1} tries in {self._seconds:.0f} s" if self._tries else ""
-            msg = f"Elasticsearch at {self._of} cannot be used{after}: {why}; check that it runs and can be reached from here"
+            msg = (
+                f"Elasticsearch at {self._of} cannot be used{after}: {why}; "
+                "check that it runs and can be reached from here"
+            )
             raise SinkError(msg)
         wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** min(self._tries, 10)) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
         _LOG.log(
@@ -296,7 +299,10 @@ def _passing_status(error: ApiError, of: str) -> str:
     if status in _PASSING:
         return f"it answers {status} ({why})"
     if status == 401:  # noqa: PLR2004 - HTTP
-        msg = f"Elasticsearch at {of} refuses the credentials (401: {why}): check the API key, or the user and password, and whether they have expired"
+        msg = (
+            f"Elasticsearch at {of} refuses the credentials (401: {why}): "
+            "check the API key, or the user and password, and whether they have expired"
+        )
         raise SinkError(msg) from error
     if status == 403:  # noqa: PLR2004 - HTTP
         msg = (
@@ -306,7 +312,10 @@ def _passing_status(error: ApiError, of: str) -> str:
     if "media_type_header_exception" in str(error.body):
         msg = f"Elasticsearch at {of} is older than version {_OLDEST}, which agenttrail needs ({why})"
         raise SinkError(msg) from error
-    msg = f"Elasticsearch at {of} refuses the request ({status}: {why}): check the address, and that 'agenttrail elasticsearch setup' was run there"
+    msg = (
+        f"Elasticsearch at {of} refuses the request ({status}: {why}): "
+        "check the address, and that 'agenttrail elasticsearch setup' was run there"
+    )
     raise SinkError(msg) from error
 
 
@@ -314,8 +323,9 @@ def _passing_tls(error: TlsError, of: str) -> str:
     text = _short(error.message)
     if isinstance(_root(error), ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in text:
         msg = (
-            f"the certificate of Elasticsearch at {of} is not trusted ({text}): name the file of the authority that signed it "
-            "as ca_certs; 'verify: false' would let anyone in between read and change everything"
+            f"the certificate of Elasticsearch at {of} is not trusted ({text}): "
+            "name the file of the authority that signed it as ca_certs; "
+            "'verify: false' would let anyone in between read and change everything"
         )
         raise SinkError(msg) from error
     if "WRONG_VERSION_NUMBER" in text or "RECORD_LAYER" in text:

@@ -71,8 +71,9 @@ def _check_alias(client: Elasticsearch, prefix: str, kind: str) -> None:
     alias = f"{prefix}-{kind}"
     if client.indices.exists(index=alias) and not client.indices.exists_alias(name=alias):
         msg = (
-            f"Elasticsearch at {where(client)} has an index named {alias}, where agenttrail needs an alias of that name: it was "
-            f"probably made by writing before 'agenttrail elasticsearch setup'; delete it, or reindex it as {alias}-2026.01"
+            f"Elasticsearch at {where(client)} has an index named {alias}, where agenttrail needs an alias of "
+            "that name: it was probably made by writing before 'agenttrail elasticsearch setup'; "
+            f"delete it, or reindex it as {alias}-2026.01"
         )
         raise SinkError(msg)
 
@@ -92,8 +93,8 @@ def _put_templates(client: Elasticsearch, prefix: str, kind: str) -> None:
     component = {"settings": _SETTINGS, "mappings": mappings(kind), "aliases": {name: {}}}
     client.cluster.put_component_template(name=name, template=component, meta=about)
     client.indices.put_index_template(
-        name=name, index_patterns=[f"{name}-*"], composed_of=[name, custom], ignore_missing_component_templates=[custom],
-        priority=_PRIORITY, meta=about,
+        name=name, index_patterns=[f"{name}-*"], composed_of=[name, custom],
+        ignore_missing_component_templates=[custom], priority=_PRIORITY, meta=about,
     )  # fmt: skip
 
 

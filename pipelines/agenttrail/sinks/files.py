@@ -1,4 +1,4 @@
-"""The output directory, on any file system that Beam knows: parts by the workers, put together at the end of the run."""
+"""The output directory, on any file system that Beam knows: parts by the workers, put together at the end."""
 
 from __future__ import annotations
 

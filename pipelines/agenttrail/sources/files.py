@@ -1,4 +1,4 @@
-"""Files of raw lines, on any file system that Beam knows: found by glob, cut into ranges, read as blocks of whole lines."""
+"""Files of raw lines, on any file system that Beam knows: found by glob, cut into ranges, read as blocks of lines."""
 
 from __future__ import annotations
 
