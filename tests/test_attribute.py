@@ -32,7 +32,7 @@ def _leases(draw: st.DrawFn) -> list[dict[str, object]]:
     for number in range(draw(st.integers(0, 8))):
         start = draw(st.integers(0, 40))
         length = draw(st.none() | st.integers(0, 20))
-        names = {
+        names: dict[str, str | None] = {
             "sandbox.id": f"pod-{number}",
             "k8s.pod.uid": f"uid-{number}",
             "host.name": draw(st.sampled_from(["n1", "n2"])),

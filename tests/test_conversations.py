@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from hypothesis import given
@@ -87,6 +88,6 @@ def _shown(row: dict[str, object]) -> tuple[object, ...]:
     )
 
 
-def _wanted(one: dict[str, object]) -> tuple[object, ...]:
-    _, own, peer, protocol = one["connection"]  # type: ignore[misc]
+def _wanted(one: dict[str, Any]) -> tuple[object, ...]:
+    _, own, peer, protocol = one["connection"]
     return own, peer, protocol, one["start"], one["end"], one["out"], one["back"], one["outcome"], one["count"]

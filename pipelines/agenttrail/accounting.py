@@ -46,7 +46,7 @@ class Account:
     ) -> Account:
         """Return an account of one source."""
         named = Counter({(source, what): count for what, count in counts.items() if count})
-        return cls(named, Counter(seconds or {}), Counter(scopes or {}))  # type: ignore[arg-type] # seconds are no integers
+        return cls(named, Counter(seconds or {}), Counter(scopes or {}))
 
     def add(self, other: Account) -> Account:
         """Add another account to this one, and return it."""

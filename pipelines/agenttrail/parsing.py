@@ -124,7 +124,8 @@ class Lines:
 
     def good(self) -> NDArray[np.bool_]:
         """Return a mask of the lines that are still good."""
-        return self._verdicts == 0
+        fine: NDArray[np.bool_] = self._verdicts == 0
+        return fine
 
     @property
     def skipped(self) -> int:

@@ -189,7 +189,9 @@ def attributed_account(source: int, events: pa.RecordBatch, table: LeaseTable) -
         for entry in pc.value_counts(plain).to_pylist():
             if entry["values"] and entry["values"] not in table.scopes:
                 scopes[entry["values"]] = entry["counts"]
-    return Account.of(source, scopes=scopes, gaps=_gaps(events), **counts)
+    account = Account.of(source, scopes=scopes, gaps=_gaps(events))
+    account.add(Account.of(source, **counts))  # type: ignore[arg-type] # of its keywords, only those are counts
+    return account
 
 
 def _gaps(events: pa.RecordBatch) -> int:

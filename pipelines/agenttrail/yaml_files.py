@@ -116,7 +116,7 @@ def _mapping(
     for key_node, value_node in node.value:
         key = _plain(key_node, (*place, "?"), {}, budget, problems, name)
         line = key_node.start_mark.line + 1
-        if not isinstance(key, (str, int, float, bool)) and key is not None:
+        if not isinstance(key, (str, int)):
             problems.append(Problem(name, line, "a key must be a single value"))
             continue
         if key in result:

@@ -195,7 +195,7 @@ def load(path: Path, *, aggregates: bool) -> Job:
     lists = {name: tuple(entries) for name, entries in given["lists"].items()}
     rules = load_rules([path.parent / folder for folder in given["rules"]], lists)
     logs = tuple(sorted(path.parent.glob(events["path"])))
-    return Job(events["format"], logs, resolve([parsed.events]), tuple(rules), lists, aggregates)  # type: ignore[attr-defined]
+    return Job(events["format"], logs, resolve([parsed.events]), tuple(rules), lists, aggregates)
 
 
 @dataclass(frozen=True)
@@ -267,7 +267,7 @@ class ParseBlocks(beam.DoFn):
     def setup(self) -> None:
         """Make the parser."""
         keep_freed_memory()
-        self._parse = FORMATS[self._format].parser({})  # type: ignore[assignment]
+        self._parse = FORMATS[self._format].parser({})
 
     def process(self, block: Block) -> Iterator[Any]:
         """Parse one block."""

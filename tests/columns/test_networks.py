@@ -14,8 +14,7 @@ from agenttrail.columns.networks import NetworkLists, parse_network
 
 @st.composite
 def _networks(draw: st.DrawFn) -> str:
-    version = draw(st.sampled_from([4, 4, 6]))
-    host = draw(st.ip_addresses(v=version))
+    host = draw(st.ip_addresses(v=4) | st.ip_addresses(v=6))
     return str(ipaddress.ip_network((host, draw(st.integers(0, host.max_prefixlen))), strict=False))
 
 

@@ -33,7 +33,7 @@ def sample_of(name: str) -> Path:
 def parsed_sample(name: str) -> Parsed:
     """Parse the sample of a format."""
     path = sample_of(name)
-    result: Parsed = FORMATS[name].parser(SETTINGS.get(name, {}))(Block(path.read_bytes(), path.name, 0))  # type: ignore[assignment]
+    result: Parsed = FORMATS[name].parser(SETTINGS.get(name, {}))(Block(path.read_bytes(), path.name, 0))
     return result
 
 

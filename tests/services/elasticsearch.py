@@ -19,7 +19,7 @@ import time
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.services.guard import GUARD, SERVER
 
@@ -420,7 +420,7 @@ def _run(
     Raises:
         UnavailableError: it is not installed, or fails.
     """
-    identity = {} if user is None else {"user": user, "group": user, "extra_groups": []}
+    identity: dict[str, Any] = {} if user is None else {"user": user, "group": user, "extra_groups": []}
     try:
         done = subprocess.run(
             command, cwd=cwd, env=environment, input=text, capture_output=True, text=True, check=False, **identity

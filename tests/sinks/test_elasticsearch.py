@@ -232,7 +232,7 @@ def test_documents_stand_in_the_month_of_their_anchor(prefix: str) -> None:
 
 def test_only_what_the_schema_names_is_taken_and_evidence_is_kept_as_it_is(client: Elasticsearch, prefix: str) -> None:
     evidence = [{"event.original": "x" * 40_000, "source.ip": "no address"}, {"event.original": {"any": ["shape"]}}]
-    documents = [
+    documents: list[dict[str, Any]] = [
         {"finding.id": "a0", "finding.evidence": evidence, "peer.ip": "2001:db8::1", "peer.port": [22, 443]},
         {"finding.id": "a1", "finding.colour": "red"},
         {"finding.id": "a2", "entity.id": "y" * 40_000},
@@ -570,18 +570,19 @@ def test_secrets_are_held_by_name_only(
         {"url": "https://elastic:hunter2hunter2@localhost:9200"},
     ],
 )
-def test_secrets_in_clear_are_refused_and_not_repeated(wrong: dict[str, str]) -> None:
+def test_secrets_in_clear_are_refused_and_not_repeated(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"\$\{NAME\}") as raised:
         ElasticsearchSettings(**({"url": "https://localhost:9200"} | wrong))
     assert "hunter2" not in str(raised.value)
 
 
 def test_credentials_are_of_one_kind() -> None:
-    for wrong in (
+    cases: list[dict[str, Any]] = [
         {"username": "elastic"},
         {"password": "${A}"},
         {"api_key": "${A}", "username": "b", "password": "${C}"},
-    ):
+    ]
+    for wrong in cases:
         with pytest.raises(ValueError, match="either api_key, or username and password"):
             ElasticsearchSettings("https://localhost:9200", **wrong)
 

@@ -44,10 +44,10 @@ def _blocks(file: InputFile, range_bytes: int, block_bytes: int) -> list[Block]:
 def _parsed(blocks: list[Block]) -> tuple[list[dict[str, object]], list[dict[str, object]], int, int]:
     parse = FORMATS["aws_vpc_flow"].parser({})
     results = [parse(block) for block in blocks]
-    events = joined([result.events for result in results]).to_pylist() if results else []  # type: ignore[attr-defined]
-    dead = pa.Table.from_batches([result.dead for result in results]).to_pylist() if results else []  # type: ignore[attr-defined]
+    events = joined([result.events for result in results]).to_pylist() if results else []
+    dead = pa.Table.from_batches([result.dead for result in results]).to_pylist() if results else []
     events = [{name: value for name, value in event.items() if value is not None} for event in events]
-    return events, dead, sum(r.lines for r in results), sum(r.skipped for r in results)  # type: ignore[attr-defined]
+    return events, dead, sum(r.lines for r in results), sum(r.skipped for r in results)
 
 
 @given(

@@ -82,7 +82,8 @@ def ordinals(column: pa.Array) -> NDArray[np.int64]:
     ranks = np.empty(len(encoded.dictionary) + 1, dtype=np.int64)
     ranks[pc.sort_indices(encoded.dictionary).to_numpy()] = np.arange(len(encoded.dictionary))
     ranks[-1] = len(encoded.dictionary)
-    return ranks[np.asarray(pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False))]
+    places = np.asarray(pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False), dtype=np.int64)
+    return ranks.take(places, mode="wrap")
 
 
 def _plain(column: pa.Array) -> pa.Array:

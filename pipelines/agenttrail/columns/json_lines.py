@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -137,9 +137,9 @@ class JsonLinesReader:
         columns = [pa.array([_text(value) for value in map(get, rows)], pa.string()) for get in self._getters]
         return pa.Table.from_arrays(columns, names=list(self.fields.keys))
 
-    def _decode(self, lines: pa.Array, first: int, refused: list[tuple[int, str]]) -> list[object]:
+    def _decode(self, lines: pa.Array, first: int, refused: list[tuple[int, str]]) -> list[Any]:
         try:
-            rows: list[object] = self._decoder.decode_lines(buffer_of(lines))
+            rows: list[Any] = self._decoder.decode_lines(buffer_of(lines))
             if len(rows) == len(lines) and _one_object_a_line(lines):
                 return rows
         except (msgspec.DecodeError, UnicodeDecodeError):

@@ -97,7 +97,7 @@ class NetworkLists:
 
     def _codes4(self, values: NDArray[np.uint32]) -> NDArray[np.uint16]:
         upper = values >> 16
-        codes = self.uppers[upper]
+        codes: NDArray[np.uint16] = self.uppers[upper]
         if (self.page_of == -1).all():
             return codes
         page = self.page_of[upper]

@@ -59,5 +59,5 @@ def numbers(column: pa.Array, missing: int = 0) -> NDArray[np.int64]:
     """Return an integer column as int64 with ``missing`` for null, without a copy where there is none."""
     if column.null_count:
         column = pc.fill_null(column, missing)
-    values = column.to_numpy(zero_copy_only=False)
-    return values if values.dtype == np.int64 else values.astype(np.int64)
+    values: NDArray[np.int64] = column.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
+    return values

@@ -67,7 +67,8 @@ class AddressSet:
 
     def _find4(self, values: NDArray[np.uint32]) -> NDArray[np.int32]:
         if len(self.pages):
-            return self.pages[self.page_of[values >> 16], values & (_HALF - 1)]
+            found: NDArray[np.int32] = self.pages[self.page_of[values >> 16], values & (_HALF - 1)]
+            return found
         return _find_sorted(self.values, values, 0)
 
 

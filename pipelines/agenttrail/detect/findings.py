@@ -177,20 +177,15 @@ def _evidence(rows: pa.RecordBatch, row: NDArray[np.int64], finding: NDArray[np.
     shown = shown[np.lexsort((place[shown], finding[shown]))]
     taken = rows.take(pa.array(row[shown]))
     protocol = _column(taken, "network.iana_number", pa.int32())
-    ends = [
-        _column(taken, name, type_)
-        for name, type_ in (
-            ("source.ip", pa.binary(16)),
-            ("source.port", pa.int32()),
-            ("destination.ip", pa.binary(16)),
-            ("destination.port", pa.int32()),
-        )
-    ]
-    computed = {"event.id": hexadecimal(taken.column(DIGEST)), "network.community_id": community_ids(*ends, protocol)}
+    ips = [_column(taken, f"{side}.ip", pa.binary(16)) for side in ("source", "destination")]
+    ports = [_column(taken, f"{side}.port", pa.int32()) for side in ("source", "destination")]
+    computed = {
+        "event.id": hexadecimal(taken.column(DIGEST)),
+        "network.community_id": community_ids(ips[0], ports[0], ips[1], ports[1], protocol),
+    }
     type_ = evidence_type()
     columns = [
-        computed.get(field.name) if field.name in computed else _column(taken, field.name, field.type)
-        for field in type_
+        computed[field.name] if field.name in computed else _column(taken, field.name, field.type) for field in type_
     ]
     struct = pa.StructArray.from_arrays(
         [column.cast(field.type) for column, field in zip(columns, type_, strict=True)], fields=list(type_)

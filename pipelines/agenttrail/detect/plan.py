@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from agenttrail.columns.networks import MOST_LISTS, NetworkLists
 from agenttrail.columns.numbers import numbers
-from agenttrail.detect.expressions import COMPARISONS, And, Expression, Match, Not, Op, Or
+from agenttrail.detect.expressions import COMPARISONS, And, Expression, Match, Not, Op
 from agenttrail.detect.predicates import NUMBERS, evaluate, evaluate_column, networks_of, port_table
 from agenttrail.schema import record
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from agenttrail.columns.networks import Network
     from agenttrail.detect.rules import Rule
 
+    Words = list[NDArray[np.uint64]]
+
 _WORD = 64
 _SAMPLE = 1_024  # rows from which the frequency of each bit is estimated
 _NO_PORT = 65_536
-
-Words = "list[NDArray[np.uint64]]"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,21 @@ class Literal:
     bit: int = -1
 
 
-Program = And | Or | Literal
+@dataclass(frozen=True)
+class AllOf:
+    """Every part holds."""
+
+    parts: tuple[Program, ...]
+
+
+@dataclass(frozen=True)
+class AnyOf:
+    """Some part holds."""
+
+    parts: tuple[Program, ...]
+
+
+Program = AllOf | AnyOf | Literal
 """An expression in negation normal form."""
 
 
@@ -108,12 +122,11 @@ class Plan:
             return [np.empty(0, np.int64) for _ in self.rules]
         signature = self._signature(batch)
         gates = self._gates(signature, batch.num_rows)
-        passing = [np.arange(batch.num_rows) if gate is None else None for gate in gates]
         survivors = _passing(signature, [gate for gate in gates if gate is not None])
         narrowed = [word[survivors] for word in signature]
         hits = []
-        for program, gate, everything in zip(self.programs, gates, passing, strict=True):
-            rows = survivors[_any_bit(narrowed, gate)] if gate is not None else everything
+        for program, gate in zip(self.programs, gates, strict=True):
+            rows = np.arange(batch.num_rows) if gate is None else survivors[_any_bit(narrowed, gate)]
             hits.append(self._select(program, batch, signature, rows) if len(rows) else rows)
         return hits
 
@@ -178,7 +191,7 @@ class Plan:
         """Return those of ``rows`` on which ``program`` holds."""
         if isinstance(program, Literal):
             return rows[self._answer(program, batch, signature, rows)]
-        if isinstance(program, And):
+        if isinstance(program, AllOf):
             for part in program.parts:
                 if len(rows):
                     rows = self._select(part, batch, signature, rows)
@@ -194,8 +207,10 @@ class Plan:
         self, one: Literal, batch: pa.RecordBatch, signature: Words, rows: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
         if one.bit >= 0:
-            return (signature[one.bit // _WORD][rows] >> np.uint64(one.bit % _WORD) & np.uint64(1)).astype(bool)
-        return evaluate(one.match, _only(batch, one.match).take(pa.array(rows)), self.lists) != one.negated
+            bits = signature[one.bit // _WORD][rows] >> np.uint64(one.bit % _WORD)
+            return (bits & np.uint64(1)).astype(bool)
+        answer: NDArray[np.bool_] = evaluate(one.match, _only(batch, one.match).take(pa.array(rows)), self.lists)
+        return ~answer if one.negated else answer
 
 
 def _only(batch: pa.RecordBatch, match: Match) -> pa.RecordBatch:
@@ -216,16 +231,16 @@ def _normalise(
         if not _is_cheap(expression, lists):
             return Literal(expression, negated)
         return Literal(expression, negated, bits.setdefault((expression, negated), len(bits)))
-    kind = And if isinstance(expression, And) != negated else Or
+    kind = AllOf if isinstance(expression, And) != negated else AnyOf
     parts = [_normalise(part, negated=negated, bits=bits, lists=lists) for part in expression.parts]
     flat = [inner for part in parts for inner in (part.parts if isinstance(part, kind) else (part,))]
-    return kind(tuple(sorted(flat, key=_cost)))  # type: ignore[arg-type] # programs are expressions of literals
+    return kind(tuple(sorted(flat, key=_cost)))
 
 
 def _cost(program: Program) -> int:
     if isinstance(program, Literal):
         return 0 if program.bit >= 0 else 100
-    return 1 + sum(_cost(part) for part in program.parts)  # type: ignore[arg-type] # see _normalise
+    return 1 + sum(_cost(part) for part in program.parts)
 
 
 def _is_cheap(match: Match, lists: Mapping[str, tuple[str, ...]]) -> bool:
@@ -305,9 +320,9 @@ def _gate(program: Program, shares: NDArray[np.float64]) -> tuple[float, int] | 
     """Return the rarest set of bits (as an integer) one of which must be set, and how often that is."""
     if isinstance(program, Literal):
         return None if program.bit < 0 else (float(shares[program.bit]), 1 << program.bit)
-    found = [_gate(part, shares) for part in program.parts]  # type: ignore[arg-type] # see _normalise
+    found = [_gate(part, shares) for part in program.parts]
     known = [gate for gate in found if gate is not None]
-    if isinstance(program, And):
+    if isinstance(program, AllOf):
         return min(known) if known else None
     if len(known) < len(found):
         return None
@@ -322,7 +337,7 @@ def _as_words(bits: int, words: int) -> NDArray[np.uint64]:
 
 
 def _any_bit(signature: Words, gate: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    found = (signature[0] & gate[0]) != 0
+    found: NDArray[np.bool_] = (signature[0] & gate[0]) != 0
     for word, bits in zip(signature[1:], gate[1:], strict=True):
         if bits:
             found |= (word & bits) != 0

@@ -68,7 +68,8 @@ def evaluate(match: Match, batch: pa.RecordBatch, lists: Mapping[str, tuple[str,
 def evaluate_column(match: Match, column: pa.Array, lists: Mapping[str, tuple[str, ...]]) -> NDArray[np.bool_]:
     """Return which values of a plain column match."""
     if match.op is Op.EXISTS:
-        return present(column) == bool(match.value)
+        known = present(column)
+        return known if match.value else ~known
     if match.op is Op.LIST:
         return _in_list(column, lists[str(match.value)], cased=match.cased)
     if match.op in COMPARISONS or (match.op is Op.EQUALS and _is_numeric(column)):
@@ -77,7 +78,7 @@ def evaluate_column(match: Match, column: pa.Array, lists: Mapping[str, tuple[st
 
 
 def _is_numeric(column: pa.Array) -> bool:
-    return pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+    return bool(pa.types.is_integer(column.type) or pa.types.is_floating(column.type))
 
 
 def _mask(result: pa.Array) -> NDArray[np.bool_]:

@@ -224,8 +224,8 @@ def _parse(data: dict[str, Any], reading: _Reading) -> SigmaRule | None:
     except (SigmaError, ValueError, TypeError, AttributeError, KeyError) as error:
         reading.problems.append(reading.document.problem(("detection",), f"not a Sigma rule: {error}"))
         return None
-    for error in parsed.errors:
-        reading.problems.append(reading.document.problem(_place_of(error), f"not a Sigma rule: {error}"))
+    for found in parsed.errors:
+        reading.problems.append(reading.document.problem(_place_of(found), f"not a Sigma rule: {found}"))
     return None if parsed.errors else parsed
 
 

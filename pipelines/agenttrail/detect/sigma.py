@@ -33,7 +33,7 @@ from sigma.types import (
 from agenttrail.detect.expressions import And, Expression, Match, Not, Op, Or
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _COMPARE = {
     CompareOperators.LT: Op.LESS,
@@ -124,9 +124,10 @@ def _regex(field: str, value: SigmaRegularExpression) -> Match:
 def _text(field: str, value: SigmaString) -> Match:
     cased = isinstance(value, SigmaCasedString)
     parts = [part for part in value.iter_parts() if part != ""]
-    if any(isinstance(part, Placeholder) for part in parts):
+    lists = [part.name for part in parts if isinstance(part, Placeholder)]
+    if lists:
         if len(parts) == 1 and field:
-            return Match(field, Op.LIST, parts[0].name, cased=cased)
+            return Match(field, Op.LIST, lists[0], cased=cased)
         msg = "a list inside a longer text"
         raise UnsupportedError(msg)
     kinds = [part if isinstance(part, SpecialChars) else "text" for part in parts]
@@ -147,7 +148,7 @@ def _text(field: str, value: SigmaString) -> Match:
     return Match(field, Op.REGEX, _wildcards(parts, cased=cased), cased=True)
 
 
-def _wildcards(parts: list[object], *, cased: bool) -> str:
+def _wildcards(parts: Sequence[object], *, cased: bool) -> str:
     """Return a regular expression for text with wildcards in the middle."""
     words = {SpecialChars.WILDCARD_MULTI: ".*", SpecialChars.WILDCARD_SINGLE: "."}
     body = "".join(re.escape(part) if isinstance(part, str) else words[part] for part in parts)  # type: ignore[index] # only these two are left

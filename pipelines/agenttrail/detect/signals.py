@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from agenttrail.columns.addresses import present
 from agenttrail.columns.groups import group_rows, ordinals, rank_in_group
 from agenttrail.columns.ids import content_digests
 from agenttrail.columns.networks import NetworkLists, parse_network
@@ -71,7 +72,8 @@ class Lists:
         if not self.allow_list_known:
             return np.zeros(events.num_rows, dtype=bool)
         peers = events.column("peer.ip")
-        return (self.listed.codes(peers) == 0) & np.asarray(peers.is_valid())
+        unlisted: NDArray[np.bool_] = self.listed.codes(peers) == 0
+        return unlisted & present(peers)
 
 
 def select(events: pa.RecordBatch, plan: Plan, lists: Lists) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
@@ -145,7 +147,8 @@ def first_of_each(digests: pa.Array, paths: pa.Array, offsets: pa.Array) -> NDAr
     distinct, groups = np.unique(words, return_inverse=True)
     if len(distinct) == len(words):
         return np.ones(len(words), dtype=bool)
-    return rank_in_group(groups.ravel().astype(np.int64), ordinals(paths), numbers(offsets)) == 0
+    first: NDArray[np.bool_] = rank_in_group(groups.ravel().astype(np.int64), ordinals(paths), numbers(offsets)) == 0
+    return first
 
 
 def digest_words(digests: pa.Array) -> NDArray[np.bytes_]:

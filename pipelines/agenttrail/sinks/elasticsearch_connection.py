@@ -184,7 +184,8 @@ def _address(url: str) -> tuple[str, tuple[str, str] | None]:
     if not port:
         msg = "Elasticsearch url: not an address like https://host:9200"
         raise SinkError(msg)
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    name = parts.hostname or ""
+    host = f"[{name}]" if ":" in name else name
     user, _, password = _credentials(parts).partition(":")
     return f"{parts.scheme}://{host}:{port}{parts.path.rstrip('/')}", (
         unquote(user),

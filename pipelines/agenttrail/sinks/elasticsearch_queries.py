@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -197,13 +198,10 @@ def _pages(
     after: list[Any] | None = None
     try:
         while True:
-            answer = persist(
-                client,
-                lambda after=after: view.search(
-                    query=query, sort=sort, size=page, search_after=after, source_excludes=without
-                ),
-                patience,
-            )  # type: ignore[misc]
+            search = partial(
+                view.search, query=query, sort=sort, size=page, search_after=after, source_excludes=without
+            )
+            answer = persist(client, search, patience)
             hits = answer["hits"]["hits"]
             if hits:
                 yield hits

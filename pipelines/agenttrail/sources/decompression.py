@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import zstandard
 from isal import isal_zlib
@@ -15,6 +15,8 @@ _COMPRESSED_PIECE = 1 << 20
 _ZSTD_PIECE = 1 << 16  # small, since its decompressor gives back all that a piece holds
 _LARGEST_PIECE = 8 << 20
 _GZIP_WINDOW = 31  # gzip header and trailer
+
+_DAMAGED: Any = (isal_zlib.error, EOFError)  # typed as an instance where it is a class
 
 
 class BrokenStreamError(Exception):
@@ -61,7 +63,7 @@ def _gzip(file: BinaryIO, start: bytes) -> Iterator[bytes]:
             if not data:
                 msg = "the gzip stream is cut off"
                 raise BrokenStreamError(msg)
-    except (isal_zlib.error, EOFError) as error:
+    except _DAMAGED as error:
         msg = f"the gzip stream is damaged: {error}"
         raise BrokenStreamError(msg) from error
 
