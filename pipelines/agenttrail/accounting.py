@@ -29,11 +29,13 @@ class Account:
         counts: by (source, what).
         seconds: CPU seconds by stage.
         unknown_scopes: rows by scope that no lease is in.
+        written: documents by (kind, what became of them) in Elasticsearch.
     """
 
     counts: Counter[tuple[int, str]] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)
     unknown_scopes: Counter[str] = field(default_factory=Counter)
+    written: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     @classmethod
     def of(
@@ -53,6 +55,7 @@ class Account:
         self.counts.update(other.counts)
         self.seconds.update(other.seconds)
         self.unknown_scopes.update(other.unknown_scopes)
+        self.written.update(other.written)
         for scope, _ in self.unknown_scopes.most_common()[_MOST_NAMED:]:
             del self.unknown_scopes[scope]
         return self

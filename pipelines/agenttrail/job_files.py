@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _UNITS = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_SECRET_KEYS = ("api_key", "username", "password")
+_SECRET_KEYS = ("api_key", "password")
 DEFAULT_TOLERANCE = 2_000_000  # microseconds
 DEFAULT_WAIT = 600_000_000
 
@@ -241,13 +241,30 @@ def _elasticsearch(reading: _Reading, override: str | None) -> Mapping[str, Any]
             reading.problem((*place, key), "secrets come from the environment only: write ${NAME} and set NAME")
             section.pop(key)
     if override:
-        section["url"] = override
-        for key in _SECRET_KEYS:
-            variable = f"ELASTICSEARCH_{key.upper()}"
-            if key not in section and os.environ.get(variable):
-                section[key] = f"${{{variable}}}"
+        section |= {"url": override, **_credentials_of_environment(section)}
     for key, value in section.items():
         for variable in _VARIABLE.findall(value) if isinstance(value, str) else ():
             if not os.environ.get(variable):
                 reading.problem((*place, key), f"the environment variable {variable} is not set")
+    if section.get("url"):
+        from agenttrail.sinks.elasticsearch import ElasticsearchSettings
+
+        try:
+            ElasticsearchSettings(**section)
+        except ValueError as error:  # does not repeat what it refuses
+            reading.problem(place, str(error))
     return section or None
+
+
+def _credentials_of_environment(section: Mapping[str, Any]) -> dict[str, str]:
+    """Return by name the credentials and authorities that the environment has and the job file does not name."""
+
+    def named(*keys: str) -> dict[str, str]:
+        variables = {key: f"ELASTICSEARCH_{key.upper()}" for key in keys}
+        known = all(os.environ.get(variable) for variable in variables.values())
+        return {key: f"${{{variable}}}" for key, variable in variables.items()} if known else {}
+
+    out = {} if "ca_certs" in section else named("ca_certs")
+    if not {"api_key", "username", "password"} & set(section):
+        out |= named("api_key") or named("username", "password")
+    return out

@@ -67,12 +67,18 @@ def build(pipeline: beam.Pipeline, job: Job, options: RunOptions) -> None:
     findings = signals[EVENTS] | Gather(job.rules)
     incidents = findings[EVENTS] | Group(KINDS)
 
-    dead = (remains, leases[DEAD], events[DEAD]) | "DeadLetters" >> beam.Flatten()
-    accounts = (read, leases[ACCOUNT], events[ACCOUNT], attributed[ACCOUNT], signals[ACCOUNT], findings[ACCOUNT])
+    dead = [remains, leases[DEAD], events[DEAD]]
+    accounts = [read, leases[ACCOUNT], events[ACCOUNT], attributed[ACCOUNT], signals[ACCOUNT], findings[ACCOUNT]]
+    if job.elasticsearch:
+        from agenttrail.sinks.elasticsearch_upserts import UpsertIncidents
+
+        upserts = findings[EVENTS] | UpsertIncidents(job.elasticsearch, KINDS)
+        dead.append(upserts[DEAD])
+        accounts.append(upserts[ACCOUNT])
     parts = {
         "findings": findings[EVENTS] | "WriteFindings" >> WriteSorted(directory, "findings"),
         "incidents": incidents | "WriteIncidents" >> WriteSorted(directory, "incidents"),
-        "dead_letters": dead | WriteDeadLetters(directory),
+        "dead_letters": dead | "DeadLetters" >> beam.Flatten() | WriteDeadLetters(directory),
     }
     if job.write_events:
         parts["events"] = attributed[EVENTS] | WriteEvents(directory)
@@ -154,9 +160,18 @@ def report(job: Job, account: Account, counted: dict[str, dict[str, int]]) -> di
             "on": sum(not rule.off for rule in job.rules),
             "off": {rule.name: rule.off for rule in job.rules if rule.off},
         },
+        **({"elasticsearch": _written(account)} if job.elasticsearch else {}),
         "notes": notes(job, account),
         "seconds": {stage: round(seconds, 3) for stage, seconds in sorted(account.seconds.items())},
     }
+
+
+def _written(account: Account) -> dict[str, dict[str, int]]:
+    """Return what became of the documents of each kind."""
+    told: dict[str, dict[str, int]] = {"findings": {}, "incidents": {}}
+    for (kind, what), count in sorted(account.written.items()):
+        told[kind][what] = count
+    return told
 
 
 def notes(job: Job, account: Account) -> list[str]:
@@ -170,6 +185,9 @@ def notes(job: Job, account: Account) -> list[str]:
         dead, lines = account.counts[number, "dead"], account.counts[number, "lines"]
         if dead:
             said.append(f"{source.name}: {dead} of {lines} lines could not be read; see dead_letters.ndjson")
+    refused = sum(count for (_, what), count in account.written.items() if what == "refused")
+    if refused:
+        said.append(f"Elasticsearch refused {refused} documents; see dead_letters.ndjson")
     return said
 
 
@@ -180,6 +198,11 @@ def run(job: Job, options: RunOptions | None = None) -> None:
         AgentTrailError: the run failed; what it says is for the user.
     """
     options = options or RunOptions()
+    if job.elasticsearch:
+        from agenttrail.sinks.elasticsearch import ElasticsearchSettings
+        from agenttrail.sinks.elasticsearch_upserts import check as check_elasticsearch
+
+        check_elasticsearch(ElasticsearchSettings(**job.elasticsearch))
     sink.prepare(str(job.directory))
     flags = list(options.flags)
     if not any(flag == "--runner" or flag.startswith("--runner=") for flag in flags):

@@ -2,12 +2,89 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+from agenttrail.errors import DefinitionError, Problem
 
 if TYPE_CHECKING:
     import argparse
 
+    from agenttrail.sinks.elasticsearch import ElasticsearchSettings
+
+Document = dict[str, Any]
+_URL = "ELASTICSEARCH_URL"
+
 
 def add(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Add the parser."""
-    subparsers.add_parser("elasticsearch", help="prepare an Elasticsearch for incidents")
+    parser = subparsers.add_parser("elasticsearch", help="prepare an Elasticsearch for incidents")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    preparing = actions.add_parser(
+        "setup",
+        help="make or renew the templates of the indices; any number of times",
+        description="Credentials come from ELASTICSEARCH_API_KEY, or ELASTICSEARCH_USERNAME and "
+        "ELASTICSEARCH_PASSWORD; the authorities to trust from the file ELASTICSEARCH_CA_CERTS.",
+    )
+    preparing.add_argument("--url", metavar="URL", help=f"address (default: what {_URL} says)")
+    preparing.add_argument(
+        "--prefix", metavar="NAME", default="agenttrail", help="what the names of all indices begin with"
+    )
+    preparing.set_defaults(command=_setup)
+
+
+def _setup(arguments: argparse.Namespace) -> int:
+    from agenttrail.sinks.elasticsearch import connect, setup
+
+    url = arguments.url or os.environ.get(_URL)
+    if not url:
+        raise DefinitionError([Problem("command line", 0, f"no address: give --url, or set {_URL}")])
+    client = connect(settings_of(url))
+    for alias in setup(client, prefix=arguments.prefix):
+        sys.stdout.write(f"ready: {alias}\n")
+    return 0
+
+
+def settings_of(url: str) -> ElasticsearchSettings:
+    """Return the settings for an address on the command line; credentials are those in the environment.
+
+    Raises:
+        DefinitionError: the address is none, or holds credentials.
+    """
+    from agenttrail.sinks.elasticsearch import ElasticsearchSettings
+
+    try:
+        return ElasticsearchSettings.from_environment(url)
+    except ValueError as error:
+        raise DefinitionError([Problem("command line", 0, str(error))]) from error
+
+
+@dataclass(frozen=True)
+class ElasticsearchStore:
+    """Incidents and findings in an Elasticsearch."""
+
+    url: str
+
+    @cached_property
+    def _client(self) -> Any:
+        from agenttrail.sinks.elasticsearch import connect
+
+        return connect(settings_of(self.url))
+
+    def incidents(self) -> list[Document]:
+        """Return all incidents that are not superseded."""
+        from agenttrail.sinks.elasticsearch import search_incidents
+
+        return search_incidents(self._client)
+
+    def findings(self, incident: str) -> list[Document]:
+        """Return the findings of one incident."""
+        import orjson
+
+        from agenttrail.sinks.elasticsearch import stored_findings
+
+        pages = stored_findings(self._client, [incident], evidence=True, patience=0.0)
+        return [orjson.loads(document) for page in pages for document in page.to_pylist()]

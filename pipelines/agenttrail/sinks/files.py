@@ -142,8 +142,11 @@ class _WriteDeadLetters(beam.DoFn):
     def process(self, batch: pa.RecordBatch) -> Iterator[str]:
         first = batch.slice(0, 1).to_pylist()[0]
         name = content_id(first["event.dataset"], first["log.file.path"], first["error.stage"])
-        path = join(self._directory, PARTS, f"{DEAD_LETTERS}-{name}-{first['log.offset'] or 0:020d}.ndjson")
-        write(path, dead_letter_lines(batch), private=True)
+        lines = dead_letter_lines(batch)
+        # what has no offset is told apart by what it holds
+        place = f"{first['log.offset'] or 0:020d}-{content_id(lines.decode())[:16]}"
+        path = join(self._directory, PARTS, f"{DEAD_LETTERS}-{name}-{place}.ndjson")
+        write(path, lines, private=True)
         yield path
 
 
