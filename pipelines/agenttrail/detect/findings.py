@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from agenttrail.columns.community import community_ids
 from agenttrail.columns.groups import (
+    agreed,
     distinct_lists,
     group_rows,
     lists_by,
@@ -33,11 +34,10 @@ if TYPE_CHECKING:
 
 _MOST_LISTED = 100
 _KEY = ("entity.type", "entity.id", "job.id", "entity.anchor")
-_ONE = (
-    "entity.type", "entity.id", "entity.anchor", "gen_ai.agent.id", "trajectory.id", "sandbox.id", "job.id",
-    "host.name", "k8s.namespace.name", "k8s.pod.uid", "attribution.status", "attribution.level",
-    "attribution.lease_start", "attribution.lease_end",
+_NAMES = (
+    "gen_ai.agent.id", "trajectory.id", "sandbox.id", "host.name", "k8s.namespace.name", "k8s.pod.uid",
 )  # fmt: skip
+_STATE = ("attribution.status", "attribution.level", "attribution.lease_start", "attribution.lease_end")
 _SEVERAL_OF_HOLDER = ("attribution.scope", "attribution.lease_id")
 _SEVERAL_OF_ROW = ("network.transport", "network.direction", "event.dataset", "event.outcome", "attribution.reason")
 
@@ -118,14 +118,16 @@ def _rule_columns(rules: Sequence[Rule], which: NDArray[np.int64]) -> dict[str, 
 def _holder_columns(
     holders: pa.RecordBatch, holder: NDArray[np.int64], finding: NDArray[np.int64], count: int
 ) -> dict[str, pa.Array]:
-    """Return who it is.
+    """Return who it is: what all holders of a finding are called.
 
-    Holders of one finding are one entity; where they differ in another name, the smallest stands.
+    They are one entity, but a host or an address may have had several holders on its day.
     """
     _, first = group_rows([pa.array(finding), pa.array(holder)])
     of_finding, of_holder = finding[first], holder[first]
     index = pa.array(of_holder)
-    columns = {name: smallest_by(of_finding, count, holders.column(name).take(index)) for name in _ONE}
+    columns = {name: smallest_by(of_finding, count, holders.column(name).take(index)) for name in (*_KEY, *_STATE)}
+    for name in _NAMES:
+        columns[name] = agreed(of_finding, count, holders.column(name).take(index), null_agrees=False)
     for name in _SEVERAL_OF_HOLDER:
         columns[name] = distinct_lists(of_finding, count, holders.column(name).take(index), _MOST_LISTED)
     candidates = holders.column("attribution.candidates").take(index)

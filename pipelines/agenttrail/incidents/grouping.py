@@ -12,7 +12,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from agenttrail.columns.groups import distinct_lists, group_rows, max_by, min_by, rank_in_group, smallest_by, sum_by
+from agenttrail.columns.groups import (
+    agreed,
+    distinct_lists,
+    group_rows,
+    max_by,
+    min_by,
+    rank_in_group,
+    smallest_by,
+    sum_by,
+)
 from agenttrail.columns.ids import content_ids
 from agenttrail.columns.numbers import numbers
 from agenttrail.incidents.scoring import LEVELS, MEDIUM, raised, risk
@@ -26,12 +35,11 @@ if TYPE_CHECKING:
 
 MOST_LISTED = 100
 _KEY = ("entity.type", "entity.id", "job.id", "entity.anchor")
-_ONE = (
-    "entity.type", "entity.id", "entity.anchor", "gen_ai.agent.id", "trajectory.id", "sandbox.id", "job.id",
-    "host.name", "k8s.namespace.name", "k8s.pod.uid", "attribution.status", "attribution.level",
-    "attribution.lease_start", "attribution.lease_end",
+_NAMES = (
+    "gen_ai.agent.id", "trajectory.id", "sandbox.id", "host.name", "k8s.namespace.name", "k8s.pod.uid",
 )  # fmt: skip
-_LISTS = ("attribution.scope", "attribution.lease_id", "attribution.candidates", "attribution.reason")
+_STATE = ("attribution.status", "attribution.level", "attribution.lease_start", "attribution.lease_end")
+_PROOF = ("attribution.scope", "attribution.lease_id", "attribution.candidates", "attribution.reason")
 
 
 def group(findings: pa.RecordBatch, kinds: Mapping[str, str]) -> pa.RecordBatch:
@@ -43,8 +51,8 @@ def group(findings: pa.RecordBatch, kinds: Mapping[str, str]) -> pa.RecordBatch:
 
     Returns:
         A batch in the shape of the incident record, sorted by ``incident.id``.  Only findings of medium severity or
-        above open an incident; the others join as context: they are listed and counted, but say nothing of times,
-        peers, techniques, or what to do.
+        above open an incident; the others join as context: they are listed and counted, but say nothing of who it was,
+        of times, peers, techniques, or what to do.
     """
     level = _levels(findings)
     which, first = group_rows([findings.column(name) for name in _KEY])
@@ -54,8 +62,7 @@ def group(findings: pa.RecordBatch, kinds: Mapping[str, str]) -> pa.RecordBatch:
     which, first = group_rows([findings.column(name) for name in _KEY])
     count = len(first)
     opening = np.flatnonzero(level >= MEDIUM)
-    columns = {name: smallest_by(which, count, findings.column(name)) for name in _ONE}
-    columns |= {name: _merged(findings.column(name), which, count) for name in _LISTS}
+    columns = {name: findings.column(name).take(pa.array(first)) for name in _KEY}
     columns |= _all_findings(findings, which, count, level)
     columns |= _opening_findings(findings.take(pa.array(opening)), which[opening], count)
     agreeing = _agreeing_kinds(findings.take(pa.array(opening)), which[opening], count, kinds)
@@ -102,7 +109,10 @@ def _opening_findings(findings: pa.RecordBatch, which: NDArray[np.int64], count:
         "destination.port": _merged(findings.column("peer.port"), which, count),
     }
     columns["@timestamp"] = columns["incident.first_seen"]
-    for name in ("threat.technique.id", "threat.tactic.name", "recommendation"):
+    # a host or an address may have had several holders on its day: what one of them is called, the others need not be
+    columns |= {name: agreed(which, count, findings.column(name), null_agrees=False) for name in _NAMES}
+    columns |= {name: smallest_by(which, count, findings.column(name)) for name in _STATE}
+    for name in (*_PROOF, "threat.technique.id", "threat.tactic.name", "recommendation"):
         columns[name] = _merged(findings.column(name), which, count)
     return columns
 

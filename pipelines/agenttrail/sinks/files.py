@@ -191,7 +191,8 @@ class _WriteEvents(beam.DoFn):
         name = f"{source:03d}-{content_id(path)[:16]}-{offset:015d}.parquet"
         part = join(self._directory, PARTS, name)
         with closing(create(part)) as file:
-            pq.write_table(event_table(events), file, compression="zstd", coerce_timestamps="us")
+            # without the Arrow schema, so that whoever reads enums finds plain text
+            pq.write_table(event_table(events), file, compression="zstd", coerce_timestamps="us", store_schema=False)
         yield part
 
 
