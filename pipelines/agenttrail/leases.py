@@ -18,7 +18,7 @@ from agenttrail.columns.numbers import numbers
 from agenttrail.schema import TIMESTAMP, conform, record
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 IDENTITY = (
     "gen_ai.agent.id", "trajectory.id", "sandbox.id", "job.id", "host.name", "k8s.namespace.name", "k8s.pod.uid",
@@ -29,9 +29,9 @@ IDENTITY = (
 def resolve(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
     """Return one lease per occupancy, with its id, from all observations of it, whatever their order.
 
-    Observations of one pod (by uid) on one address are one occupancy: it starts with the earliest, ends with the
-    earliest end that one of them knows, and keeps the names on which they agree.  Observations of a node's own
-    address are one occupancy from the first to the last.
+    Observations of one pod (by uid; else by its names and its start) on one address are one occupancy: it starts with
+    the earliest, ends with the earliest end that one of them knows, and keeps the names on which they agree.
+    Observations of a node's own address are one occupancy from the first to the last.
     """
     observed = conform(joined(batches), record("lease")) if batches else conform(_nothing(), record("lease"))
     groups, first = group_rows(_workload(observed))
@@ -65,21 +65,29 @@ def _is_node(observed: pa.RecordBatch) -> pa.Array:
 def _workload(observed: pa.RecordBatch) -> list[pa.Array]:
     """Return the columns in which two observations of one occupancy agree."""
     uid = observed.column("k8s.pod.uid")
-    names = [observed.column(name) for name in IDENTITY if name != "k8s.pod.uid"]
     # without a uid the start tells two holders of one name apart; a node is the same node all along
-    start = observed.column("lease.start").cast(pa.int64()).cast(pa.string())
-    told_apart = pc.if_else(pc.or_(pc.is_valid(uid), _is_node(observed)), pa.scalar(None, pa.string()), start)
-    unless_uid = [pc.if_else(pc.is_valid(uid), pa.scalar(None, pa.string()), name) for name in names]
-    return [observed.column("lease.scope"), observed.column("lease.address"), uid, told_apart, *unless_uid]
+    start = _unless(pc.or_(pc.is_valid(uid), _is_node(observed)), observed.column("lease.start").cast(pa.int64()))
+    names = [_unless(pc.is_valid(uid), name) for name in _holder({name: observed.column(name) for name in IDENTITY})]
+    return [observed.column("lease.scope"), observed.column("lease.address"), uid, start, *names]
 
 
-def _ids(columns: dict[str, pa.Array]) -> pa.Array:
-    """Return ids made of what does not change while the occupancy lasts; the end does."""
-    # an episode label may be added to a running pod; what names the occupancy is the pod
+def _holder(columns: Mapping[str, pa.Array]) -> list[pa.Array]:
+    """Return the names that say who holds an address.
+
+    An episode label may be added to a running pod; what names the occupancy is the pod.
+    """
     holder = [columns[name] for name in ("k8s.pod.uid", "sandbox.id", "k8s.namespace.name", "job.id", "host.name")]
-    alone = pc.is_null(pc.coalesce(*holder[:2]))
-    holder += [
-        pc.if_else(alone, columns[name], pa.scalar(None, pa.string())) for name in ("trajectory.id", "gen_ai.agent.id")
-    ]
+    named = pc.is_valid(pc.coalesce(*holder[:2]))
+    return holder + [_unless(named, columns[name]) for name in ("trajectory.id", "gen_ai.agent.id")]
+
+
+def _unless(mask: pa.Array, column: pa.Array) -> pa.Array:
+    """Return ``column`` with null where ``mask`` holds."""
+    return pc.if_else(mask, pa.scalar(None, column.type), column)
+
+
+def _ids(columns: Mapping[str, pa.Array]) -> pa.Array:
+    """Return ids made of what does not change while the occupancy lasts; the end does."""
     start = columns["lease.start"].cast(pa.int64()).cast(pa.string())
-    return content_ids(["lease", columns["lease.scope"], format_addresses(columns["lease.address"]), start, *holder])
+    addresses = format_addresses(columns["lease.address"])
+    return content_ids(["lease", columns["lease.scope"], addresses, start, *_holder(columns)])
