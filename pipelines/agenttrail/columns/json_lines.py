@@ -142,19 +142,25 @@ class JsonLinesReader:
             rows: list[Any] = self._decoder.decode_lines(buffer_of(lines))
             if len(rows) == len(lines) and _one_object_a_line(lines):
                 return rows
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             pass
         if len(lines) > _NEIGHBOURHOOD:
             middle = len(lines) // 2
             return self._decode(lines[:middle], first, refused) + self._decode(lines[middle:], first + middle, refused)
-        return [self._decode_line(line.as_py(), first + index, refused) for index, line in enumerate(lines)]
+        return [self._decode_line(lines[row : row + 1], first + row, refused) for row in range(len(lines))]
 
-    def _decode_line(self, line: bytes, index: int, refused: list[tuple[int, str]]) -> object:
+    def _decode_line(self, line: pa.Array, index: int, refused: list[tuple[int, str]]) -> object:
         try:
-            return self._decoder.decode(line)
+            return self._decoder.decode(line[0].as_py())
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             refused.append((index, str(error)))
-            return self._decoder.decode(b"{}")
+        except RecursionError:
+            # nested beyond Python's stack; pyarrow, which has none, decides as it does where it reads whole blocks
+            table = self._read_fast(line)
+            if table is not None:
+                return self._decoder.decode(msgspec.json.encode(table.to_pylist()[0]))
+            refused.append((index, "the objects in the line are nested too deeply"))
+        return self._decoder.decode(b"{}")
 
 
 def _text(value: str | int | None) -> str | None:
