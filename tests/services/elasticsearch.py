@@ -112,10 +112,17 @@ class Elasticsearch:
                 log = Path(self.directory, "server.log").read_text(errors="replace").splitlines()
                 raise UnavailableError("Elasticsearch does not come up: " + " | ".join(log[-8:]))
             time.sleep(0.1)
+        if self.password:
+            # its index of users and keys is made with the first key, and nobody is known until that has settled
+            while not self.answers("/_security/api_key", body=b'{"name":"first"}') and self.runs():
+                time.sleep(0.1)
+            while not self.answers("/_cluster/health/.security-*?wait_for_status=yellow&timeout=2s") and self.runs():
+                time.sleep(0.1)
 
-    def answers(self, path: str = "/") -> bool:
-        """Tell whether a GET of ``path`` is answered with 200."""
-        request = urllib.request.Request(self.url + path)  # noqa: S310 - http or https, to a server of ours
+    def answers(self, path: str = "/", body: bytes | None = None) -> bool:
+        """Tell whether a GET of ``path``, or a POST of ``body``, is answered with 200."""
+        request = urllib.request.Request(self.url + path, body)  # noqa: S310 - http or https, to a server of ours
+        request.add_header("Content-Type", "application/json")
         if self.password:
             request.add_header(
                 "Authorization", "Basic " + base64.b64encode(f"elastic:{self.password}".encode()).decode()

@@ -72,9 +72,10 @@ def tidy(client: Elasticsearch, prefix: str) -> None:
     """Remove what a test left."""
     for index in client.indices.get(index=f"{prefix}-*", filter_path="*.aliases").body:
         client.indices.delete(index=index)
-    for template in client.indices.get_index_template(name=f"{prefix}-*").body["index_templates"]:
+    quiet = client.options(ignore_status=404)
+    for template in quiet.indices.get_index_template(name=f"{prefix}-*").body.get("index_templates", []):
         client.indices.delete_index_template(name=template["name"])
-    for template in client.cluster.get_component_template(name=f"{prefix}*").body["component_templates"]:
+    for template in quiet.cluster.get_component_template(name=f"{prefix}*").body.get("component_templates", []):
         client.cluster.delete_component_template(name=template["name"])
 
 
@@ -633,6 +634,7 @@ def test_an_api_key_needs_few_privileges(
     assert writer.replace(*incidents_of(5, prefix)).created == 5
     assert writer.supersede_findings(findings[0][:1]).deleted == 1
     assert sum(map(len, stored_findings(client, ids_of(5, "incident"), prefix=prefix))) == 4
+    owner.indices.refresh(index=f"{prefix}-*")
     assert len(search_incidents(client, prefix=prefix)) == 5
     with pytest.raises(SinkError, match=r"does not permit this .403"):
         setup(client, prefix=prefix)

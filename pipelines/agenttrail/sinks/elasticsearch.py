@@ -179,7 +179,7 @@ def _is_object(text: str) -> bool:
     """Tell whether the text is one JSON object: what stands inside a script's parameters must not end them."""
     try:
         _OBJECT.decode(text)
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return False
     return "\n" not in text
 

@@ -226,7 +226,7 @@ class Delivery:
             why = "more than Elasticsearch accepts (http.max_content_length)" if status == _TOO_LARGE else ""
             self._bury(int(rows[0]), f"{size}: {why or reason(body) or error}")
             return _Left(rows[:0])
-        why = passing(error, self._where)
+        why = passing(error, self._where, recovering=self._trying.recovering)
         return _Left(rows, why, smaller=status == _OVERLOADED or isinstance(error, ConnectionTimeout))
 
     def _keeps_breaking(self, error: ApiError | TransportError) -> bool:

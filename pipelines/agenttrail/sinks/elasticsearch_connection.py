@@ -34,6 +34,7 @@ _LOG = logging.getLogger(__name__)
 _OLDEST = 9
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _ONLY_VARIABLES = re.compile(rf"(?:{_VARIABLE.pattern}:?)+")
+_UNKNOWN_WHO = 401
 _PORTS = {"http": 80, "https": 443}
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 15.0  # seconds
@@ -178,8 +179,8 @@ def _address(url: str) -> tuple[str, tuple[str, str] | None]:
     """
     parts = urlsplit(url.strip())
     try:
-        port = (parts.port or _PORTS[parts.scheme]) if parts.hostname else 0
-    except (ValueError, KeyError):
+        port = (parts.port or _PORTS[parts.scheme]) if parts.hostname and parts.scheme in _PORTS else 0
+    except ValueError:
         port = 0
     if not port:
         msg = "Elasticsearch url: not an address like https://host:9200"
@@ -216,6 +217,11 @@ class Patience:
         """Allow ``seconds`` from the first failure on; ``of`` is whom it is tried with."""
         self._seconds, self._of = seconds, of
         self._tries, self._since = 0, 0.0
+
+    @property
+    def recovering(self) -> bool:
+        """Whether the last try failed."""
+        return self._tries > 0
 
     def reset(self) -> None:
         """Begin anew, after a success."""
@@ -268,15 +274,16 @@ def persist(client: Elasticsearch, call: Callable[[], _T], patience: float) -> _
         try:
             return call()
         except Failure as error:
-            trying.wait(passing(error, where(client)))
+            trying.wait(passing(error, where(client), recovering=trying.recovering))
 
 
-def passing(error: ApiError | TransportError, of: str) -> str:
+def passing(error: ApiError | TransportError, of: str, *, recovering: bool = False) -> str:
     """Return why a request failed, if the same request may succeed later.
 
     Args:
         error: what the client raised.
         of: address, for the message.
+        recovering: whether the server was away right before: it knows no API key until its own index of them is back.
 
     Raises:
         SinkError: it never will, for a reason that the user must mend.
@@ -285,21 +292,23 @@ def passing(error: ApiError | TransportError, of: str) -> str:
         msg = f"what answers at {of} is not Elasticsearch: check the address"
         raise SinkError(msg) from error
     if isinstance(error, ApiError):
-        return _passing_status(error, of)
+        return _passing_status(error, of, recovering=recovering)
     if isinstance(error, TlsError):
         return _passing_tls(error, of)
     if isinstance(error, ConnectionTimeout):
         return "no answer in time"
     if isinstance(error, SerializationError):
         return "its answer is cut off or not JSON"
-    return f"no connection ({_short(error.message)})"
+    why = _short(error.message)
+    hint = "; write https:// if it speaks TLS" if "RemoteDisconnected" in why and of.startswith("http:") else ""
+    return f"no connection ({why}{hint})"
 
 
-def _passing_status(error: ApiError, of: str) -> str:
+def _passing_status(error: ApiError, of: str, *, recovering: bool) -> str:
     status, why = error.meta.status, reason(error.body)
-    if status in _PASSING:
+    if status in _PASSING or (status == _UNKNOWN_WHO and recovering):
         return f"it answers {status} ({why})"
-    if status == 401:  # noqa: PLR2004 - HTTP
+    if status == _UNKNOWN_WHO:
         msg = (
             f"Elasticsearch at {of} refuses the credentials (401: {why}): "
             "check the API key, or the user and password, and whether they have expired"

@@ -126,3 +126,12 @@ def index_names(kind: str, records: pa.RecordBatch, *, prefix: str = "agenttrail
         dated, pc.replace_substring(pc.utf8_slice_codeunits(anchor, 0, 7), "-", "."), pc.strftime(times, "%Y.%m")
     )
     return pc.binary_join_element_wise(f"{prefix}-{kind}-", month, "")
+
+
+def refresh(client: Elasticsearch, kind: str, *, prefix: str, patience: float) -> None:
+    """Make what was written to a kind of index visible to searches.
+
+    Raises:
+        SinkError: Elasticsearch cannot be reached, or does not permit it.
+    """
+    persist(client, partial(client.indices.refresh, index=f"{prefix}-{kind}-*"), patience)

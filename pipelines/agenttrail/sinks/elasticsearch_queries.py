@@ -159,6 +159,8 @@ def places(
         SinkError: Elasticsearch cannot be read.
     """
     index, wanted = f"{prefix}-{kind}-*", ids.to_pylist()
+    if not wanted:
+        return ids, ids
     persist(client, lambda: client.indices.refresh(index=index), patience)
     order = [({"incidents": "incident.id", "findings": "finding.id"}[kind], "asc", "keyword")]
     found = [

@@ -24,6 +24,7 @@ from agenttrail.sinks.elasticsearch import (
     stored_findings,
 )
 from agenttrail.sinks.elasticsearch_connection import NotPermittedError
+from agenttrail.sinks.elasticsearch_indices import refresh
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -74,6 +75,8 @@ class _Upsert(beam.DoFn):
             return
         names = index_names("incidents", incidents, prefix=settings.prefix)
         yield from _told("incidents", writer.replace(incidents.column("incident.id"), names, json_objects(incidents)))
+        # so that whoever looks when the run has ended sees them
+        refresh(self._client, "incidents", prefix=settings.prefix, patience=settings.patience)
 
     def _all_findings(self, client: Elasticsearch, findings: pa.RecordBatch, written: Written) -> pa.RecordBatch:
         """Return the findings of this run that were taken, and those of earlier runs on the same entities."""
