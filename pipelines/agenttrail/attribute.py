@@ -21,7 +21,7 @@ from agenttrail.columns.intervals import NONE, OPEN, Segments
 from agenttrail.columns.numbers import numbers
 from agenttrail.columns.positions import AddressSet
 from agenttrail.columns.text import choose
-from agenttrail.leases import IDENTITY
+from agenttrail.schema import IDENTITY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,15 +15,10 @@ from agenttrail.columns.groups import agreed, group_rows, max_by, min_by, smalle
 from agenttrail.columns.ids import content_ids
 from agenttrail.columns.intervals import OPEN
 from agenttrail.columns.numbers import numbers
-from agenttrail.schema import TIMESTAMP, conform, record
+from agenttrail.schema import IDENTITY, TIMESTAMP, conform, record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-IDENTITY = (
-    "gen_ai.agent.id", "trajectory.id", "sandbox.id", "job.id", "host.name", "k8s.namespace.name", "k8s.pod.uid",
-)  # fmt: skip
-"""What a lease says of its holder: the identity ladder and the names beside it."""
 
 
 def resolve(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:

@@ -20,6 +20,10 @@ ADDRESS = pa.binary(16)
 """Addresses: 16 bytes in network order; IPv4 as IPv4-mapped IPv6 (RFC 4291, 2.5.5.2)."""
 ENUM = pa.dictionary(pa.int8(), pa.string())
 """Columns with few, fixed values."""
+IDENTITY = (
+    "gen_ai.agent.id", "trajectory.id", "sandbox.id", "job.id", "host.name", "k8s.namespace.name", "k8s.pod.uid",
+)  # fmt: skip
+"""What a lease says of its holder: the identity ladder and the names beside it."""
 
 _ARROW = {
     "keyword": pa.string(),

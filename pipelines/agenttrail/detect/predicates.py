@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -156,8 +155,3 @@ def _evaluate_fields(match: Match, column: pa.Array, other: pa.Array) -> NDArray
         )
         out[rows] = _mask(pc.equal(part, theirs))
     return out
-
-
-def literal(text: str) -> str:
-    """Return a regular expression that matches ``text`` alone."""
-    return re.escape(text)
