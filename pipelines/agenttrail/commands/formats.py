@@ -71,4 +71,5 @@ def _tried(name: str, parser: Any, block: Any) -> tuple[int, int, str]:
         parsed = parser(block)
     except InputError:
         return 0, 0, name
-    return parsed.events.num_rows if parsed.events.num_rows > parsed.dead.num_rows else 0, parsed.lines, name
+    good = parsed.lines - parsed.skipped - parsed.dead.num_rows  # one line may give several records
+    return good if good > parsed.dead.num_rows else 0, parsed.lines, name
