@@ -264,12 +264,12 @@ def attribute(events: pa.RecordBatch, table: LeaseTable, internal: NetworkLists)
     both_ends = (workload == UNKNOWN) & (codes[0] >= 0)
     resolutions, code = _resolve(table, codes, workload, both_ends)
     reason = _reasons(table, code, near, both_ends, events, ends)
-    unknown = np.flatnonzero(workload == UNKNOWN)
-    workload[unknown] = _unleased_side(ends, sensor, internal, unknown)
+    unleased = np.flatnonzero((workload == UNKNOWN) & ~both_ends)
+    workload[unleased] = _unleased_side(ends, sensor, internal, unleased)
     added = _identity_columns(resolutions, code) | {"attribution.reason": choose(reason, REASONS)}
-    added |= _peer_columns(ends, np.maximum(workload, SOURCE))
-    added["network.direction"] = choose(np.where(both_ends, np.int8(UNKNOWN), workload), ("egress", "ingress"))
-    unclear = ((client | workload) == UNKNOWN) | both_ends  # -1 where either is
+    added |= _peer_columns(ends, np.maximum(workload, SOURCE))  # of an undecided pair the end that is named second
+    added["network.direction"] = choose(workload, ("egress", "ingress"))
+    unclear = (client | workload) == UNKNOWN  # -1 where either is
     initiator = np.where(unclear, np.int8(UNKNOWN), (client != workload).view(np.int8))
     added["network.initiator"] = choose(initiator, ("workload", "peer"))
     return with_columns(events, added)
