@@ -78,11 +78,17 @@ def build(pipeline: beam.Pipeline, job: Job, options: RunOptions) -> None:
     parts = {
         "findings": findings[EVENTS] | "WriteFindings" >> WriteSorted(directory, "findings"),
         "incidents": incidents | "WriteIncidents" >> WriteSorted(directory, "incidents"),
-        "dead_letters": dead | "DeadLetters" >> beam.Flatten() | WriteDeadLetters(directory),
+        "dead_letters": _write_dead_letters(dead, directory),
     }
     if job.write_events:
         parts["events"] = attributed[EVENTS] | WriteEvents(directory)
     _ = parts | Finish(job, accounts | "Accounts" >> beam.Flatten() | "Books" >> beam.CombineGlobally(total))
+
+
+def _write_dead_letters(dead: list[beam.PCollection[Any]], directory: str) -> beam.PCollection[str]:
+    """Write dead letters where they arise: flattened first, all of them would lie in memory at once."""
+    parts = [letters | f"DeadLetters{number}" >> WriteDeadLetters(directory) for number, letters in enumerate(dead)]
+    return parts | "DeadLetterParts" >> beam.Flatten()
 
 
 class Finish(beam.PTransform):

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,28 +44,22 @@ def buffer_of(lines: pa.Array) -> pa.Buffer:
 
 
 def trim_line_ends(lines: pa.Array) -> pa.Array:
-    r"""Return the lines without the ``\n`` or ``\r\n`` at their end."""
-    offsets = line_offsets(lines).astype(np.int64)
-    data = np.frombuffer(lines.buffers()[2] or b"", dtype=np.uint8)
-    if not len(lines):
+    r"""Return a copy of consecutive lines without the ``\n`` or ``\r\n`` at their end."""
+    bounds = line_offsets(lines).astype(np.int64)
+    data = np.frombuffer(lines.buffers()[2] or b"", dtype=np.uint8)[bounds[0] : bounds[-1]]
+    if not len(data):
         return lines
-    starts, ends = offsets[:-1], offsets[1:].copy()
+    bounds -= bounds[0]
+    ends = bounds[1:].copy()
+    kept = np.ones(len(data), dtype=bool)
     for end_byte in (_NEWLINE, 13):
-        at_end = (ends > starts) & (data[np.maximum(ends - 1, 0)] == end_byte)
+        last = ends - 1
+        at_end = (last >= bounds[:-1]) & (data.take(last, mode="clip") == end_byte)
+        kept[last[at_end]] = False
         ends -= at_end
-    return pc.binary_slice(lines, 0, None) if (ends == offsets[1:]).all() else _slices(lines, starts, ends)
-
-
-def _slices(lines: pa.Array, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> pa.Array:
-    """Copy out the pieces [starts, ends) of the lines' memory."""
-    data = np.frombuffer(lines.buffers()[2], dtype=np.uint8)
-    lengths = ends - starts
-    offsets = np.zeros(len(lengths) + 1, dtype=np.int32)
-    np.cumsum(lengths, out=offsets[1:])
-    positions = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
-    return pa.Array.from_buffers(
-        pa.binary(), len(lengths), [None, pa.py_buffer(offsets), pa.py_buffer(data[positions])]
-    )
+    offsets = np.zeros(len(bounds), dtype=np.int32)
+    np.cumsum(ends - bounds[:-1], out=offsets[1:])
+    return pa.Array.from_buffers(pa.binary(), len(lines), [None, pa.py_buffer(offsets), pa.py_buffer(data[kept])])
 
 
 def constant(value: str | None, count: int) -> pa.Array:

@@ -140,11 +140,13 @@ class _WriteDeadLetters(beam.DoFn):
         self._directory = directory
 
     def process(self, batch: pa.RecordBatch) -> Iterator[str]:
-        first = batch.slice(0, 1).to_pylist()[0]
-        name = content_id(first["event.dataset"], first["log.file.path"], first["error.stage"])
+        *origin, offset = (
+            batch.column(name)[0].as_py() for name in ("event.dataset", "log.file.path", "error.stage", "log.offset")
+        )
+        name = content_id(*origin)
         lines = dead_letter_lines(batch)
         # what has no offset is told apart by what it holds
-        place = f"{first['log.offset'] or 0:020d}-{content_id(lines.decode())[:16]}"
+        place = content_id(lines.decode()) if offset is None else f"{offset:020d}"
         path = join(self._directory, PARTS, f"{DEAD_LETTERS}-{name}-{place}.ndjson")
         write(path, lines, private=True)
         yield path
