@@ -21,6 +21,7 @@ import pyarrow as pa
 import yaml
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from agenttrail import coders  # noqa: F401 - registers them
 from agenttrail.attribute import LeaseTable, attribute
 from agenttrail.columns import addresses
 from agenttrail.columns.memory import keep_freed_memory
@@ -233,29 +234,6 @@ def read(part: Range) -> Iterator[Block]:
             offset += len(data)
 
 
-class BatchCoder(beam.coders.Coder):
-    """Batches as Arrow IPC."""
-
-    def encode(self, value: pa.RecordBatch) -> bytes:
-        """Return the IPC stream of a batch."""
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, value.schema) as writer:
-            writer.write_batch(value)
-        return bytes(sink.getvalue())
-
-    def decode(self, encoded: bytes) -> pa.RecordBatch:
-        """Return the batch of an IPC stream."""
-        with pa.ipc.open_stream(pa.py_buffer(encoded)) as reader:
-            return reader.read_next_batch()
-
-    def is_deterministic(self) -> bool:
-        """Return False: one table has many encodings."""
-        return False
-
-
-beam.coders.registry.register_coder(pa.RecordBatch, BatchCoder)
-
-
 class ParseBlocks(beam.DoFn):
     """Blocks to batches of events; lines and dead letters are counted."""
 
@@ -309,7 +287,8 @@ class Evaluate(beam.DoFn):
         """Evaluate one batch."""
         hits = self._plan.run(events)
         counts = {f"hits {rule.id}": len(rows) for rule, rows in zip(self._plan.rules, hits, strict=True)}
-        yield beam.pvalue.TaggedOutput(COUNTS, (None, counts | {"attributed": _attributed(events)}))
+        counts |= {"attributed": _attributed(events), "unlisted": int(self._lists.unlisted(events).sum())}
+        yield beam.pvalue.TaggedOutput(COUNTS, (None, counts))
         if not self._job.aggregates:
             return
         minutes = sandbox_minutes(events)
@@ -365,7 +344,7 @@ def build(pipeline: beam.Pipeline, job: Job, output: str) -> None:
     parsed = (
         pipeline
         | beam.Create(list(ranges(job.logs)))
-        | beam.FlatMap(read)
+        | beam.FlatMap(read).with_output_types(Block)
         | beam.ParDo(ParseBlocks(job.format)).with_output_types(pa.RecordBatch).with_outputs(COUNTS, main="events")
     )
     evaluated = (

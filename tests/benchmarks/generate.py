@@ -1,4 +1,4 @@
-"""Input of `make bench`: a day of flow logs of a training cluster, its leases, its job file; the same for the same seed.
+"""Input of `make bench`: a day of flow logs of a training cluster, its leases, its job; the same for the same seed.
 
 Rows come from a table of kinds of traffic (KINDS), so that what the log holds can be read off one screen.  Pods reuse
 addresses within seconds.  Who talks to unlisted peers, and who does what a rule looks for, are few sandboxes with few
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -286,13 +287,15 @@ def make_records(world: World, dice: Dice, seed: int, chunk: int, a_day: int) ->
 def _pick(values: Numbers, first: Numbers, kind: Numbers, chance: NDArray[np.float64]) -> Numbers:
     """Return per row one of the values of its kind."""
     low = first[kind]
-    return values[low + (chance * (first[1:][kind] - low)).astype(np.int64)]
+    picked: Numbers = values[low + (chance * (first[1:][kind] - low)).astype(np.int64)]
+    return picked
 
 
 def _leases_at(world: World, pod: Numbers, time: Numbers) -> Numbers:
     """Return the lease, or the last before a gap, of each (pod, time); nodes get numbers beyond."""
     starts = world.starts[np.minimum(pod, PODS - 1)]
-    return pod * LEASES_PER_POD + (starts <= time[:, None]).sum(axis=1) - 1
+    lease: Numbers = pod * LEASES_PER_POD + (starts <= time[:, None]).sum(axis=1) - 1
+    return lease
 
 
 def _peers(dice: Dice, kind: Numbers, pod: Numbers, lease: Numbers, chance: NDArray[np.float64]) -> Numbers:
@@ -324,13 +327,15 @@ def _both_ways(ends: tuple[Numbers, ...], refused: NDArray[np.bool_]) -> tuple[N
 def _twice(first: NDArray[_Scalar], second: NDArray[_Scalar]) -> NDArray[_Scalar]:
     """Return two records per flow, the second a little after the first."""
     turns = (-1, 1, FLOWS_PER_TURN)
-    return np.concatenate([first.reshape(turns), second.reshape(turns)], axis=1).ravel()
+    both: NDArray[_Scalar] = np.concatenate([first.reshape(turns), second.reshape(turns)], axis=1).ravel()
+    return both
 
 
 def _sizes(dice: Dice, rng: np.random.Generator, kind: Numbers, reply: NDArray[np.bool_]) -> Numbers:
     spread = rng.standard_normal(len(kind), dtype=np.float32) * np.float32(0.8)
     size = np.exp(dice.medians[kind, reply.astype(np.int8)] + spread).astype(np.int64)
-    return np.clip(size, np.where(reply, 40, dice.sizes["least"][kind]), dice.sizes["most"][kind])
+    clipped: Numbers = np.clip(size, np.where(reply, 40, dice.sizes["least"][kind]), dice.sizes["most"][kind])
+    return clipped
 
 
 class Texts:
@@ -370,16 +375,21 @@ def aws_lines(texts: Texts, rows: Records, _: np.random.Generator) -> pa.Array:
     return pc.binary_join_element_wise(*columns.values(), " ")
 
 
-AWS_HEADER = b"version account-id interface-id srcaddr dstaddr srcport dstport protocol packets bytes start end action log-status\n"
-_ALIBABA = (
-    '{"__time__":', "time", ',"__topic__":"vpc_flow_log","__source__":"log_service","__tag__:__receive_time__":"', "time",
-    '","version":', "version", ',"vswitch-id":"vsw-bp1x2p3q4r5s6t7u8v9w0","vm-id":"', "instance", '","vpc-id":"vpc-bp1a2b3c4d5e6f7g8h9i0","account-id":"1234567890123456","eni-id":"', "interface",
-    '","region":"cn-hangzhou","srcaddr":"', "srcaddr", '","srcport":', "srcport", ',"dstaddr":"', "dstaddr", '","dstport":', "dstport",
-    ',"protocol":', "protocol", ',"direction":"', "direction", '","packets":', "packets", ',"bytes":', "bytes", ',"start":', "start",
-    ',"end":', "end", ',"log-status":"OK","action":"', "action", '","tcp-flags":', "tcp-flags",
-    ',"traffic_path":"-","srctype":"vm","dsttype":"-","src-region-id":"cn-hangzhou","dst-region-id":"-"'
-    ',"ecs-name":"gpu-training-node"}\n',
-)  # fmt: skip
+AWS_HEADER = (
+    b"version account-id interface-id srcaddr dstaddr srcport dstport protocol packets bytes "
+    b"start end action log-status\n"
+)
+_ALIBABA_LINE = (
+    '{"__time__":<time>,"__topic__":"vpc_flow_log","__source__":"log_service","__tag__:__receive_time__":"<time>",'
+    '"version":<version>,"vswitch-id":"vsw-bp1x2p3q4r5s6t7u8v9w0","vm-id":"<instance>",'
+    '"vpc-id":"vpc-bp1a2b3c4d5e6f7g8h9i0","account-id":"1234567890123456","eni-id":"<interface>",'
+    '"region":"cn-hangzhou","srcaddr":"<srcaddr>","srcport":<srcport>,"dstaddr":"<dstaddr>","dstport":<dstport>,'
+    '"protocol":<protocol>,"direction":"<direction>","packets":<packets>,"bytes":<bytes>,"start":<start>,"end":<end>,'
+    '"log-status":"OK","action":"<action>","tcp-flags":<tcp-flags>,"traffic_path":"-","srctype":"vm","dsttype":"-",'
+    '"src-region-id":"cn-hangzhou","dst-region-id":"-","ecs-name":"gpu-training-node"}\n'
+)
+_ALIBABA = tuple(re.split("[<>]", _ALIBABA_LINE))
+"""Text and the names of columns in turn."""
 
 
 def _alibaba_lines(texts: Texts, rows: Records, quoted: dict[str, NDArray[np.bool_]]) -> pa.Array:
@@ -491,7 +501,8 @@ def _pod(lease: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
     ended = {"terminated": {"finishedAt": _rfc3339(lease["end"])}} if lease["end"] else {"running": {}}
     status = {
-        "phase": "Succeeded" if lease["end"] else "Running", "podIP": lease["address"], "podIPs": [{"ip": lease["address"]}],
+        "phase": "Succeeded" if lease["end"] else "Running",
+        "podIP": lease["address"], "podIPs": [{"ip": lease["address"]}],
         "startTime": _rfc3339(lease["start"]), "containerStatuses": [{"state": ended}],
     }  # fmt: skip
     return {"metadata": metadata, "spec": {"nodeName": lease["host.name"]}, "status": status}
