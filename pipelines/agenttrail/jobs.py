@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -214,5 +215,11 @@ def run(job: Job, options: RunOptions | None = None) -> None:
     if not any(flag == "--runner" or flag.startswith("--runner=") for flag in flags):
         # named, since the bare DirectRunner first tries to download another one
         flags.append("--runner=FnApiRunner")
-    with beam.Pipeline(options=PipelineOptions(flags)) as pipeline:
-        build(pipeline, job, options)
+    try:
+        with beam.Pipeline(options=PipelineOptions(flags)) as pipeline:
+            build(pipeline, job, options)
+    except Exception:
+        # what stands in the output directory from an earlier run stays; an interrupted job may go on elsewhere
+        with suppress(Exception):
+            sink.clean_up(str(job.directory))
+        raise

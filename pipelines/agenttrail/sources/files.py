@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import apache_beam as beam
@@ -29,6 +29,7 @@ RANGE_BYTES = 64 << 20
 MOST_LINE_BYTES = 256 << 20
 """A longer line is cut up."""
 MOST_DOCUMENT_BYTES = 1 << 30
+_MARK = b"\xef\xbb\xbf"  # byte order mark, with which some exporters begin a file; it is no part of the first line
 
 Headers = Any  # Callable[..., list[tuple[int, bytes]]], which Beam need not see
 
@@ -145,10 +146,11 @@ def plan_ranges(file: InputFile, headers: Headers | None, range_bytes: int = RAN
 def _headers_at(file: InputFile, starts: list[int], headers: Headers) -> list[bytes | None]:
     """Return the header line in force at each start: the last one that begins before it."""
     found: list[tuple[int, bytes]] = []
+    top = True
     for block in _blocks(InputRange(file, 0, file.size), BLOCK_BYTES, None):
         if isinstance(block, Block):
-            top = block.offset == 0
             found += [(block.offset + offset, line) for offset, line in headers(block.data, top=top)]
+            top = False
     in_force: list[bytes | None] = []
     for start in starts:
         before = [line for offset, line in found if offset < start]
@@ -172,6 +174,14 @@ def read_blocks(part: InputRange, headers: Headers | None, block_bytes: int = BL
 
 
 def _blocks(part: InputRange, block_bytes: int, header: bytes | None) -> Iterator[Block | Remains]:
+    for block in _marked_blocks(part, block_bytes, header):
+        if block.offset == 0 and isinstance(block, Block) and block.data.startswith(_MARK):
+            yield replace(block, data=block.data[len(_MARK) :], offset=len(_MARK))
+        else:
+            yield block
+
+
+def _marked_blocks(part: InputRange, block_bytes: int, header: bytes | None) -> Iterator[Block | Remains]:
     file = part.file
     with _open(file.path) as handle:
         offset, stop = part.start, part.stop
@@ -297,7 +307,7 @@ def read_document(file: InputFile) -> Block:
         except BrokenStreamError as error:
             msg = f"{file.shown}: {error} at byte {size} of its content"
             raise InputError(msg) from error
-    data = b"".join(parts)
+    data = b"".join(parts).removeprefix(_MARK)
     if not data.strip():
         msg = f"{file.shown}: the file is empty"
         raise InputError(msg)
