@@ -15,7 +15,7 @@ from agenttrail.columns.addresses import parse_addresses, present
 from agenttrail.columns.numbers import numbers
 from agenttrail.columns.text import choose
 from agenttrail.parsing import EARLIEST, LATEST, MICROSECONDS
-from agenttrail.schema import TIMESTAMP
+from agenttrail.schema import TIMESTAMP, cast
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +33,8 @@ _PROTOCOLS = {
 """IANA protocol numbers by the names that logs use; a number without a name stands for itself."""
 _PROTOCOL_NAMES = pa.array([_PROTOCOLS.get(number, str(number)) for number in range(256)])
 _PROTOCOL_NUMBERS = {name: number for number, name in _PROTOCOLS.items()}
+GAPS = ("nodata", "skipdata")
+"""Words for records that tell of something not recorded."""
 OUTCOMES = ("success", "failure")
 SIDES = ("source", "destination")
 
@@ -182,6 +184,28 @@ class FlowColumns:
         unknown = strange[codes]
         self.refuse(unknown, f"{native} is none of {', '.join(sorted(filter(None, verdicts)))}")
         return unknown
+
+    def log_status(self, status: pa.Array | None, reason: pa.Array | None = None) -> NDArray[np.bool_] | None:
+        """Return the records in which the sensor tells that it recorded nothing, or not all; None where there are none.
+
+        The status becomes the action of a record that has none of its own, and the reason of one that has, unless the
+        log gives another ``reason``.
+        """
+        if status is None:
+            return None
+        encoded = status if pa.types.is_dictionary(status.type) else status.dictionary_encode()
+        words = [(word or "").lower() for word in encoded.dictionary.to_pylist()]
+        if not set(words) & set(GAPS):
+            return None
+        lowered = pa.array(words, pa.string()).take(encoded.indices)
+        told = pc.if_else(pc.is_in(lowered, value_set=pa.array(GAPS)), lowered, pa.scalar(None, pa.string()))
+        nothing = pa.nulls(len(status), pa.string())
+        action = cast(self.columns.get("event.action", nothing), pa.string())
+        self.columns["event.action"] = pc.coalesce(action, told)
+        beside = pc.if_else(pc.is_valid(action), told, nothing)
+        if beside.null_count < len(beside):
+            self.columns["event.reason"] = beside if reason is None else pc.coalesce(reason, beside)
+        return present(told)
 
     def side(self, name: str, column: pa.Array | None, sides: Mapping[str, str]) -> None:
         """Build an enum of source and destination from the sensor's word; unknown words give null."""

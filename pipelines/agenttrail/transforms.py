@@ -25,6 +25,7 @@ from agenttrail.detect.findings import gather
 from agenttrail.detect.plan import Plan
 from agenttrail.detect.signals import DIGEST, HOLDER, Lists, Signals, detect, first_of_each, rule_hits, select
 from agenttrail.entities import entity_digests, name_holders, shards
+from agenttrail.flows import GAPS
 from agenttrail.formats import FORMATS
 from agenttrail.incidents import group
 
@@ -196,11 +197,13 @@ def attributed_account(source: int, events: pa.RecordBatch, table: LeaseTable) -
 
 def _gaps(events: pa.RecordBatch) -> int:
     """Count the records that tell what a sensor did not see."""
-    if "event.action" not in events.schema.names:
-        return 0
-    action = events.column("event.action")
-    plain = action.dictionary_decode() if pa.types.is_dictionary(action.type) else action
-    return int(pc.sum(pc.is_in(plain, value_set=pa.array(["nodata", "skipdata"]))).as_py() or 0)
+    told = 0
+    for name in ("event.action", "event.reason"):
+        if name in events.schema.names:
+            column = events.column(name)
+            plain = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+            told += int(pc.sum(pc.is_in(plain, value_set=pa.array(GAPS))).as_py() or 0)
+    return told
 
 
 def in_range(events: pa.RecordBatch, start: int | None, stop: int | None) -> pa.RecordBatch:

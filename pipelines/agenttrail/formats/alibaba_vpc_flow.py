@@ -37,7 +37,6 @@ _FIELDS = Fields(
     text=(*_TEXT, *_PATHS, "srcaddr", "dstaddr", "direction", "log-status", "action"),
     integers=("srcport", "dstport", "protocol", "packets", "bytes", "start", "end", "tcp-flags"),
 )
-_GAPS = ("nodata", "skipdata")
 _SYN, _ACK = 2, 16
 
 
@@ -64,7 +63,7 @@ class Parser:
 def _event_columns(lines: Lines, rows: NDArray[np.int64], native: Mapping[str, pa.Array]) -> dict[str, pa.Array]:
     flows = FlowColumns(lines, rows)
     flows.outcome(native["action"], "action", {"accept": "success", "reject": "failure"})
-    gap = _gaps(flows, native["log-status"])
+    gap = flows.log_status(native["log-status"])
     flows.interval(native["start"], native["end"], ("start", "end"))
     for side, short in (("source", "src"), ("destination", "dst")):
         flows.end(side, native[f"{short}addr"], names=(f"{short}addr", ""))
@@ -80,15 +79,6 @@ def _event_columns(lines: Lines, rows: NDArray[np.int64], native: Mapping[str, p
     flows.columns["network.traffic_path"] = pc.coalesce(*(native[name] for name in _PATHS))
     flows.columns |= {name: native[key] for key, name in _TEXT.items()}
     return flows.columns
-
-
-def _gaps(flows: FlowColumns, status: pa.Array) -> NDArray[np.bool_]:
-    """Let the log status speak as the action where nothing was recorded; return those records."""
-    lowered = pc.utf8_lower(status)
-    gap = pc.is_in(lowered, value_set=pa.array(_GAPS))
-    if pc.any(gap).as_py():
-        flows.columns["event.action"] = pc.if_else(gap, lowered, flows.columns["event.action"].cast(pa.string()))
-    return np.asarray(gap.to_numpy(zero_copy_only=False), dtype=bool)
 
 
 def client_side(flags: pa.Array) -> pa.Array:

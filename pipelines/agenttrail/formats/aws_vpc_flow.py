@@ -18,7 +18,6 @@ from agenttrail.columns.numbers import numbers
 from agenttrail.columns.text import buffer_of, choose, line_offsets
 from agenttrail.flows import LARGEST_PORT, SIDES, FlowColumns
 from agenttrail.parsing import Block, Format, Lines, Parsed, event_batch, sift
-from agenttrail.schema import cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -63,7 +62,6 @@ _KNOWN = frozenset(_TYPES) | frozenset(_VERSION_2) | {
     "ecs-task-definition-arn",
 }  # fmt: skip
 _MARK = b"srcaddr"  # no data line holds this word, and a header without it names no address
-_GAPS = ("nodata", "skipdata")
 _SYN, _ACK = 2, 16
 
 
@@ -162,7 +160,8 @@ def _parse_stretch(lines: Lines, block: Block, rows: NDArray[np.int64], kept: pa
 
 def _event_columns(lines: Lines, rows: NDArray[np.int64], native: Mapping[str, pa.Array]) -> dict[str, pa.Array]:
     flows = FlowColumns(lines, rows)
-    gap = _gaps(flows, native)
+    flows.outcome(native.get("action"), "action", {"accept": "success", "reject": "failure"})
+    gap = flows.log_status(native.get("log-status"), native.get("reject-reason"))
     flows.interval(native.get("start"), native.get("end"), ("start", "end"))
     for side, short in (("source", "src"), ("destination", "dst")):
         names = (f"{short}addr", f"pkt-{short}addr")
@@ -178,25 +177,8 @@ def _event_columns(lines: Lines, rows: NDArray[np.int64], native: Mapping[str, p
     flows.side("observer.side", native.get("flow-direction"), {"egress": "source", "ingress": "destination"})
     if "tcp-flags" in native:
         flows.columns["client.side"] = client_side(flows.columns["network.tcp_flags"])
-    flows.columns |= {name: native[key] for key, name in _TEXT.items() if key in native}
-    return flows.columns
-
-
-def _gaps(flows: FlowColumns, native: Mapping[str, pa.Array]) -> NDArray[np.bool_] | None:
-    """Build action and outcome; return which records tell that nothing was recorded (None: none do)."""
-    verdicts = {"accept": "success", "reject": "failure"}
-    flows.outcome(native.get("action"), "action", verdicts)
-    if "log-status" not in native:
-        return None
-    status = native["log-status"]
-    words = [(word or "").lower() for word in status.dictionary.to_pylist()]
-    if not set(words) & set(_GAPS):
-        return None
-    lowered = pa.DictionaryArray.from_arrays(status.indices, pa.array(words, pa.string())).dictionary_decode()
-    gap = pc.is_in(lowered, value_set=pa.array(_GAPS))
-    action = flows.columns.get("event.action", pa.nulls(len(status), pa.string()))
-    flows.columns["event.action"] = pc.if_else(gap, lowered, cast(action, pa.string()))
-    return np.asarray(gap.to_numpy(zero_copy_only=False), dtype=bool)
+    texts = {name: native[key] for key, name in _TEXT.items() if key in native}
+    return flows.columns | {name: column for name, column in texts.items() if name not in flows.columns}
 
 
 def client_side(flags: pa.Array) -> pa.Array:
