@@ -109,6 +109,14 @@ def test_the_make_targets_of_the_readme_exist() -> None:
         _run(f"make -n {target}", ROOT)
 
 
+@pytest.mark.xdist_group("readme")
+def test_make_demo_finds_incidents_of_agents() -> None:
+    """As on a fresh checkout; the environment is there already, since it runs this test."""
+    said = _run("make demo", ROOT)
+    assert re.search(r"incidents? \(.*(critical|high)", said)
+    assert re.search(r"agent-\d+\ttrajectory ", said)
+
+
 def test_the_files_that_the_readme_points_to_exist() -> None:
     """Links and paths of the table of extension points."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
