@@ -37,16 +37,19 @@ def name_holders(events: pa.RecordBatch) -> tuple[pa.RecordBatch, NDArray[np.int
     Returns:
         The distinct holders - ``IDENTITY`` and ``ENTITY`` in plain columns - and each row's place among them.  The
         anchor is the pod's uid or the start of the occupancy for a trajectory or sandbox, and the UTC day of the
-        event for a job, a host or an address.  An address is named with its scope, where that is known.
+        event for a job, a host or an address, and where neither is known.  An address is named with its scope, where
+        that is known.
     """
     level = _plain(events.column("attribution.level"))
     occupied = np.asarray(pc.is_in(level, value_set=pa.array(_OCCUPIED)))
+    # of several candidates that only agree on a name, none says when it started
+    anchored = occupied & (_known(events.column("k8s.pod.uid")) | _known(events.column("attribution.lease_start")))
     day = numbers(events.column("event.start").cast(pa.int64())) // _DAY
     at_address = pc.equal(level, "address")
     own = pc.if_else(at_address, _own_address(events), pa.scalar(None, pa.binary(16)))
     scope = _column(events, "attribution.scope")
     resolution = events.column("attribution.lease_id").indices
-    which, first = group_rows([resolution, pa.array(np.where(occupied, -1, day)), own, scope])
+    which, first = group_rows([resolution, pa.array(np.where(anchored, -1, day)), own, scope])
     index = pa.array(first)
     columns = {name: _plain(_column(events, name).take(index)) for name in IDENTITY}
     columns |= _entity(columns, own.take(index), day[first])
@@ -60,6 +63,11 @@ def _plain(column: pa.Array) -> pa.Array:
 def _column(events: pa.RecordBatch, name: str) -> pa.Array:
     index = events.schema.get_field_index(name)
     return pa.nulls(events.num_rows, pa.string()) if index < 0 else events.column(index)
+
+
+def _known(column: pa.DictionaryArray) -> NDArray[np.bool_]:
+    known: NDArray[np.bool_] = np.asarray(column.dictionary.is_valid())[numbers(column.indices)]
+    return known
 
 
 def _own_address(events: pa.RecordBatch) -> pa.Array:

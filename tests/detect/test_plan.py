@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.oracles.rules import holds
 
 from agenttrail.columns.addresses import parse_addresses
 from agenttrail.detect.expressions import And, Expression, Match, Not, Op, Or
 from agenttrail.detect.plan import Plan
 from agenttrail.detect.rules import Rule
 from agenttrail.schema import arrow_type, cast, record
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from tests.oracles.rules import holds
 
 LISTS = {
     "inside": ("10.0.0.0/8", "fd00::/8"),

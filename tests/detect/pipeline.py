@@ -1,0 +1,76 @@
+"""The pure functions from attributed events to findings, as the graph chains them, over any batches and shards."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import apache_beam as beam
+import pyarrow as pa
+
+from agenttrail.accounting import Account
+from agenttrail.columns.addresses import format_addresses
+from agenttrail.columns.batches import joined
+from agenttrail.schema import ADDRESS, conform, record
+from agenttrail.transforms import Source, _Detect, _Gather
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from agenttrail.detect.rules import Rule
+    from agenttrail.detect.signals import Signals
+
+
+def found_in(
+    batches: Sequence[tuple[int, pa.RecordBatch]],
+    sources: Sequence[Source],
+    rules: Sequence[Rule],
+    lists: Mapping[str, tuple[str, ...]],
+    shards: int = 1,
+) -> tuple[pa.RecordBatch, Account]:
+    """Return the findings of all batches, in no order, and the account of the steps."""
+    account = Account()
+    detect, gather = _Detect(sources, rules, lists, shards), _Gather(rules)
+    signals: dict[int, list[Signals]] = defaultdict(list)
+    for element in batches:
+        for shard, some in _told(detect.process(element), account):
+            signals[shard].append(some)
+    parts = [batch for element in signals.items() for _, batch in _told(gather.process(element), account)]
+    return (joined(parts) if parts else conform(_nothing(), record("finding"))), account
+
+
+def _told(outputs: Any, account: Account) -> list[Any]:
+    """Return the elements of the main output; add up the accounts."""
+    elements = []
+    for output in outputs:
+        if isinstance(output, beam.pvalue.TaggedOutput):
+            account.add(output.value)
+        else:
+            elements.append(output)
+    return elements
+
+
+def _nothing() -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([pa.array([], pa.string())], names=["finding.id"])
+
+
+def rows_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """Return a batch as rows in which addresses are text."""
+    columns = {name: _texts(column) for name, column in zip(batch.schema.names, batch.columns, strict=True)}
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _texts(column: pa.Array) -> list[Any]:
+    if column.type == ADDRESS:
+        return list(format_addresses(column).to_pylist())
+    if pa.types.is_list(column.type) and column.type.value_type == ADDRESS:
+        return [
+            None if one is None else format_addresses(pa.array(one, ADDRESS)).to_pylist() for one in column.to_pylist()
+        ]
+    if pa.types.is_list(column.type) and pa.types.is_struct(column.type.value_type):
+        structs = column.flatten()
+        inner = rows_of(pa.RecordBatch.from_arrays(structs.flatten(), names=[field.name for field in structs.type]))
+        bounds = [0, *column.value_lengths().to_numpy().cumsum().tolist()]
+        return [inner[first:last] for first, last in pairwise(bounds)]
+    return list(column.to_pylist())
