@@ -10,12 +10,14 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
 
 from agenttrail import attribute as attribution
 from agenttrail import coders  # noqa: F401 - registers them
 from agenttrail import leases as leases_
 from agenttrail.accounting import ACCOUNT, DEAD, EVENTS, Account
-from agenttrail.columns.batches import joined
+from agenttrail.columns.batches import joined, stacked
 from agenttrail.columns.memory import keep_freed_memory
 from agenttrail.columns.networks import NetworkLists, parse_network
 from agenttrail.columns.numbers import numbers
@@ -235,6 +237,10 @@ class Attribute(beam.PTransform):
         return events | outputs.with_outputs(ACCOUNT, main=EVENTS)
 
 
+_ROWS_TOGETHER = 1 << 15
+"""Signals of one source that leave a worker together."""
+
+
 class _Detect(_Timed):
     stage = "detect"
 
@@ -244,6 +250,11 @@ class _Detect(_Timed):
         self._sources, self._rules, self._lists, self._shard_count = sources, rules, lists, shard_count
         self._plans: dict[str, Plan] = {}
         self._listed: Lists | None = None
+        self._held: dict[int, list[tuple[pa.RecordBatch, pa.RecordBatch]]] = {}
+
+    def start_bundle(self) -> None:
+        """Hold nothing of an earlier bundle, which may have failed."""
+        self._held = {}
 
     def process(self, element: tuple[int, pa.RecordBatch]) -> Iterator[Any]:
         started = self._started()
@@ -259,14 +270,34 @@ class _Detect(_Timed):
             holders, which = name_holders(matter)
             digests = entity_digests(holders)
             rows, duplicates = detect(matter, rule_hits(hits, chosen, plan), digests, which)
-            yield from self._sharded(rows, holders, shards(digests, self._shard_count), source)
+            held = self._held.setdefault(source, [])
+            held.append((rows, holders))
+            if sum(some.num_rows for some, _ in held) >= _ROWS_TOGETHER:
+                yield from self._sharded(source, self._held.pop(source))
             account = Account.of(source, signals=rows.num_rows, duplicates=duplicates, seconds=self._seconds(started))
             yield beam.pvalue.TaggedOutput(ACCOUNT, account)
 
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        """Give what is left."""
+        window = GlobalWindow()
+        for source, held in self._held.items():
+            for part in self._sharded(source, held):
+                yield WindowedValue(part, window.max_timestamp(), [window])
+        self._held = {}
+
     def _sharded(
-        self, rows: pa.RecordBatch, holders: pa.RecordBatch, shard: np.ndarray[Any, Any], source: int
+        self, source: int, held: Sequence[tuple[pa.RecordBatch, pa.RecordBatch]]
     ) -> Iterator[tuple[int, Signals]]:
-        holder = numbers(rows.column(HOLDER))
+        """Spread signals over the shards.
+
+        They were held back to be many: what a batch costs to spread, to compress and to read again is nearly all fixed.
+        """
+        holders = stacked([whom for _, whom in held])
+        shifts = np.cumsum([0, *(whom.num_rows for _, whom in held)])
+        rows = stacked([some for some, _ in held])
+        counts = [some.num_rows for some, _ in held]
+        holder = numbers(rows.column(HOLDER)) + np.repeat(shifts[:-1], counts)
+        shard = shards(entity_digests(holders), self._shard_count)
         order = np.argsort(shard[holder], kind="stable")
         rows, holder = rows.take(pa.array(order)), holder[order]
         found, starts = np.unique(shard[holder], return_index=True)
