@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import os
+import re
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -29,6 +30,8 @@ SORTED = ("incidents", "findings")
 DEAD_LETTERS = "dead_letters"
 _NOT_IN_EVENTS = ("event.id", "event.original", "network.community_id", "entity.type", "entity.id", "entity.anchor")
 _PRIVATE = 0o600
+_EVENTS_PART = re.compile(r"\d{3,}-[0-9a-f]{16}-\d{15,}\.parquet")
+_NO_EVENTS = f"000-{'0' * 16}-{'0' * 15}.parquet"
 
 
 def join(directory: str, *names: str) -> str:
@@ -182,6 +185,12 @@ def event_table(events: pa.RecordBatch) -> pa.Table:
     return pa.table(columns)
 
 
+def _write_events(path: str, events: pa.RecordBatch) -> None:
+    with closing(create(path)) as file:
+        # without the Arrow schema, so that whoever reads enums finds plain text
+        pq.write_table(event_table(events), file, compression="zstd", coerce_timestamps="us", store_schema=False)
+
+
 class _WriteEvents(beam.DoFn):
     def __init__(self, directory: str) -> None:
         self._directory = directory
@@ -190,11 +199,9 @@ class _WriteEvents(beam.DoFn):
         source, events = element
         place = events.slice(0, 1)
         path, offset = (place.column(name)[0].as_py() for name in ("log.file.path", "log.offset"))
-        name = f"{source:03d}-{content_id(path)[:16]}-{offset:015d}.parquet"
+        name = f"{source:03d}-{content_id(path)[:16]}-{offset:015d}.parquet"  # as _EVENTS_PART has it
         part = join(self._directory, PARTS, name)
-        with closing(create(part)) as file:
-            # without the Arrow schema, so that whoever reads enums finds plain text
-            pq.write_table(event_table(events), file, compression="zstd", coerce_timestamps="us", store_schema=False)
+        _write_events(part, events)
         yield part
 
 
@@ -270,13 +277,20 @@ def finish(directory: str, parts: dict[str, list[str]], *, events: bool) -> None
 
 
 def _publish_events(directory: str, parts: list[str]) -> None:
+    """Let the events of this run take the place of those of an earlier one; other files in the folder stay."""
     folder = join(directory, "events")
-    if FileSystems.exists(folder):
-        FileSystems.delete([folder])
-    FileSystems.mkdirs(folder)
+    if not FileSystems.exists(folder):
+        FileSystems.mkdirs(folder)
+    if not parts:  # readers of an empty run, too, find a file with the columns
+        parts = [join(directory, PARTS, _NO_EVENTS)]
+        _write_events(parts[0], pa.RecordBatch.from_pylist([], record("event").arrow()))
     targets = [join(folder, part.rsplit("/", 1)[-1]) for part in parts]
-    if parts:
-        FileSystems.rename(parts, targets)
+    found = [file.path for file in FileSystems.match([join(folder, "*.parquet")])[0].metadata_list]
+    ours = [path for path in found if _EVENTS_PART.fullmatch(path.rsplit("/", 1)[-1])]
+    stale = ours if not is_local(folder) else sorted(set(ours) - set(targets))  # local files are replaced at once
+    if stale:
+        FileSystems.delete(stale)
+    FileSystems.rename(parts, targets)
 
 
 def clean_up(directory: str) -> None:

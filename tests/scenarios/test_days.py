@@ -1,0 +1,133 @@
+"""Days that nothing was tuned on: who did what is said right, and of nobody else."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+from tests.scenarios.days import NAMES, OPENING, Day, run_day
+
+from agenttrail.formats import FORMATS
+from agenttrail.leases import resolve
+from agenttrail.parsing import Block
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_TEXT = "agenttrail, scenario day {number}"
+
+
+def _seed(number: int) -> int:
+    """Return a seed that nobody chose: the first four bytes of the digest of a text fixed before any run."""
+    return int.from_bytes(hashlib.sha256(_TEXT.format(number=number).encode()).digest()[:4])
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(_seed(number), marks=pytest.mark.xdist_group(f"day {number}")) for number in (1, 2, 3)],
+)
+def day(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Day:
+    """Return one day, run once for all tests of it."""
+    return run_day(tmp_path_factory.mktemp("day"), agents=12, hours=6.0, seed=request.param)
+
+
+def _wrong(day: Day) -> Iterator[tuple[tuple[str, int], str]]:
+    """Yield the flow records of which the job says something else than truth."""
+    for place, row in day.records.items():
+        if row["kind"] == "flow":
+            said = day.events[place]
+            names = NAMES if row["attribution.status"] == "attributed" else ()
+            for name in ("attribution.status", *names):
+                if said[name] != row[name]:
+                    yield place, f"{name}: {said[name]} for {row[name]}"
+                    break
+
+
+def test_every_line_is_accounted_for(day: Day) -> None:
+    kinds = Counter(row["kind"] for row in day.records.values())
+    total = day.summary["total"]
+    assert day.events.keys() == {place for place, row in day.records.items() if row["kind"] in ("flow", "gap")}
+    assert {(row["log.file.path"], row["log.offset"]) for row in day.dead_letters} == {
+        place for place, row in day.records.items() if row["kind"] == "broken"
+    }
+    told = [sum(one[what] for one in day.summary["sources"][:4]) for what in ("lines", "events", "skipped", "dead")]
+    assert told == [
+        len(day.records), kinds["flow"] + kinds["gap"], kinds["header"] + kinds["blank"], kinds["broken"],
+    ]  # fmt: skip
+    assert total["attributed"] + total["ambiguous"] + total["unattributed"] == len(day.events)
+
+
+def test_records_are_attributed_right(day: Day) -> None:
+    """At least 999 of 1,000 flow records; the day is no easy one."""
+    flows = Counter(row["attribution.status"] for row in day.records.values() if row["kind"] == "flow")
+    wrong = list(_wrong(day))
+    assert len(wrong) <= flows.total() / 1_000, wrong[:10]
+    assert flows["attributed"] > 10_000
+    assert min(flows.values()) > 100
+
+
+def test_ambiguous_are_exactly_those_that_are_so_in_truth(day: Day) -> None:
+    """With exactly the candidates that truth names."""
+    holders = _holders(day)
+    said = {
+        place: sorted(holders[lease] for lease in row["attribution.candidates"])
+        for place, row in day.events.items()
+        if row["attribution.status"] == "ambiguous"
+    }
+    assert said == {
+        place: row["candidates"] for place, row in day.records.items() if row["attribution.status"] == "ambiguous"
+    }
+
+
+def _holders(day: Day) -> dict[str, str]:
+    """Return whose each lease is: a pod's uid or a node's name."""
+    batches = []
+    for source in yaml.safe_load((day.directory / "job.yml").read_text())["leases"]:
+        parse = FORMATS[source["format"]].parser({key: source[key] for key in ("identity", "scope")})
+        batches.append(parse(Block((day.directory / source["path"]).read_bytes(), source["path"], 0)).events)
+    leases = resolve(batches)
+    ids, uids, hosts = (leases.column(name).to_pylist() for name in ("lease.id", "k8s.pod.uid", "host.name"))
+    return {lease: uid or host for lease, uid, host in zip(ids, uids, hosts, strict=True)}
+
+
+def test_each_visible_behaviour_has_its_incident(day: Day) -> None:
+    """Medium or above, for the right agent, trajectory and sandbox, with the technique, the peers and the time."""
+    found = {
+        one["k8s.pod.uid"]: one for one in day.incidents if one["incident.severity"] in OPENING and "k8s.pod.uid" in one
+    }
+    behaviours = day.behaviours()
+    assert {one["kind"] for one in behaviours.values()} == {
+        "mining", "reverse_ssh_tunnel", "metadata_access", "bulk_exfiltration",
+    }  # fmt: skip
+    for uid, behaviour in behaviours.items():
+        assert uid in found, behaviour
+        incident = found[uid]
+        assert [incident[name] for name in NAMES[:4]] == [behaviour[name] for name in NAMES[:4]]
+        assert behaviour["technique"] in incident["threat.technique.id"], behaviour
+        assert set(incident["destination.ip"]) == set(behaviour["peers"]), behaviour
+        assert set(incident["destination.port"]) <= set(behaviour["ports"]), behaviour
+        assert (
+            behaviour["start"] <= incident["incident.first_seen"] <= incident["incident.last_seen"] <= behaviour["end"]
+        )
+
+
+def test_nobody_else_has_an_incident(day: Day) -> None:
+    """Every incident stands on records of a behaviour; one that names no sandbox could not tell whose they were."""
+    guilty, holders = day.behaviours(), _holders(day)
+    for incident in day.incidents:
+        if incident["attribution.status"] == "attributed":
+            assert incident["k8s.pod.uid"] in guilty, incident["incident.title"]
+        else:
+            assert "sandbox.id" not in incident
+            assert guilty.keys() & {holders[lease] for lease in incident["attribution.candidates"]}
+    for finding in day.findings:
+        if finding["finding.severity"] in OPENING:
+            for event in finding["finding.evidence"]:
+                row = day.records[event["log.file.path"], event["log.offset"]]
+                assert row["behaviour"], (finding["finding.title"], event)
+                assert (finding["attribution.status"], finding.get("k8s.pod.uid")) in (
+                    ("attributed", row["k8s.pod.uid"]), ("ambiguous", None),
+                )  # fmt: skip
