@@ -140,18 +140,18 @@ def _verdict_columns(
     """Return severity, risk and words.  Incidents are few: they are worded one by one."""
     count = len(agreeing)
     highest = max_by(which, count, level)
-    opening_rules = [
-        sorted(set(rules)) for rules in _lists_of(findings.column("finding.title"), which, level >= MEDIUM, count)
-    ]
+    titles_of, rules_of = (
+        _lists_of(findings.column(name), which, level >= MEDIUM, count) for name in ("finding.title", "rule.id")
+    )
     severities, scores, factors = [], [], []
     statuses = columns["attribution.status"].to_pylist()
     for incident, sources in enumerate(agreeing.to_pylist()):
         severity = raised(int(highest[incident]), len(sources))
-        score, terms = risk(LEVELS[int(highest[incident])], len(opening_rules[incident]), sources, statuses[incident])
+        score, terms = risk(LEVELS[int(highest[incident])], len(rules_of[incident]), sources, statuses[incident])
         severities.append(severity)
         scores.append(score)
         factors.append(terms)
-    titles, texts = summaries(columns, opening_rules)
+    titles, texts = summaries(columns, titles_of)
     return {
         "incident.severity": pa.array(severities, pa.string()),
         "incident.risk_score": pa.array(scores, pa.float64()),

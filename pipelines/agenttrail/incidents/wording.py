@@ -79,10 +79,8 @@ def _summary(row: Sequence[Any], rules: Sequence[str], peers: Sequence[str], por
     where = f" on {shown(host)}" if host and kind != "host" else ""
     towards = f" towards {_enumerated(peers)}" if peers else ""
     at = f" (port {_enumerated(ports)})" if ports else ""
-    span = (
-        f"from {first:%Y-%m-%d %H:%M:%S} to {last:%H:%M:%S} UTC"
-        if first != last
-        else f"at {first:%Y-%m-%d %H:%M:%S} UTC"
-    )
+    until = f"{last:%H:%M:%S}" if first.date() == last.date() else f"{last:%Y-%m-%d %H:%M:%S}"
+    span = f"from {first:%Y-%m-%d %H:%M:%S} to {until} UTC" if first != last else f"at {first:%Y-%m-%d %H:%M:%S} UTC"
+    counted = f"{events} events in all" if events != 1 else "one event"
     doubt = "" if status == "attributed" else f"  Who it was is {status}."
-    return f"{_enumerated(rules)}: {who}{where}{towards}{at} {span}; {events} events in all.{doubt}"
+    return f"{_enumerated(rules)}: {who}{where}{towards}{at} {span}; {counted}.{doubt}"
