@@ -18,6 +18,7 @@ from agenttrail.columns.addresses import format_addresses
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_MANY, _REPEATED = 1_024, 16  # values looked at, and how often each must stand there for the words to be looked up
 _MUST_ESCAPE = r'["\\\x00-\x1f\x7f]'
 
 
@@ -33,9 +34,10 @@ def json_objects(batch: pa.RecordBatch | pa.StructArray, names: Sequence[str] | 
     else:
         fields = dict(zip(batch.schema.names, batch.columns, strict=True))
     count = len(batch) if isinstance(batch, pa.StructArray) else batch.num_rows
-    members = [_member(name, fields[name]) for name in (names or fields)]
+    wanted = [name for name in (names or fields) if fields[name].null_count < count]
+    members = [_member(name, fields[name]) for name in wanted]
     if not members:
-        return pa.array(["{}"] * count)
+        return pa.array(["{}"] * count, pa.string())
     if members[0].null_count:
         # pyarrow 25 drops a row whose parts are all null from the join; an empty part keeps it
         nothing = pc.is_null(pc.coalesce(*members))
@@ -47,39 +49,46 @@ def json_objects(batch: pa.RecordBatch | pa.StructArray, names: Sequence[str] | 
 def _member(name: str, column: pa.Array) -> pa.Array:
     """Return ``"name":value`` per row, null where there is no value."""
     key = orjson.dumps(name).decode() + ":"
+    text = _text(column)
+    if text is not None:
+        return pc.binary_join_element_wise(key + '"', text, '"', "")
     return pc.binary_join_element_wise(key, json_values(column), "")
 
 
 def json_values(column: pa.Array) -> pa.Array:
     """Return each value of a column as JSON text; null where there is none, or an empty list."""
     type_ = column.type
-    if pa.types.is_dictionary(type_):
-        return json_values(column.dictionary).take(column.indices)
     if pa.types.is_list(type_):
         return _lists(column)
     if pa.types.is_struct(type_):
         return pc.if_else(column.is_valid(), json_objects(column), pa.scalar(None, pa.string()))
+    text = _text(column)
+    return column.cast(pa.string()) if text is None else pc.binary_join_element_wise('"', text, '"', "")
+
+
+def _text(column: pa.Array) -> pa.Array | None:
+    """Return what stands between the quotes, escaped; None where the values are no text in JSON."""
+    type_ = column.type
+    if pa.types.is_dictionary(type_):
+        words = _text(column.dictionary)
+        return None if words is None else words.take(column.indices)
     if pa.types.is_string(type_):
-        return _strings(column)
+        return _escaped(column)
     if pa.types.is_fixed_size_binary(type_):
-        return _quoted(format_addresses(column))
-    if pa.types.is_timestamp(type_):
-        return _quoted(_times(column))
-    return column.cast(pa.string())
+        return format_addresses(column)
+    return _times(column) if pa.types.is_timestamp(type_) else None
 
 
-def _quoted(text: pa.Array) -> pa.Array:
-    return pc.binary_join_element_wise('"', text, '"', "")
-
-
-def _strings(column: pa.Array) -> pa.Array:
+def _escaped(column: pa.Array) -> pa.Array:
+    if len(column) > _MANY and len(column.slice(0, _MANY).unique()) < _MANY // _REPEATED:
+        encoded = column.dictionary_encode()
+        return _escaped(encoded.dictionary).take(encoded.indices)
     special = pc.fill_null(pc.match_substring_regex(column, _MUST_ESCAPE), fill_value=False)
-    quoted = _quoted(column)
     if not pc.any(special).as_py():
-        return quoted
+        return column
     encoded = column.filter(special).dictionary_encode()
-    escaped = pa.array([orjson.dumps(value).decode() for value in encoded.dictionary.to_pylist()], pa.string())
-    return pc.replace_with_mask(quoted, special, escaped.take(encoded.indices))
+    escaped = pa.array([orjson.dumps(value).decode()[1:-1] for value in encoded.dictionary.to_pylist()], pa.string())
+    return pc.replace_with_mask(column, special, escaped.take(encoded.indices))
 
 
 def _times(column: pa.Array) -> pa.Array:
