@@ -203,7 +203,7 @@ def _rules(reading: _Reading, lists: Lists) -> list[Rule]:
     except DefinitionError as error:
         reading.problems += error.problems
         return []
-    for name in sorted(_address_lists(rules) - set(ADDRESS_LISTS)):
+    for name in sorted(_address_lists(rules) - set(ADDRESS_LISTS)):  # those two are checked with or without rules
         for index, reason in not_a_network(lists[name]):
             reading.problem(("lists", name, index), reason)
     return switched(rules, lists)
@@ -216,7 +216,7 @@ def _address_lists(rules: list[Rule]) -> set[str]:
         str(one.value)
         for rule in rules
         for one in matches(rule.condition)
-        if one.op is Op.LIST and one.field and fields[one.field].type == "ip"
+        if one.op is Op.LIST and one.field in fields and fields[one.field].type == "ip"
     }
 
 
@@ -226,7 +226,7 @@ def switched(rules: list[Rule], lists: Mapping[str, tuple[str, ...]]) -> list[Ru
 
     out = []
     for rule in rules:
-        empty = sorted(name for name in rule.lists if not lists[name])
+        empty = sorted(name for name in rule.lists if not lists.get(name))
         off = rule.off or (f"its list {empty[0]} is empty" if empty else "")
         out.append(replace(rule, off=off) if off else rule)
     return out

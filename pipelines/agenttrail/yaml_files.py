@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MOST_BYTES = 4 << 20
 _MOST_NODES = 200_000
+_PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 Place = tuple[str | int, ...]
 
@@ -98,6 +99,9 @@ def _plain(
     if budget[0] < 0:
         raise DefinitionError([Problem(name, line, "aliases expand to too much")])
     lines.setdefault(place, line)
+    if isinstance(node, yaml.CollectionNode) and node.tag not in _PLAIN_TAGS:
+        problems.append(Problem(name, line, f"not a plain value: the tag {node.tag}"))
+        return None
     if isinstance(node, yaml.MappingNode):
         return _mapping(node, place, lines, budget, problems, name)
     if isinstance(node, yaml.SequenceNode):
@@ -130,6 +134,11 @@ def _mapping(
 def _validator(schema: str) -> Any:
     document = json.loads((shipped("schemas") / f"{schema}.schema.json").read_text(encoding="utf-8"))
     return jsonschema.Draft202012Validator(document)
+
+
+def known_keys(schema: str) -> list[str]:
+    """Return the keys that ``schemas/<schema>.schema.json`` gives a document."""
+    return list(_validator(schema).schema["properties"])
 
 
 def check_shape(document: YamlDocument, schema: str) -> list[Problem]:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import difflib
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from sigma.exceptions import SigmaError
 from sigma.rule import SigmaRule
 
-from agenttrail.columns.networks import parse_network
-from agenttrail.detect.expressions import COMPARISONS, Expression, Match, Op, Or, matches
-from agenttrail.detect.sigma import UnsupportedError, translate
+from agenttrail.detect.detections import Detection, read_detection
+from agenttrail.detect.expressions import Expression, Op, matches
 from agenttrail.errors import DefinitionError, Problem
 from agenttrail.resources import shipped
-from agenttrail.schema import record
-from agenttrail.yaml_files import YamlDocument, check_shape, read_yaml, suggest
+from agenttrail.yaml_files import YamlDocument, check_shape, known_keys, read_yaml, suggest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -27,7 +24,7 @@ SEVERITIES = ("informational", "low", "medium", "high", "critical")
 """Levels of a rule and severities of what it finds, ascending."""
 INCIDENT_SEVERITY = SEVERITIES.index("medium")
 """From this level on a finding opens an incident."""
-_NUMBERS = ("port", "long", "integer", "double")
+_SLIP = 0.8  # how alike a slip of the pen is to what was meant
 _TACTICS = {
     "reconnaissance", "resource-development", "initial-access", "execution", "persistence", "privilege-escalation",
     "stealth", "defense-evasion", "credential-access", "discovery", "lateral-movement", "collection",
@@ -100,28 +97,6 @@ class Rule:
         return {str(match.value) for match in matches(self.condition) if match.op is Op.LIST}
 
 
-@dataclass
-class _Reading:
-    """The state of reading one rule: where it stands and what is wrong with it."""
-
-    document: YamlDocument
-    source: LogSource
-    problems: list[Problem] = field(default_factory=list)
-
-    def field_name(self, name: str) -> str:
-        fields = record("event").fields
-        found = self.source.fields.get(name, name)
-        if found not in fields:
-            place = next(
-                (at for at in self.document.lines if at and str(at[-1]).split("|")[0] == name and at[0] == "detection"),
-                ("detection",),
-            )
-            self.problems.append(
-                self.document.problem(place, f"unknown field {name!r}", suggest(name, [*fields, *self.source.fields]))
-            )
-        return found
-
-
 @cache
 def log_sources() -> dict[tuple[str | None, str | None, str | None], LogSource]:
     """Return what each (category, product, service) means, from ``rules/logsources.yml``."""
@@ -145,17 +120,20 @@ def load_rules(sources: Iterable[str | Path], lists: Mapping[str, tuple[str, ...
         DefinitionError: with every problem of every file.
     """
     problems: list[Problem] = []
-    rules: list[Rule] = []
+    found: list[_Found] = []
+    seen: set[Path] = set()
     for source in sources:
         folder = shipped("rules") if source == "builtin" else Path(source)
         for path in _rule_files(folder, problems):
-            rules += _load_file(path, folder, problems)
-    problems += _repeated_ids(rules)
+            if path.resolve() not in seen:
+                found += _load_file(path, folder, problems)
+            seen.add(path.resolve())
+    problems += _repeated_ids(found)
     if lists is not None:
-        problems += _unknown_lists(rules, lists)
+        problems += _unknown_lists(found, lists)
     if problems:
         raise DefinitionError(problems)
-    return sorted(rules, key=lambda rule: rule.id)
+    return sorted((one.rule for one in found), key=lambda rule: rule.id)
 
 
 def _rule_files(source: Path, problems: list[Problem]) -> list[Path]:
@@ -172,61 +150,83 @@ def _rule_files(source: Path, problems: list[Problem]) -> list[Path]:
     return found
 
 
-def _load_file(path: Path, folder: Path, problems: list[Problem]) -> list[Rule]:
+@dataclass(frozen=True)
+class _Found:
+    """A rule, and where it stands."""
+
+    rule: Rule
+    document: YamlDocument
+    detection: Detection
+
+
+def _load_file(path: Path, folder: Path, problems: list[Problem]) -> list[_Found]:
     try:
-        documents = read_yaml(path)
+        documents = [document for document in read_yaml(path) if document.data is not None]
     except DefinitionError as error:
         problems += error.problems
         return []
-    rules = []
-    for document in documents:
-        if document.data is None:
-            continue
-        name = path.with_suffix("").relative_to(folder).as_posix() if path != folder else path.stem
-        rule = _load_rule(document, name, problems)
-        rules += [rule] if rule is not None else []
-    return rules
+    if not documents:
+        problems.append(Problem(str(path), 0, "the file holds no rule"))
+    name = path.with_suffix("").relative_to(folder).as_posix() if path != folder else path.stem
+    return [found for document in documents if (found := _load_rule(document, name, problems)) is not None]
 
 
-def _load_rule(document: YamlDocument, name: str, problems: list[Problem]) -> Rule | None:
-    wrong = check_shape(document, "rule") if isinstance(document.data, dict) else [document.problem((), "not a rule")]
-    if wrong:
-        problems += wrong
-        return None
+def _load_rule(document: YamlDocument, name: str, problems: list[Problem]) -> _Found | None:
     data = document.data
+    if not isinstance(data, dict):
+        problems.append(document.problem((), "not a rule"))
+        return None
     if "correlation" in data:
         problems.append(document.problem(("correlation",), "correlations are not supported by this version"))
         return None
-    key = data.get("logsource") or {}
+    key = data.get("logsource")
+    key = key if isinstance(key, dict) else {}
     source = log_sources().get((key.get("category"), key.get("product"), key.get("service")))
-    reading = _Reading(document, source or LogSource((), {}))
-    parsed = _parse(data, reading)
-    condition = _condition(parsed, reading) if parsed is not None else None
-    if source is None:
+    wrong = check_shape(document, "rule") + _misspelt(document)
+    detection = None
+    if isinstance(data.get("detection"), dict):
         # rules for other log sources may lie in a folder of rules: they are off, and the run says so
-        reading.problems = [problem for problem in reading.problems if "unknown field" not in problem.what]
-    elif condition is not None:
-        reading.problems += _misuses(condition, document)
-    if parsed is None or condition is None or reading.problems:
-        problems += reading.problems
+        detection = read_detection(document, source.fields if source else None)
+        wrong += detection.problems
+    parsed = _parse(document, wrong)
+    if wrong or parsed is None or detection is None or detection.condition is None:
+        problems += wrong
         return None
     off = "" if source else f"log source {_named(key)} is not known to rules/logsources.yml"
-    return _rule(parsed, document, name, condition, source or LogSource((), {}), off)
+    rule = _rule(parsed, document, name, detection.condition, source or LogSource((), {}), off)
+    return _Found(rule, document, detection)
+
+
+def _misspelt(document: YamlDocument) -> list[Problem]:
+    """Return keys that look like a slip of the pen; other keys that Sigma does not know are the author's own."""
+    known = known_keys("rule")
+    return [
+        document.problem((key,), f"unknown key {key!r}", close[0])
+        for key in document.data
+        if key not in known and (close := difflib.get_close_matches(str(key), known, n=1, cutoff=_SLIP))
+    ]
 
 
 def _named(key: Mapping[str, str]) -> str:
     return "{" + ", ".join(f"{name}: {key[name]}" for name in ("product", "category", "service") if key.get(name)) + "}"
 
 
-def _parse(data: dict[str, Any], reading: _Reading) -> SigmaRule | None:
+def _parse(document: YamlDocument, problems: list[Problem]) -> SigmaRule | None:
+    """Let pySigma check all but the detection; what it says of lines that have problems already is left out."""
+    data = dict(document.data)
+    if isinstance(data.get("detection"), dict):
+        data["detection"] = {"any": {"field": 1}, "condition": "any"}
+    told = {problem.line for problem in problems}
     try:
         parsed = SigmaRule.from_dict(data, collect_errors=True)
     except (SigmaError, ValueError, TypeError, AttributeError, KeyError) as error:
-        reading.problems.append(reading.document.problem(("detection",), f"not a Sigma rule: {error}"))
+        if not problems:
+            problems.append(document.problem((), f"not a Sigma rule: {error}"))
         return None
-    for found in parsed.errors:
-        reading.problems.append(reading.document.problem(_place_of(found), f"not a Sigma rule: {found}"))
-    return None if parsed.errors else parsed
+    for wrong in parsed.errors:
+        found = document.problem(_place_of(wrong), f"not a Sigma rule: {wrong}")
+        problems += [found] if found.line not in told else []
+    return parsed
 
 
 def _place_of(error: SigmaError) -> tuple[str, ...]:
@@ -234,76 +234,16 @@ def _place_of(error: SigmaError) -> tuple[str, ...]:
     words = {
         "Logsource": "logsource",
         "Detection": "detection",
-        "Condition": "detection",
         "Level": "level",
         "Status": "status",
         "Identifier": "id",
         "Date": "date",
+        "Modified": "modified",
+        "Related": "related",
         "Tag": "tags",
-        "Modifier": "detection",
+        "Value": "tags",
     }
     return next(((place,) for word, place in words.items() if word in kind), ())
-
-
-def _condition(parsed: SigmaRule, reading: _Reading) -> Expression | None:
-    trees = []
-    for condition in parsed.detection.parsed_condition:
-        try:
-            trees.append(translate(condition.parsed, reading.field_name))
-        except UnsupportedError as error:
-            reading.problems.append(reading.document.problem(("detection",), f"not supported: {error}"))
-        except (SigmaError, ValueError) as error:
-            reading.problems.append(
-                reading.document.problem(("detection", "condition"), f"not a Sigma condition: {error}")
-            )
-    if not trees or (reading.problems and not trees):
-        return None
-    return trees[0] if len(trees) == 1 else Or(tuple(trees))
-
-
-def _misuses(condition: Expression, document: YamlDocument) -> list[Problem]:
-    """Return values that cannot be right for the type of their field."""
-    fields = record("event").fields
-    problems = []
-    for match in sorted(matches(condition), key=str):
-        type_ = fields[match.field].type if match.field else "text"
-        what = _misuse(match, type_)
-        if what:
-            problems.append(document.problem(("detection",), what))
-    return problems
-
-
-def _misuse(match: Match, type_: str) -> str:
-    if match.op is Op.REGEX:
-        try:
-            pc.match_substring_regex(pa.array([""]), str(match.value))
-        except pa.ArrowInvalid as error:
-            return f"regular expression {match.value!r} is not one of RE2: {error}"
-    elif match.op is Op.NETWORK:
-        if type_ != "ip":
-            return f"{match.field} is no address, so cidr cannot be asked of it"
-        try:
-            parse_network(str(match.value))
-        except ValueError as error:
-            return str(error)
-    elif match.op in COMPARISONS and type_ not in _NUMBERS:
-        return f"{match.field} is no number, so {match.op.value} cannot be asked of it"
-    elif match.op is Op.EQUALS and type_ in _NUMBERS and not _is_number(match.value):
-        return f"{match.field} is a number, and {match.value!r} is none"
-    elif match.op is Op.EQUALS and type_ == "ip":
-        try:
-            parse_network(str(match.value))
-        except ValueError:
-            return f"{match.field} is an address, and {match.value!r} is none"
-    return ""
-
-
-def _is_number(value: object) -> bool:
-    try:
-        float(str(value))
-    except ValueError:
-        return False
-    return not isinstance(value, bool)
 
 
 def _rule(
@@ -347,20 +287,23 @@ def _test(document: YamlDocument, index: int, entry: Mapping[str, Any]) -> RuleT
     return RuleTest(entry["name"], entry["match"], entry.get("event") or {}, lists, line)
 
 
-def _repeated_ids(rules: list[Rule]) -> list[Problem]:
-    seen: dict[str, Rule] = {}
+def _repeated_ids(found: list[_Found]) -> list[Problem]:
+    seen: dict[str, _Found] = {}
     problems = []
-    for rule in rules:
-        first = seen.setdefault(rule.id, rule)
-        if first is not rule:
-            problems.append(Problem(rule.path, 0, f"id {rule.id} is also that of {first.path}"))
+    for one in found:
+        first = seen.setdefault(one.rule.id, one)
+        if first is not one:
+            there = first.document.problem(("id",), "")
+            problems.append(
+                one.document.problem(("id",), f"id {one.rule.id} is also that of {there.path}:{there.line}")
+            )
     return problems
 
 
-def _unknown_lists(rules: list[Rule], lists: Mapping[str, tuple[str, ...]]) -> list[Problem]:
+def _unknown_lists(found: list[_Found], lists: Mapping[str, tuple[str, ...]]) -> list[Problem]:
     return [
-        Problem(rule.path, 0, f"unknown list {name!r}", suggest(name, lists))
-        for rule in rules
-        for name in sorted(rule.lists)
-        if name not in lists
+        one.document.problem(place, f"unknown list {name!r}", suggest(name, lists))
+        for one in found
+        for name, place in one.detection.lists.items()
+        if name not in lists and not one.rule.off
     ]
