@@ -59,7 +59,11 @@ def _be_quiet() -> None:
 
 
 def _complain(text: str) -> None:
-    sys.stderr.write(f"agenttrail: {text}\n" if "\n" not in text else f"{text}\n")
+    from agenttrail.columns.text import printable
+
+    # a message may repeat what stands in a file or its name
+    shown = "\n".join(map(printable, text.split("\n")))
+    sys.stderr.write(f"agenttrail: {shown}\n" if "\n" not in shown else f"{shown}\n")
 
 
 def _told_by_worker(error: BaseException) -> str | None:

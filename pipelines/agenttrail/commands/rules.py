@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from agenttrail.columns.text import printable
-from agenttrail.errors import DefinitionError
+from agenttrail.errors import DefinitionError, Problem
 
 if TYPE_CHECKING:
     import argparse
@@ -60,12 +60,30 @@ def _loaded(arguments: argparse.Namespace) -> tuple[list[Rule], dict[str, tuple[
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    rules, _ = _loaded(arguments)
-    sys.stdout.write(f"{len(rules)} rules, no problem\n")
+    from agenttrail.yaml_files import suggest
+
+    rules, lists = _loaded(arguments)
+    sys.stdout.write(f"{_counted(len(rules), 'rule')}, no problem\n")
     for rule in rules:
         if rule.off:
-            sys.stdout.write(f"note: {rule.path}: off: {rule.off}\n")
+            _note(f"{rule.path}: off: {rule.off}")
+        for name in sorted(rule.lists - set(lists)):
+            _note(
+                str(
+                    Problem(
+                        rule.path, 0, f"a job must give the list {name!r}, which does not ship", suggest(name, lists)
+                    )
+                )
+            )
     return 0
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _note(text: str) -> None:
+    sys.stdout.write(f"note: {printable(text)}\n")
 
 
 def _test(arguments: argparse.Namespace) -> int:
@@ -76,9 +94,10 @@ def _test(arguments: argparse.Namespace) -> int:
     if problems:
         raise DefinitionError(problems)
     untested = [rule.name for rule in rules if not rule.tests]
-    sys.stdout.write(f"{len(rules)} rules, {sum(len(rule.tests) for rule in rules)} tests, all pass\n")
+    tests = _counted(sum(len(rule.tests) for rule in rules), "test")
+    sys.stdout.write(f"{_counted(len(rules), 'rule')}, {tests}, all pass\n")
     for name in untested:
-        sys.stdout.write(f"note: {name} has no tests\n")
+        _note(f"{name} has no tests")
     return 0
 
 
