@@ -82,8 +82,11 @@ def _documents(text: str, name: str) -> Iterator[YamlDocument]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         problems.append(Problem(name, line, f"not valid YAML: {error.problem or error}"))
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        problems.append(Problem(name, line, f"not valid YAML: the character U+{ord(text[error.position]):04X}"))
     except yaml.YAMLError as error:
-        problems.append(Problem(name, 0, f"not valid YAML: {error}"))
+        problems.append(Problem(name, 0, f"not valid YAML: {' '.join(str(error).split())}"))
     if problems:
         raise DefinitionError(problems)
 

@@ -74,11 +74,19 @@ def read_detection(document: YamlDocument, fields: Mapping[str, str] | None) -> 
     for place, key, value in _items(detection):
         _read_item(reading, place, key, value)
     _check_condition(reading, detection)
-    if not reading.problems:
+    if not reading.problems and "condition" in detection:
+        _read_whole(reading, detection)
+    return reading
+
+
+def _read_whole(reading: Detection, detection: Mapping[str, Any]) -> None:
+    try:
         trees = _trees({name: value for name, value in detection.items() if name != "timeframe"})
         expressions = [translate(tree, partial(reading.field_name, ("detection",))) for tree in trees]
+    except _UNREADABLE as error:  # what no item and no condition shows by itself, such as an empty selection
+        reading.problem(("detection",), f"not a Sigma detection: {error}")
+    else:
         reading.condition = expressions[0] if len(expressions) == 1 else Or(tuple(expressions))
-    return reading
 
 
 def _items(detection: Mapping[str, Any]) -> Iterator[tuple[Place, object, Any]]:
@@ -187,7 +195,7 @@ def _check_condition(reading: Detection, detection: Mapping[str, Any]) -> None:
     if not stand_ins:
         reading.problem(("detection",), "the detection has no selections")
         return
-    conditions = detection.get("condition")
+    conditions = detection.get("condition", [])  # that there is none is told by the shape
     for index, condition in enumerate(_listed(conditions)):
         place: Place = ("detection", "condition")
         place = (*place, index) if isinstance(conditions, list) else place

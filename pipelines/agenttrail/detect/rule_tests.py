@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from agenttrail.detect.rules import Rule, RuleTest
+    from agenttrail.schema import Field
 
 
 def event_of(values: Mapping[str, Any]) -> pa.RecordBatch:
@@ -36,13 +37,19 @@ def event_of(values: Mapping[str, Any]) -> pa.RecordBatch:
             msg = f"unknown field {name!r}" + (f"; did you mean {close}?" if close else "")
             raise ValueError(msg)
         try:
-            columns[name] = cast(pa.array([_plain(value, fields[name].type)]), arrow_type(fields[name]))
+            columns[name] = cast(pa.array([_value(value, fields[name])]), arrow_type(fields[name]))
         except (ValueError, TypeError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             msg = f"{name}: {value!r} is not of type {fields[name].type}"
             raise ValueError(msg) from error
     if not columns:
         columns["event.dataset"] = pa.nulls(1, pa.string())
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+
+
+def _value(value: Any, field: Field) -> Any:
+    if not field.list or value is None:
+        return _plain(value, field.type)
+    return [_plain(one, field.type) for one in (value if isinstance(value, list) else [value])]
 
 
 def _plain(value: Any, type_: str) -> Any:
