@@ -148,6 +148,13 @@ def _of_objects(good: bytes) -> Iterator[Line]:
     yield good[:-1] + b',"x":NaN}', EITHER
     yield good[:-1] + b',"x":"\\ud800"}', EITHER
     yield good[:-1] + b',"x":1e999}', EITHER
+    number = b'"dstport":443' if b"dstport" in good else b'"dst_port":443'
+    for value in (
+        b"1.0", b"443.0", b"1e2", b"-0", b"true", b'"1e2"', b'" 443 "', b'"+443"', b'"0x1bb"', b'"443\\u0000"', b'"\xef\xbc\x94"',
+        b"[" * 200_000 + b"]" * 200_000, b'{"a":443}', b"443,\"port\":443", b"443," + number, b"18446744073709551616",
+    ):  # fmt: skip
+        yield good.replace(number, number[:-3] + value), EITHER
+    yield good[:-1] + b"," + good[1:], EITHER
     for raw in (b"", b"   ", b"\t", b" \t "):
         yield raw, SKIPPED
     yield b" " + good + b" ", EVENT
@@ -231,7 +238,7 @@ def files(format_: str) -> Iterator[HostileFile]:
     yield _packed(HostileFile("mixed.gz").add(mixed), gzip.compress)
     yield _packed(HostileFile("mixed.zst").add(mixed), zstandard.compress)
     yield HostileFile("only-bad.log").add([*top, *hostile])
-    yield HostileFile("windows.log").add([*top, *good[:50]], end=b"\r\n")
+    yield HostileFile("windows.log").add(mixed, end=b"\r\n")
     yield HostileFile("no-last-end.log").add([*top, *good[:50]]).add([good[50]], end=b"")
     yield HostileFile("empty.log")
     yield HostileFile("empty.gz", stored=gzip.compress(b""))
