@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
 import pyarrow as pa
+from apache_beam.utils.windowed_value import WindowedValue
 
 from agenttrail.accounting import Account
 from agenttrail.columns.addresses import format_addresses
@@ -28,13 +29,18 @@ def found_in(
     rules: Sequence[Rule],
     lists: Mapping[str, tuple[str, ...]],
     shards: int = 1,
+    bundle: int = 3,
 ) -> tuple[pa.RecordBatch, Account]:
-    """Return the findings of all batches, in no order, and the account of the steps."""
+    """Return the findings of all batches, in no order, and the account of the steps; ``bundle`` batches end a bundle."""
     account = Account()
     detect, gather = _Detect(sources, rules, lists, shards), _Gather(rules)
     signals: dict[int, list[Signals]] = defaultdict(list)
-    for element in batches:
-        for shard, some in _told(detect.process(element), account):
+    detect.start_bundle()
+    for number, element in enumerate(batches):
+        given = _told(detect.process(element), account)
+        if number % 3 == 2 or number == len(batches) - 1:  # a bundle holds one batch or several
+            given += [held.value for held in detect.finish_bundle()]
+        for shard, some in given:
             signals[shard].append(some)
     parts = [batch for element in signals.items() for _, batch in _told(gather.process(element), account)]
     return (joined(parts) if parts else conform(_nothing(), record("finding"))), account
@@ -47,7 +53,7 @@ def _told(outputs: Any, account: Account) -> list[Any]:
         if isinstance(output, beam.pvalue.TaggedOutput):
             account.add(output.value)
         else:
-            elements.append(output)
+            elements.append(output.value if isinstance(output, WindowedValue) else output)
     return elements
 
 
