@@ -31,16 +31,14 @@ def found_in(
     shards: int = 1,
     bundle: int = 3,
 ) -> tuple[pa.RecordBatch, Account]:
-    """Return the findings of all batches, in no order, and the account of the steps; ``bundle`` batches end a bundle."""
+    """Return the findings of all batches, in no order, and the account; ``bundle`` batches end a bundle."""
     account = Account()
     detect, gather = _Detect(sources, rules, lists, shards), _Gather(rules)
     signals: dict[int, list[Signals]] = defaultdict(list)
-    detect.start_bundle()
-    for number, element in enumerate(batches):
-        given = _told(detect.process(element), account)
-        if number % 3 == 2 or number == len(batches) - 1:  # a bundle holds one batch or several
-            given += [held.value for held in detect.finish_bundle()]
-        for shard, some in given:
+    for first in range(0, len(batches), bundle):
+        detect.start_bundle()
+        outputs = [output for element in batches[first : first + bundle] for output in detect.process(element)]
+        for shard, some in _told([*outputs, *detect.finish_bundle()], account):
             signals[shard].append(some)
     parts = [batch for element in signals.items() for _, batch in _told(gather.process(element), account)]
     return (joined(parts) if parts else conform(_nothing(), record("finding"))), account

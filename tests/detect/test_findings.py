@@ -210,11 +210,11 @@ def _shown(finding: dict[str, Any], expected: dict[str, Any]) -> dict[str, Any]:
 
 
 @_FEWER
-@given(_logs(), st.sampled_from([2, 5, 20, 70]), st.integers(1, 5))
-def test_findings_are_those_that_the_oracle_gathers(events: list[Event], size: int, shards: int) -> None:
+@given(_logs(), st.sampled_from([2, 5, 20, 70]), st.integers(1, 5), st.integers(1, 9))
+def test_findings_are_those_that_the_oracle_gathers(events: list[Event], size: int, shards: int, bundle: int) -> None:
     batches = _batches(events, size)
     expected = oracle.findings(_rows(batches), RULES, LISTS)
-    found = {_key(finding): finding for finding in rows_of(found_in(batches, SOURCES, RULES, LISTS, shards)[0])}
+    found = {_key(finding): finding for finding in rows_of(found_in(batches, SOURCES, RULES, LISTS, shards, bundle)[0])}
     assert found.keys() == expected.keys()
     for key, finding in expected.items():
         assert _shown(found[key], finding) == finding
