@@ -151,7 +151,8 @@ def _of_objects(good: bytes) -> Iterator[Line]:
     number = b'"dstport":443' if b"dstport" in good else b'"dst_port":443'
     for value in (
         b"1.0", b"443.0", b"1e2", b"-0", b"true", b'"1e2"', b'" 443 "', b'"+443"', b'"0x1bb"', b'"443\\u0000"',
-        b'"\xef\xbc\x94"', b"[" * 200_000 + b"]" * 200_000, b'{"a":443}', b'443,"port":443', b"443," + number, b"18446744073709551616",
+        b'"\xef\xbc\x94"', b"[" * 200_000 + b"]" * 200_000, b'{"a":443}', b'443,"port":443',
+        b"443," + number, b"18446744073709551616",
     ):  # fmt: skip
         yield good.replace(number, number[:-3] + value), EITHER
     yield good[:-1] + b"," + good[1:], EITHER
