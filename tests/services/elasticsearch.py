@@ -27,15 +27,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 VERSION = "9.4.3"
-_SECURITY = {"xpack.security.enabled": "true"}
-_TLS = {"enabled": "true", "key": "certs/server.key", "certificate": "certs/server.crt"}
 KINDS: Mapping[str, Mapping[str, str]] = {
     "plain": {},
-    "restartable": _SECURITY | {"http.max_content_length": "16mb"},
-    "secured": _SECURITY,
-    "tls": _SECURITY | {f"xpack.security.http.ssl.{name}": value for name, value in _TLS.items()},
+    "secured": {
+        "xpack.security.enabled": "true",
+        "xpack.security.http.ssl.enabled": "true",
+        "xpack.security.http.ssl.key": "certs/server.key",
+        "xpack.security.http.ssl.certificate": "certs/server.crt",
+        "http.max_content_length": "16mb",
+    },
 }
-"""The kinds of server that tests may ask for: the settings of each, above those that all share."""
+"""The kinds of server that tests may ask for: the settings of each, above those that all share.
+
+Each start costs a dozen CPU seconds, so there are no more kinds than the tests cannot do without.
+"""
 
 _HERE = Path(__file__).resolve().parent
 _IMAGE = f"docker.elastic.co/elasticsearch/elasticsearch:{VERSION}"
@@ -219,8 +224,6 @@ def _settings(kind: str, directory: Path) -> tuple[dict[str, str], dict[str, str
     if settings["xpack.security.enabled"] == "true":
         known["password"] = secrets.token_urlsafe(18)
         settings |= {"xpack.security.transport.ssl.enabled": "false", "xpack.security.enrollment.enabled": "false"}
-        settings.setdefault("xpack.security.http.ssl.enabled", "false")
-    if settings.get("xpack.security.http.ssl.enabled") == "true":
         known["ca_certs"] = str(_certificates(directory / "config" / "certs"))
     return settings, known
 
@@ -242,7 +245,7 @@ def _certificates(directory: Path) -> Path:
 
 
 def _url(settings: Mapping[str, str], port: int) -> str:
-    return f"http{'s' if settings.get('xpack.security.http.ssl.enabled') == 'true' else ''}://127.0.0.1:{port}"
+    return f"{'https' if 'xpack.security.http.ssl.enabled' in settings else 'http'}://127.0.0.1:{port}"
 
 
 def _contained(kind: str, directory: Path, watch: int) -> Elasticsearch:
@@ -329,7 +332,7 @@ def _assemble() -> Path:
             print("\nfetching Elasticsearch from Maven Central (once, about 1 GB) ...", file=sys.__stderr__, flush=True)
             pieces = cache / f"elasticsearch-{VERSION}.part"
             shutil.rmtree(pieces, ignore_errors=True)
-            pom = _HERE / "elasticsearch" / "pom.xml"
+            pom = _HERE / "maven" / "pom.xml"
             _run("mvn", "--quiet", "--batch-mode", "--strict-checksums", f"--file={pom}", f"-Dout={pieces}", "package")
             _put_together(pieces).rename(home)
             shutil.rmtree(pieces)

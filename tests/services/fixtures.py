@@ -34,6 +34,14 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[_RUN] = f"{os.getpid()}:{config.stash[_OWN]}"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the tests that have a server for themselves to one worker: others would wait for their turn."""
+    for item in items:
+        if "elasticsearch_secured" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("elasticsearch-secured"))
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop what was started; the guards would, but a little later."""
     folder = config.stash.get(_OWN, None)
@@ -89,22 +97,13 @@ def _plain() -> Elasticsearch:
     return _elasticsearch("plain")
 
 
-@pytest.fixture(scope="session")
-def elasticsearch_secured() -> Elasticsearch:
-    """Give a server with security: user ``elastic``, API keys, roles; plain http."""
-    return _elasticsearch("secured")
-
-
-@pytest.fixture(scope="session")
-def elasticsearch_tls() -> Elasticsearch:
-    """Give a server with security behind TLS, whose certificate is of an authority that nobody knows."""
-    return _elasticsearch("tls")
-
-
 @pytest.fixture
-def elasticsearch_restartable() -> Iterator[Elasticsearch]:
-    """Give a server to stop and start, to one test at a time; ``http.max_content_length`` is 16 MB."""
-    server = _elasticsearch("restartable")
+def elasticsearch_secured() -> Iterator[Elasticsearch]:
+    """Give a server with users, API keys and roles, behind TLS by an authority that nobody knows.
+
+    A test has it for itself and may stop and start it.  ``http.max_content_length`` is 16 MB.
+    """
+    server = _elasticsearch("secured")
     with Path(server.directory).with_suffix(".turn").open("w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
         if not server.runs():

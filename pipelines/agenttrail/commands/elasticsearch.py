@@ -13,6 +13,7 @@ from agenttrail.errors import DefinitionError, Problem
 if TYPE_CHECKING:
     import argparse
 
+    from agenttrail.incident_filters import IncidentFilters
     from agenttrail.sinks.elasticsearch import ElasticsearchSettings
 
 Document = dict[str, Any]
@@ -74,11 +75,11 @@ class ElasticsearchStore:
 
         return connect(settings_of(self.url))
 
-    def incidents(self) -> list[Document]:
-        """Return all incidents that are not superseded."""
+    def incidents(self, filters: IncidentFilters) -> list[Document]:
+        """Return the incidents that pass."""
         from agenttrail.sinks.elasticsearch import search_incidents
 
-        return search_incidents(self._client)
+        return search_incidents(self._client, filters)
 
     def findings(self, incident: str) -> list[Document]:
         """Return the findings of one incident."""

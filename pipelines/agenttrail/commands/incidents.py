@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
 from agenttrail.columns.text import printable
 from agenttrail.errors import InputError
+from agenttrail.incident_filters import IncidentFilters
 from agenttrail.incidents.scoring import LEVELS
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 Document = dict[str, Any]
 _MOST_SHOWN = 5  # events of a finding that are printed
@@ -23,8 +24,8 @@ _MOST_SHOWN = 5  # events of a finding that are printed
 class Store(Protocol):
     """Where incidents are read from."""
 
-    def incidents(self) -> list[Document]:
-        """Return all incidents that are not superseded."""
+    def incidents(self, filters: IncidentFilters) -> list[Document]:
+        """Return the incidents that pass."""
 
     def findings(self, incident: str) -> list[Document]:
         """Return the findings of one incident."""
@@ -61,7 +62,7 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--entity", metavar="ID", help="of this trajectory, sandbox, job, host or address")
     parser.add_argument("--technique", metavar="ID", help="with this technique; T1496 means its sub-techniques, too")
     parser.add_argument("--rule", metavar="NAME", help="in which this rule fired")
-    parser.add_argument("--peer", metavar="ADDRESS", help="with this peer")
+    parser.add_argument("--peer", metavar="ADDRESS", help="with this peer, or one in this network")
     parser.add_argument("--status", metavar="STATUS", help="with this triage status; 'new' for none")
     parser.add_argument("--since", metavar="T", help="last seen at or after this time (RFC 3339)")
     parser.add_argument("--until", metavar="T", help="first seen before this time (RFC 3339)")
@@ -71,10 +72,10 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
 class _Directory:
     path: str
 
-    def incidents(self) -> list[Document]:
+    def incidents(self, filters: IncidentFilters) -> list[Document]:
         from agenttrail.incident_files import read_incidents
 
-        return read_incidents(self.path)
+        return [incident for incident in read_incidents(self.path) if filters.passes(incident)]
 
     def findings(self, incident: str) -> list[Document]:
         from agenttrail.incident_files import read_findings
@@ -91,30 +92,12 @@ def _store(source: str) -> Store:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    kept = [incident for incident in _store(arguments.source).incidents() if _passes(incident, arguments)]
-    print_incidents(kept, as_json=arguments.json)
+    print_incidents(_store(arguments.source).incidents(_filters(arguments)), as_json=arguments.json)
     return 0
 
 
-def _passes(incident: Document, arguments: argparse.Namespace) -> bool:
-    """Tell whether an incident passes every filter that is set."""
-    from agenttrail.commands.run import micros_of
-
-    identity = [incident.get(name) for name in ("entity.id", "trajectory.id", "sandbox.id", "job.id", "host.name")]
-    techniques = incident.get("threat.technique.id", [])
-    status = incident.get("triage.status") or "new"
-    tests: list[tuple[Any, Callable[[Any], bool]]] = [
-        (arguments.severity, lambda wanted: LEVELS.index(incident["incident.severity"]) >= LEVELS.index(wanted)),
-        (arguments.agent, lambda wanted: incident.get("gen_ai.agent.id") == wanted),
-        (arguments.entity, lambda wanted: wanted in identity),
-        (arguments.technique, lambda wanted: any(id_ == wanted or id_.startswith(wanted + ".") for id_ in techniques)),
-        (arguments.rule, lambda wanted: wanted in incident.get("rule.name", [])),
-        (arguments.peer, lambda wanted: wanted in incident.get("destination.ip", [])),
-        (arguments.status, lambda wanted: status == wanted),
-        (arguments.since, lambda wanted: micros_of(incident["incident.last_seen"]) >= micros_of(wanted, "--since")),
-        (arguments.until, lambda wanted: micros_of(incident["incident.first_seen"]) < micros_of(wanted, "--until")),
-    ]
-    return "incident.superseded_by" not in incident and all(test(wanted) for wanted, test in tests if wanted)
+def _filters(arguments: argparse.Namespace) -> IncidentFilters:
+    return IncidentFilters(**{field.name: getattr(arguments, field.name) for field in fields(IncidentFilters)})
 
 
 def _riskiest_first(incidents: Sequence[Document]) -> list[Document]:
@@ -152,7 +135,7 @@ def print_incidents(incidents: Sequence[Document], *, as_json: bool = False) -> 
 
 def _show(arguments: argparse.Namespace) -> int:
     store = _store(arguments.source)
-    known = store.incidents()
+    known = store.incidents(IncidentFilters())
     riskiest = [incident["incident.id"] for incident in _riskiest_first(known)[:1]]
     for prefix in arguments.ids or riskiest:
         found = [incident for incident in known if incident["incident.id"].startswith(prefix)]

@@ -37,6 +37,7 @@ def add(subparsers: argparse._SubParsersAction[Any]) -> None:
         help="write to this Elasticsearch; credentials from ELASTICSEARCH_API_KEY, or "
         "ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD",
     )
+    parser.add_argument("--streaming", action="store_true", help="not yet: jobs run in batch")
     parser.add_argument("--json", action="store_true", help="print run.json instead of a summary")
     parser.set_defaults(command=command, takes_beam_options=True)
 
@@ -46,6 +47,9 @@ def command(arguments: argparse.Namespace) -> int:
     from agenttrail.job_files import load_job
     from agenttrail.jobs import RunOptions
 
+    if arguments.streaming:
+        told = "--streaming: jobs run in batch only so far; leave it out"
+        raise DefinitionError([Problem("command line", 0, told)])
     start, stop = _range(arguments)
     check_beam_options(arguments.beam_options)
     job = load_job(arguments.job, output=arguments.output, elasticsearch=arguments.elasticsearch)
@@ -71,18 +75,6 @@ def _range(arguments: argparse.Namespace) -> tuple[int | None, int | None]:
     if problems:
         raise DefinitionError(problems)
     return times[0], times[1]
-
-
-def micros_of(text: str, name: str = "time") -> int:
-    """Return the microseconds of a time on the command line or in a document.
-
-    Raises:
-        DefinitionError: it is no time.
-    """
-    try:
-        return parse_time(text, name)
-    except ValueError as error:
-        raise DefinitionError([Problem("command line", 0, str(error))]) from error
 
 
 def check_beam_options(flags: list[str]) -> None:

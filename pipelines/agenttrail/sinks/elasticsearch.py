@@ -16,13 +16,13 @@ import pyarrow.compute as pc
 from agenttrail.sinks.elasticsearch_bulk import MOST_ACTIONS, MOST_BYTES, Actions, DeadDocument, Delivery, Written, cut
 from agenttrail.sinks.elasticsearch_connection import PATIENCE, ElasticsearchSettings, connect
 from agenttrail.sinks.elasticsearch_indices import index_names, is_set_up, setup
-from agenttrail.sinks.elasticsearch_queries import IncidentFilters, places, search_incidents, stored_findings
+from agenttrail.sinks.elasticsearch_queries import places, search_incidents, stored_findings
 
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
 
 __all__ = [
-    "BulkWriter", "DeadDocument", "ElasticsearchSettings", "IncidentFilters", "Written", "connect", "index_names",
+    "BulkWriter", "DeadDocument", "ElasticsearchSettings", "Written", "connect", "index_names",
     "is_set_up",
     "search_incidents", "setup", "stored_findings",
 ]  # fmt: skip
@@ -31,7 +31,7 @@ __all__ = [
 # newest; if not, the script runs again on the newest (retry_on_conflict).  So nothing that an analyst writes
 # meanwhile is lost.  The parameters serve all these runs: a script must not change them.
 _REPLACE = """
-Map doc = new HashMap(params.doc);
+Map doc = new LinkedHashMap(params.doc);
 for (entry in ctx._source.entrySet()) {
   String key = entry.getKey();
   if (key == 'triage' || key.startsWith('triage.')) { doc.put(key, entry.getValue()) }

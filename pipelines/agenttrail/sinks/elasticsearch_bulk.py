@@ -98,7 +98,7 @@ class Actions:
 
     def sizes(self) -> NDArray[np.int64]:
         """Return the bytes of each row."""
-        return np.asarray(pc.binary_length(self.lines), dtype=np.int64)
+        return np.asarray(pc.fill_null(pc.binary_length(self.lines), 0), dtype=np.int64)
 
     def body(self, rows: NDArray[np.int64]) -> bytes:
         """Return the body of a request with these rows."""

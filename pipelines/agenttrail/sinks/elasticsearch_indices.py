@@ -6,11 +6,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
+from elasticsearch import BadRequestError
 
 from agenttrail.errors import SinkError
 from agenttrail.resources import shipped
 from agenttrail.schema import index_mappings, record
-from agenttrail.sinks.elasticsearch_connection import persist, where
+from agenttrail.sinks.elasticsearch_connection import persist, reason, where
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -103,9 +104,18 @@ def _update_mappings(client: Elasticsearch, prefix: str, kind: str) -> None:
     pattern = f"{prefix}-{kind}-*"
     if client.indices.get(index=pattern, allow_no_indices=True, filter_path="*.aliases").body:
         made = mappings(kind)
-        client.indices.put_mapping(
-            index=pattern, dynamic=made["dynamic"], date_detection=made["date_detection"], properties=made["properties"]
-        )
+        try:
+            client.indices.put_mapping(
+                index=pattern, dynamic=made["dynamic"], date_detection=made["date_detection"],
+                properties=made["properties"],
+            )  # fmt: skip
+        except BadRequestError as error:
+            msg = (
+                f"Elasticsearch at {where(client)} has indices {pattern} with fields of other types than agenttrail's "
+                f"({reason(error.body)}): they were probably made by writing before 'agenttrail elasticsearch setup'; "
+                "delete them, or reindex them under the same names, and run this again"
+            )
+            raise SinkError(msg) from error
 
 
 def index_names(kind: str, records: pa.RecordBatch, *, prefix: str = "agenttrail") -> pa.Array:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from functools import partial
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import pyarrow as pa
 from elasticsearch import NotFoundError
 
+from agenttrail.incident_filters import ENTITY, NEW, IncidentFilters
 from agenttrail.incidents.scoring import LEVELS
+from agenttrail.metadata import parse_time
 from agenttrail.sinks.elasticsearch_connection import PATIENCE, Failure, persist
 
 if TYPE_CHECKING:
@@ -26,53 +28,31 @@ _PAGE_WITH_EVIDENCE = 200  # documents; one may hold 20 original lines
 _EVIDENCE = "finding.evidence"
 
 
-@dataclass(frozen=True)
-class IncidentFilters:
-    """Which incidents are wanted; what is not set lets all pass.
+def query_of(filters: IncidentFilters) -> dict[str, Any]:
+    """Return filters as a query that passes at least what they pass: Elasticsearch knows times to the millisecond."""
+    wanted: list[dict[str, Any]] = []
+    if filters.severity:
+        wanted.append({"terms": {"incident.severity": LEVELS[LEVELS.index(filters.severity) :]}})
+    if filters.status:
+        known = {"terms": {"triage.status": [filters.status, ""] if filters.status == NEW else [filters.status]}}
+        wanted.append(_any(known, _none_of("triage.status")) if filters.status == NEW else known)
+    if filters.entity:
+        wanted.append(_any(*({"term": {name: filters.entity}} for name in ENTITY)))
+    if filters.technique:
+        name = "threat.technique.id"
+        wanted.append(_any({"term": {name: filters.technique}}, {"prefix": {name: f"{filters.technique}."}}))
+    peer = str(ip_network(filters.peer, strict=False)) if filters.peer else None
+    plain = {"gen_ai.agent.id": filters.agent, "rule.name": filters.rule, "destination.ip": peer}
+    wanted += [{"term": {name: value}} for name, value in plain.items() if value]
+    if filters.since:
+        wanted.append({"range": {"incident.last_seen": _times("gte", filters.since)}})
+    if filters.until:
+        wanted.append({"range": {"incident.first_seen": _times("lte", filters.until)}})
+    return {"bool": {"filter": wanted, **_none_of("incident.superseded_by")["bool"]}}
 
-    Attributes:
-        severity: this or worse.
-        status: ``triage.status``; "new" for none.
-        agent: ``gen_ai.agent.id``.
-        entity: trajectory, sandbox, job, host or address.
-        technique: with its sub-techniques.
-        rule: ``rule.name``.
-        peer: address, or network such as 203.0.113.0/24.
-        since: last seen at or after this time (RFC 3339).
-        until: first seen before this time (RFC 3339).
-    """
 
-    severity: str | None = None
-    status: str | None = None
-    agent: str | None = None
-    entity: str | None = None
-    technique: str | None = None
-    rule: str | None = None
-    peer: str | None = None
-    since: str | None = None
-    until: str | None = None
-
-    def query(self) -> dict[str, Any]:
-        """Return these filters as a query, which also hides incidents in whose place others stand."""
-        wanted: list[dict[str, Any]] = []
-        if self.severity:
-            wanted.append({"terms": {"incident.severity": LEVELS[LEVELS.index(self.severity) :]}})
-        if self.status:
-            known = {"term": {"triage.status": self.status}}
-            wanted.append(_any(known, _none_of("triage.status")) if self.status == "new" else known)
-        if self.entity:
-            names = ("entity.id", "trajectory.id", "sandbox.id", "job.id", "host.name")
-            wanted.append(_any(*({"term": {name: self.entity}} for name in names)))
-        if self.technique:
-            name = "threat.technique.id"
-            wanted.append(_any({"term": {name: self.technique}}, {"prefix": {name: f"{self.technique}."}}))
-        plain = {"gen_ai.agent.id": self.agent, "rule.name": self.rule, "destination.ip": self.peer}
-        wanted += [{"term": {name: value}} for name, value in plain.items() if value]
-        if self.since:
-            wanted.append({"range": {"incident.last_seen": {"gte": self.since}}})
-        if self.until:
-            wanted.append({"range": {"incident.first_seen": {"lt": self.until}}})
-        return {"bool": {"filter": wanted, **_none_of("incident.superseded_by")["bool"]}}
+def _times(bound: str, text: str) -> dict[str, Any]:
+    return {bound: parse_time(text, "time") // 1_000, "format": "epoch_millis"}
 
 
 def _any(*queries: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,7 +65,7 @@ def _none_of(name: str) -> dict[str, Any]:
 
 def search_incidents(
     client: Elasticsearch,
-    filters: IncidentFilters = IncidentFilters(),
+    filters: IncidentFilters | None = None,
     *,
     prefix: str = "agenttrail",
     patience: float = 0.0,
@@ -95,13 +75,15 @@ def search_incidents(
     Raises:
         SinkError: Elasticsearch cannot be read.
     """
+    filters = filters or IncidentFilters()
     order = [
         ("incident.risk_score", "desc", "double"),
         ("incident.first_seen", "asc", "date"),
         ("incident.id", "asc", "keyword"),
     ]
-    pages = _pages(client, f"{prefix}-incidents-*", filters.query(), order, page=_PAGE, patience=patience)
-    return [_flat(hit["_source"]) for page in pages for hit in page]
+    pages = _pages(client, f"{prefix}-incidents-*", query_of(filters), order, page=_PAGE, patience=patience)
+    found = (_flat(hit["_source"]) for page in pages for hit in page)
+    return [incident for incident in found if filters.passes(incident)]
 
 
 def _flat(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -87,7 +87,7 @@ class _Upsert(beam.DoFn):
         others = []
         for page in pages:
             stored = read_records(page, record("finding"))
-            known = pc.is_in(stored.column("finding.id"), value_set=findings.column("finding.id"))
+            known = pc.is_in(stored.column("finding.id"), value_set=own.column("finding.id"))
             others.append(stored.filter(pc.invert(known)))
         table = pa.Table.from_batches([own, *others]).combine_chunks()
         return table.to_batches()[0] if table.num_rows else own
