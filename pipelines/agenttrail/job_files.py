@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import os
 import re
 from dataclasses import dataclass, field
@@ -17,16 +19,19 @@ from agenttrail.paths import parse_path
 from agenttrail.schema import record
 from agenttrail.sources.files import InputFile, match
 from agenttrail.transforms import Source
-from agenttrail.yaml_files import YamlDocument, check_shape, read_yaml, suggest
+from agenttrail.yaml_files import YamlDocument, departures, read_yaml, suggest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from agenttrail.yaml_files import Place
 
 _UNITS = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SECRET_KEYS = ("api_key", "password")
 DEFAULT_TOLERANCE = 2_000_000  # microseconds
 DEFAULT_WAIT = 600_000_000
+LONGEST = 30 * _UNITS["d"]
 
 
 @dataclass(frozen=True)
@@ -62,10 +67,18 @@ class Job:
 
 @dataclass
 class _Reading:
-    """The state of reading one job file."""
+    """The state of reading one job file.
+
+    Attributes:
+        document: the file.
+        folder: where it lies.
+        data: what it says, without the parts that depart from the schema.
+        problems: all found so far.
+    """
 
     document: YamlDocument
     folder: Path
+    data: dict[str, Any]
     problems: list[Problem] = field(default_factory=list)
 
     def problem(self, place: tuple[str | int, ...], what: str, hint: str = "") -> None:
@@ -86,16 +99,15 @@ def load_job(path: str | Path, *, output: str | None = None, elasticsearch: str 
     documents = read_yaml(Path(path), str(path))
     if len(documents) != 1 or not isinstance(documents[0].data, dict):
         raise DefinitionError([Problem(str(path), 1, "a job file is one YAML mapping")])
-    reading = _Reading(documents[0], Path(path).resolve().parent)
-    wrong = check_shape(reading.document, "job")
-    if wrong:
-        raise DefinitionError(wrong)
-    data = reading.document.data
+    wrong = departures(documents[0], "job")
+    data = _sound(documents[0].data, [place for place, _ in wrong])
+    reading = _Reading(documents[0], Path(path).resolve().parent, data, [problem for _, problem in wrong])
     sources, files = _sources(reading)
     lists = _lists(reading)
     rules = _rules(reading, lists)
     settings = _elasticsearch(reading, elasticsearch)
-    attribution, section = data.get("attribution") or {}, data.get("output") or {}
+    tolerance, wait = _duration(reading, "tolerance", DEFAULT_TOLERANCE), _duration(reading, "wait", DEFAULT_WAIT)
+    section = data.get("output") or {}
     directory = output or _beside(reading, section.get("directory", "out"))
     if reading.problems:
         raise DefinitionError(reading.problems)
@@ -105,13 +117,43 @@ def load_job(path: str | Path, *, output: str | None = None, elasticsearch: str 
         files=tuple(files),
         rules=tuple(rules),
         lists=lists,
-        tolerance=duration(attribution.get("tolerance", DEFAULT_TOLERANCE / _UNITS["s"])),
-        wait=duration(attribution.get("wait", DEFAULT_WAIT / _UNITS["s"])),
+        tolerance=tolerance,
+        wait=wait,
         directory=directory,
         write_events=bool(section.get("events")),
         elasticsearch=settings,
         path=str(path),
     )
+
+
+def _sound(data: dict[str, Any], wrong: list[Place]) -> dict[str, Any]:
+    """Return what a job file says without what departs from the schema, so that the rest can be judged, too."""
+    sound = copy.deepcopy(data)
+    for place in wrong:
+        parent: Any = sound
+        key: Any = place[-1] if place else None
+        for step in place[:-1]:
+            known = isinstance(parent, list) or (isinstance(parent, dict) and step in parent)
+            parent = parent[step] if known else None
+        if isinstance(parent, list):
+            parent[key] = None  # its neighbours keep their places
+        elif isinstance(parent, dict) and place:
+            if place[:-1] == ("lists",):
+                parent[key] = []  # rules may name it
+            else:
+                parent.pop(key, None)
+    return sound
+
+
+def _duration(reading: _Reading, name: str, default: int) -> int:
+    value = (reading.data.get("attribution") or {}).get(name)
+    if value is None:
+        return default
+    endless = isinstance(value, float) and not math.isfinite(value)
+    if endless or duration(value) > LONGEST:
+        reading.problem(("attribution", name), f"{value} is more than {LONGEST // _UNITS['d']} days")
+        return default
+    return duration(value)
 
 
 def duration(value: float | str) -> int:
@@ -131,12 +173,13 @@ def _sources(reading: _Reading) -> tuple[list[Source], list[InputFile]]:
     sources: list[Source] = []
     files: list[InputFile] = []
     for section in ("events", "leases"):
-        for index, entry in enumerate(reading.document.data.get(section) or ()):
-            place = (section, index)
-            source = _source(reading, place, entry, section)
-            if source is not None:
-                files += _files(reading, place, entry["path"], len(sources))
-                sources.append(source)
+        for index, entry in enumerate(reading.data.get(section) or ()):
+            if entry and {"format", "path"} <= set(entry):
+                place = (section, index)
+                source = _source(reading, place, entry, section)
+                found = _files(reading, place, entry["path"], len(sources))
+                files += found if source else []
+                sources += [source] if source else []
     return sources, files
 
 
@@ -181,14 +224,15 @@ def _files(reading: _Reading, place: tuple[str | int, ...], pattern: str, source
         reading.problem((*place, "path"), str(error))
         return []
     if not found:
-        reading.problem((*place, "path"), f"no file matches {pattern!r}")
+        folder_named = f"{pattern!r} is a folder: name its files, such as {pattern.rstrip('/')}/*"
+        reading.problem((*place, "path"), folder_named if Path(full).is_dir() else f"no file matches {pattern!r}")
     folder = str(reading.folder) + os.sep
     return [InputFile(path, path.removeprefix(folder), size, source) for path, size in found]
 
 
 def _lists(reading: _Reading) -> Lists:
-    given = reading.document.data.get("lists") or {}
-    lists = {name: tuple(str(entry) for entry in entries) for name, entries in given.items()}
+    given = reading.data.get("lists") or {}
+    lists = {name: tuple(str(entry) for entry in entries if entry is not None) for name, entries in given.items()}
     for name in ADDRESS_LISTS:
         for index, reason in not_a_network(lists.get(name, ())):
             reading.problem(("lists", name, index), reason)
@@ -196,8 +240,12 @@ def _lists(reading: _Reading) -> Lists:
 
 
 def _rules(reading: _Reading, lists: Lists) -> list[Rule]:
-    named = reading.document.data.get("rules") or ["builtin"]
-    places = [name if name == "builtin" else _beside(reading, name) for name in named]
+    places = []
+    for index, name in enumerate(reading.data.get("rules") or ["builtin"]):
+        if name == "builtin" or (name and Path(_beside(reading, name)).exists()):
+            places.append(name if name == "builtin" else _beside(reading, name))
+        elif name:
+            reading.problem(("rules", index), f"no such rule file or folder: {name!r}")
     try:
         rules = load_rules(places, lists)
     except DefinitionError as error:
@@ -234,7 +282,7 @@ def switched(rules: list[Rule], lists: Mapping[str, tuple[str, ...]]) -> list[Ru
 
 def _elasticsearch(reading: _Reading, override: str | None) -> Mapping[str, Any] | None:
     """Return the settings of the Elasticsearch sink; secrets stay ``${VARIABLES}`` until a worker connects."""
-    section = dict((reading.document.data.get("output") or {}).get("elasticsearch") or {})
+    section = dict((reading.data.get("output") or {}).get("elasticsearch") or {})
     place = ("output", "elasticsearch")
     for key in _SECRET_KEYS:
         if key in section and not _VARIABLE.fullmatch(section[key]):

@@ -146,36 +146,47 @@ def known_keys(schema: str) -> list[str]:
 
 def check_shape(document: YamlDocument, schema: str) -> list[Problem]:
     """Return everything in which a document departs from ``schemas/<schema>.schema.json``."""
-    problems = []
-    for error in _validator(schema).iter_errors(document.data):
-        problems += _shape_problems(document, error)
-    return problems
+    return [problem for _, problem in departures(document, schema)]
 
 
-def _shape_problems(document: YamlDocument, error: Any) -> list[Problem]:
-    place = list(error.absolute_path)
+def departures(document: YamlDocument, schema: str) -> list[tuple[Place, Problem]]:
+    """Return everything in which a document departs from ``schemas/<schema>.schema.json``, with its place."""
+    return [found for error in _validator(schema).iter_errors(document.data) for found in _departures(document, error)]
+
+
+def _departures(document: YamlDocument, error: Any) -> list[tuple[Place, Problem]]:
+    place: Place = tuple(error.absolute_path)
     if error.validator == "additionalProperties":
         known = list(error.schema.get("properties", {}))
         unknown = [key for key in error.instance if key not in known]
-        return [document.problem([*place, key], f"unknown key {key!r}", suggest(str(key), known)) for key in unknown]
+        return [_at(document, (*place, key), f"unknown key {key!r}", suggest(str(key), known)) for key in unknown]
     if error.validator == "required":
         missing = [key for key in error.validator_value if key not in error.instance]
-        return [document.problem(place, f"{key!r} is missing") for key in missing]
-    if error.validator in ("oneOf", "anyOf") and "description" in error.schema:
-        return [document.problem(place, f"{_named(place)} must be {error.schema['description']}")]
+        return [_at(document, place, f"{key!r} is missing") for key in missing]
+    if "propertyNames" in error.absolute_schema_path:
+        place = (*place, error.instance)
+    return [_at(document, place, *_told(place, error))]
+
+
+def _at(document: YamlDocument, place: Place, what: str, hint: str = "") -> tuple[Place, Problem]:
+    return place, document.problem(place, what, hint)
+
+
+def _told(place: Place, error: Any) -> tuple[str, str]:
+    """Return what is wrong with a value, and the value that was likely meant."""
+    if error.validator in ("oneOf", "anyOf", "pattern") and "description" in error.schema:
+        return f"{_named(place)} must be {error.schema['description']}", ""
     if error.validator == "enum":
         options = [str(value) for value in error.validator_value]
-        what = f"{_named(place)} is {error.instance!r}, not one of {', '.join(options)}"
-        return [document.problem(place, what, suggest(str(error.instance), options))]
+        told = f"{_named(place)} is {error.instance!r}, not one of {', '.join(options)}"
+        return told, suggest(str(error.instance), options)
     if error.validator == "type":
-        expected = (
-            error.validator_value if isinstance(error.validator_value, str) else " or ".join(error.validator_value)
-        )
-        return [document.problem(place, f"{_named(place)} must be of type {expected}")]
-    return [document.problem(place, f"{_named(place)}: {error.message}")]
+        expected = error.validator_value
+        return f"{_named(place)} must be of type {expected if isinstance(expected, str) else ' or '.join(expected)}", ""
+    return f"{_named(place)}: {error.message}", ""
 
 
-def _named(place: list[str | int]) -> str:
+def _named(place: Place) -> str:
     return ".".join(str(step) for step in place) or "the file"
 
 

@@ -225,7 +225,7 @@ def test_a_rule_for_a_log_source_that_is_not_known_is_off_and_hides_nothing_else
         (f"id: {ID}\n", "", "1: 'id' is missing"),
         ("title: A rule\n", "", "1: 'title' is missing"),
         (f"id: {ID}", "id: 5", "2: id must be of type string"),
-        (f"id: {ID}", "id: five", "2: id: 'five' does not match"),
+        (f"id: {ID}", "id: five", "2: id must be a UUID of its own"),
         ("title: A rule", "title: [A, rule]", "1: title must be of type string"),
         ("title: A rule", "title: !!python/object/apply:os.system ['exit 1']", "1: not a plain value: the tag"),
         ("title: A rule", "title: !secret x", "1: not a plain value: could not determine a constructor for the tag"),

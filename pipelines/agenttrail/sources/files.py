@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import apache_beam as beam
@@ -90,7 +91,8 @@ def match(pattern: str) -> list[tuple[str, int]]:
     except Exception as error:  # every file system has errors of its own
         msg = f"{pattern}: cannot be listed: {error}"
         raise InputError(msg) from error
-    return sorted((file.path, file.size_in_bytes) for file in found)
+    files = [file for file in found if FileSystems.get_scheme(file.path) or not Path(file.path).is_dir()]
+    return sorted((file.path, file.size_in_bytes) for file in files)
 
 
 def _open(path: str) -> BinaryIO:
