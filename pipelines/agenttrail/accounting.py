@@ -19,6 +19,7 @@ COUNTS = (
 DEAD, ACCOUNT, EVENTS = "dead", "account", "events"
 """Tags of the outputs of a step: dead letters, accounts, and the main one."""
 _MOST_NAMED = 20
+_MOST_KEPT = 10_000  # scopes; who writes logs can write any number of them
 
 
 @dataclass
@@ -56,9 +57,13 @@ class Account:
         self.seconds.update(other.seconds)
         self.unknown_scopes.update(other.unknown_scopes)
         self.written.update(other.written)
-        for scope, _ in self.unknown_scopes.most_common()[_MOST_NAMED:]:
-            del self.unknown_scopes[scope]
+        if len(self.unknown_scopes) > _MOST_KEPT:
+            self.unknown_scopes = Counter(dict(self.unknown_scopes.most_common(_MOST_KEPT)))
         return self
+
+    def most_unknown(self) -> list[tuple[str, int]]:
+        """Return the scopes without leases that a run should mention, those with most rows first."""
+        return sorted(self.unknown_scopes.items(), key=lambda one: (-one[1], one[0]))[:_MOST_NAMED]
 
     def of_source(self, source: int) -> dict[str, int]:
         """Return the counts of one source."""

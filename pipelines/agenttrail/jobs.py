@@ -186,8 +186,10 @@ def notes(job: Job, account: Account) -> list[str]:
     said = [f"rule {rule.name} is off: {rule.off}" for rule in job.rules if rule.off]
     if not any(FORMATS[source.format].gives == "leases" for source in job.sources):
         said.append("the job names no leases: nothing can be attributed to a workload")
-    for scope, rows in sorted(account.unknown_scopes.items()):
+    for scope, rows in account.most_unknown():
         said.append(f"{rows} events are in scope {scope!r}, in which there is no lease")
+    if len(account.unknown_scopes) > len(account.most_unknown()):
+        said.append(f"{len(account.unknown_scopes)} scopes in all have events and no lease")
     for number, source in enumerate(job.sources):
         dead, lines = account.counts[number, "dead"], account.counts[number, "lines"]
         if dead:
