@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import glob
 import math
 import os
 import re
@@ -218,8 +219,10 @@ def _check_path(reading: _Reading, place: tuple[str | int, ...], path: str) -> N
 
 def _files(reading: _Reading, place: tuple[str | int, ...], pattern: str, source: int) -> list[InputFile]:
     full = _beside(reading, pattern)
+    # the job file's own folder is no part of the glob
+    literal = full.removesuffix(pattern) if full.endswith(pattern) else ""
     try:
-        found = match(full)
+        found = match(glob.escape(literal) + full.removeprefix(literal))
     except InputError as error:
         reading.problem((*place, "path"), str(error))
         return []

@@ -195,3 +195,17 @@ def test_options_of_a_run_do_not_show_in_its_output(day: Path) -> None:
     for name in ("incidents.ndjson", "findings.ndjson", "run.json"):
         assert after[name] == before[name]
     assert sorted(after["dead_letters.ndjson"].splitlines()) == sorted(before["dead_letters.ndjson"].splitlines())
+
+
+def test_folders_whose_names_look_like_globs_are_taken_at_their_word(tmp_path: Path) -> None:
+    """The job's own folder and its output: nothing beside them is read, and nothing beside them is removed."""
+    folder = tmp_path / "[d]*y"
+    simulate(folder, agents=2, hours=0.5, seed=52)
+    beside = tmp_path / "[d]*y" / "outside"
+    for name in (".parts", "events"):
+        (beside / name).mkdir(parents=True)
+        (beside / name / "000-0123456789abcdef-000000000000000.parquet").write_bytes(b"not ours")
+    for _ in range(2):
+        run(load_job(with_events(folder), output=str(folder / "out*")))
+    assert (folder / "out*" / "incidents.ndjson").exists()
+    assert len(list(beside.glob("*/*.parquet"))) == 2

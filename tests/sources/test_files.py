@@ -140,3 +140,9 @@ def test_metadata_that_cannot_be_read_as_a_whole_is_an_error_with_its_path(
     path.write_bytes(data)
     with pytest.raises(InputError, match=rf"pods\.json.*{said}"):
         read_document(InputFile(str(path), "pods.json", len(data), 0))
+
+
+def test_a_pipe_among_the_files_is_an_error_and_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.log")
+    with pytest.raises(InputError, match=r"pipe\.log: is no regular file"):
+        match(str(tmp_path / "*.log"))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import heapq
 import os
 import re
+import shutil
 from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import apache_beam as beam
@@ -74,12 +77,27 @@ def write(path: str, data: bytes, *, private: bool = False) -> None:
         raise SinkError(msg) from error
 
 
+def remove(paths: Iterable[str]) -> None:
+    """Remove files, and folders with all that is in them; a path is what it says, also where it looks like a glob.
+
+    Raises:
+        OSError: one is not there, or may not be removed.
+    """
+    for path in paths:
+        if not is_local(path):
+            FileSystems.delete([glob.escape(path)])
+        elif Path(path).is_dir() and not Path(path).is_symlink():
+            shutil.rmtree(path)
+        else:
+            Path(path).unlink()
+
+
 def prepare(directory: str) -> None:
     """Make an output directory ready for a run: away with the parts that a killed run left."""
     parts = join(directory, PARTS)
     try:
         if FileSystems.exists(parts):
-            FileSystems.delete([parts])
+            remove([parts])
         FileSystems.mkdirs(parts)
     except Exception as error:  # every file system has errors of its own
         msg = f"{directory}: cannot be used for output: {error}; check that it is writable"
@@ -255,7 +273,7 @@ def publish(directory: str, name: str) -> None:
     """Let a finished file take the place of the one from an earlier run, at once."""
     finished, target = join(directory, PARTS, name), join(directory, name)
     if not is_local(target) and FileSystems.exists(target):
-        FileSystems.delete([target])
+        remove([target])
     FileSystems.rename([finished], [target])
 
 
@@ -285,11 +303,11 @@ def _publish_events(directory: str, parts: list[str]) -> None:
         parts = [join(directory, PARTS, _NO_EVENTS)]
         _write_events(parts[0], pa.RecordBatch.from_pylist([], record("event").arrow()))
     targets = [join(folder, part.rsplit("/", 1)[-1]) for part in parts]
-    found = [file.path for file in FileSystems.match([join(folder, "*.parquet")])[0].metadata_list]
+    found = [file.path for file in FileSystems.match([join(glob.escape(folder), "*.parquet")])[0].metadata_list]
     ours = [path for path in found if _EVENTS_PART.fullmatch(path.rsplit("/", 1)[-1])]
     stale = ours if not is_local(folder) else sorted(set(ours) - set(targets))  # local files are replaced at once
     if stale:
-        FileSystems.delete(stale)
+        remove(stale)
     FileSystems.rename(parts, targets)
 
 
@@ -297,4 +315,4 @@ def clean_up(directory: str) -> None:
     """Remove the parts of a run."""
     parts = join(directory, PARTS)
     if FileSystems.exists(parts):
-        FileSystems.delete([parts])
+        remove([parts])

@@ -84,7 +84,7 @@ def match(pattern: str) -> list[tuple[str, int]]:
     """Return path and size of the files that a glob names, sorted; folders are left out.
 
     Raises:
-        InputError: the file system cannot be asked.
+        InputError: the file system cannot be asked, or a pipe or device is among them.
     """
     try:
         found = FileSystems.match([pattern])[0].metadata_list
@@ -92,6 +92,10 @@ def match(pattern: str) -> list[tuple[str, int]]:
         msg = f"{pattern}: cannot be listed: {error}"
         raise InputError(msg) from error
     files = [file for file in found if FileSystems.get_scheme(file.path) or not Path(file.path).is_dir()]
+    for file in files:
+        if FileSystems.get_scheme(file.path) is None and not Path(file.path).is_file():
+            msg = f"{file.path}: is no regular file: reading it may never end"
+            raise InputError(msg)
     return sorted((file.path, file.size_in_bytes) for file in files)
 
 
