@@ -205,7 +205,8 @@ def test_folders_whose_names_look_like_globs_are_taken_at_their_word(tmp_path: P
     for name in (".parts", "events"):
         (beside / name).mkdir(parents=True)
         (beside / name / "000-0123456789abcdef-000000000000000.parquet").write_bytes(b"not ours")
+    job = with_events(folder)
     for _ in range(2):
-        run(load_job(with_events(folder), output=str(folder / "out*")))
+        run(load_job(job, output=str(folder / "out*")))
     assert (folder / "out*" / "incidents.ndjson").exists()
     assert len(list(beside.glob("*/*.parquet"))) == 2
