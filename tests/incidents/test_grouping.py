@@ -114,14 +114,14 @@ def test_the_order_of_findings_changes_nothing(findings: list[dict[str, Any]], r
     assert group(_batch(shuffled), KINDS).equals(group(_batch(findings), KINDS))
 
 
-@given(_FINDINGS)
-def test_every_entity_can_be_grouped_by_itself(findings: list[dict[str, Any]]) -> None:
+@given(_FINDINGS, st.integers(0, 15))
+def test_entities_can_be_grouped_apart(findings: list[dict[str, Any]], cut: int) -> None:
     """So that any sharding by entity gives the same incidents."""
-    whole = {incident["incident.id"]: incident for incident in _grouped(findings)}
-    for id_ in {finding["incident.id"] for finding in findings}:
-        alone = _grouped([finding for finding in findings if finding["incident.id"] == id_])
-        assert alone == [whole[id_]] if id_ in whole else alone == []
-    assert [incident["incident.id"] for incident in _grouped(findings)] == sorted(whole)
+    whole = _grouped(findings)
+    parts = [[one for one in findings if (one["incident.id"] < f"{cut:x}") is side] for side in (True, False)]
+    apart = [incident for part in parts for incident in _grouped(part)]
+    assert apart == whole
+    assert [incident["incident.id"] for incident in whole] == sorted({incident["incident.id"] for incident in whole})
 
 
 def _one(**more: Any) -> dict[str, Any]:
