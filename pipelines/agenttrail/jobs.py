@@ -212,6 +212,11 @@ def run(job: Job, options: RunOptions | None = None) -> None:
         from agenttrail.sinks.elasticsearch_upserts import check as check_elasticsearch
 
         check_elasticsearch(ElasticsearchSettings(**job.elasticsearch))
+    with sink.claimed(str(job.directory)):
+        _run(job, options)
+
+
+def _run(job: Job, options: RunOptions) -> None:
     sink.prepare(str(job.directory))
     flags = list(options.flags)
     if not any(flag == "--runner" or flag.startswith("--runner=") for flag in flags):

@@ -23,6 +23,7 @@ from agenttrail.errors import AgentTrailError
 from agenttrail.job_files import load_job
 from agenttrail.jobs import RunOptions, run
 from agenttrail.simulate import simulate
+from agenttrail.sinks.files import claimed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -210,3 +211,15 @@ def test_folders_whose_names_look_like_globs_are_taken_at_their_word(tmp_path: P
         run(load_job(job, output=str(folder / "out*")))
     assert (folder / "out*" / "incidents.ndjson").exists()
     assert len(list(beside.glob("*/*.parquet"))) == 2
+
+
+def test_two_runs_do_not_write_into_one_directory_at_once(day: Path, tmp_path: Path) -> None:
+    """The second is refused and touches nothing; when the first has ended, by whatever cause, it may."""
+    job = load_job(day / "job.yml", output=str(tmp_path / "held"))
+    with claimed(str(tmp_path / "held")):
+        before = sorted((tmp_path / "held").iterdir())
+        with pytest.raises(AgentTrailError, match="another run is writing there"):
+            run(job)
+        assert sorted((tmp_path / "held").iterdir()) == before
+    run(job)
+    assert (tmp_path / "held" / "run.json").exists()

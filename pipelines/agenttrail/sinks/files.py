@@ -7,7 +7,7 @@ import heapq
 import os
 import re
 import shutil
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -90,6 +90,44 @@ def remove(paths: Iterable[str]) -> None:
             shutil.rmtree(path)
         else:
             Path(path).unlink()
+
+
+@contextmanager
+def claimed(directory: str) -> Iterator[None]:
+    """Hold an output directory for one run: two at once would put each other's parts together.
+
+    Directories on other file systems than this machine's cannot be held, and are not.
+
+    Raises:
+        SinkError: another run holds it, or it cannot be made.
+    """
+    if not is_local(directory):
+        yield
+        return
+    try:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        msg = f"{directory}: cannot be used for output: {error.strerror}; check that it is a directory and writable"
+        raise SinkError(msg) from error
+    try:
+        _lock(held, directory)
+        yield
+    finally:
+        os.close(held)
+
+
+def _lock(held: int, directory: str) -> None:
+    """Take hold of an open directory; whoever ends, however that is, lets go."""
+    try:
+        import fcntl
+
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:  # Windows
+        return
+    except BlockingIOError as error:
+        msg = f"{directory}: another run is writing there; wait for it, or name another directory with --output"
+        raise SinkError(msg) from error
 
 
 def prepare(directory: str) -> None:
