@@ -54,6 +54,7 @@ def _be_quiet() -> None:
     """Keep the libraries' own messages off the screen; ours say what matters."""
     logging.basicConfig(level=logging.CRITICAL, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger().setLevel(logging.CRITICAL)
+    logging.getLogger("agenttrail").setLevel(logging.WARNING)  # a run that waits for a server says so
     warnings.filterwarnings("ignore", module="apache_beam")
     warnings.filterwarnings("ignore", module="elasticsearch")
 

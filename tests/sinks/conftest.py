@@ -35,6 +35,7 @@ def client(elasticsearch: Server, monkeypatch: pytest.MonkeyPatch, prefix: str) 
 @pytest.fixture
 def secured(elasticsearch_secured: Server, monkeypatch: pytest.MonkeyPatch, prefix: str) -> Iterator[Elasticsearch]:
     """Give a client, by API key, of a server that the test may stop and that is set up for ``prefix``."""
+    monkeypatch.setattr("agenttrail.sinks.elasticsearch_connection._LONGEST_WAIT", 2.0)  # seconds, so as not to idle
     owner = client_of(elasticsearch_secured, monkeypatch)
     monkeypatch.setenv("TEST_KEY", owner.security.create_api_key(name=prefix).body["encoded"])
     client = connect(settings_of(elasticsearch_secured, username=None, password=None, api_key="${TEST_KEY}"))

@@ -26,7 +26,7 @@ def test_what_goes_on_when_a_server_goes_away_ends_well_when_it_is_back(
     secured: Elasticsearch, elasticsearch_secured: Server, prefix: str, way: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Findings are in the middle of being written, others of being read; incidents are written while it is away."""
-    writer = BulkWriter(secured, prefix=prefix, most_actions=200)
+    writer = BulkWriter(secured, prefix=prefix, most_actions=50)
     entity = ids_of(1, "incident")
     read_ids, *rest = findings_of(3_500, prefix, incident__id=entity.take(pa.array(np.zeros(3_500, dtype=int))))
     writer.index(read_ids, *rest)

@@ -124,30 +124,27 @@ def test_a_server_that_goes_away_in_the_middle_of_a_run_costs_nothing(
 
 def test_a_server_that_stays_away_ends_the_run_with_a_sentence(
     day: Path, tmp_path: Path, secured: Elasticsearch, elasticsearch_secured: Server, prefix: str,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     """And with status 1; what an earlier run left in the directory is as it was, and the next run mends all."""
-    job = _job(day, tmp_path, elasticsearch_secured, prefix)
+    job = _job(day, tmp_path, elasticsearch_secured, prefix, patience=1.0)
     jobs.run(job)
     before = {path.name: path.read_bytes() for path in tmp_path.glob("*.ndjson")}
     stored = _stored(secured, prefix, "incidents")
-    monkeypatch.setattr("agenttrail.job_files.load_job", lambda *_, **__: replace_patience(job, 1.0))
-    with monkeypatch.context() as during:
-        requests = _interrupt(during, 3, elasticsearch_secured.kill)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("agenttrail.job_files.load_job", lambda *_, **__: job)
+        requests = _interrupt(monkeypatch, 3, elasticsearch_secured.kill)
         assert main(["run", "job.yml"]) == 1
-    assert requests() > 3
-    (said,) = capsys.readouterr().err.splitlines()
-    assert said.startswith("agenttrail: Elasticsearch at ")
-    assert said.endswith("check that it runs and can be reached from here")
-    assert "in 1 s: no connection" in said
-    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.ndjson")} == before
-    elasticsearch_secured.start()
-    assert main(["run", "job.yml"]) == 0
+        assert requests() > 3
+        (said,) = capsys.readouterr().err.splitlines()
+        assert said.startswith("agenttrail: Elasticsearch at ")
+        assert said.endswith("check that it runs and can be reached from here")
+        assert "in 1 s: no connection" in said
+        assert "trying again for 1 s" in caplog.text
+        assert {path.name: path.read_bytes() for path in tmp_path.glob("*.ndjson")} == before
+        elasticsearch_secured.start()
+        assert main(["run", "job.yml"]) == 0
     assert _stored(secured, prefix, "incidents") == stored
-
-
-def replace_patience(job: Job, seconds: float) -> Job:
-    return replace(job, elasticsearch={**(job.elasticsearch or {}), "patience": seconds})
 
 
 def _interrupt(monkeypatch: pytest.MonkeyPatch, number: int, outage: Callable[[], None]) -> Callable[[], int]:

@@ -19,6 +19,7 @@ from elastic_transport import ApiError, ConnectionTimeout, SerializationError, T
 from elasticsearch import Elasticsearch, UnsupportedProductError
 from elasticsearch.serializer import JsonSerializer
 
+from agenttrail.columns.text import printable
 from agenttrail.errors import SinkError
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ class Patience:
     def reset(self) -> None:
         """Begin anew, after a success."""
         if self._tries:
-            _LOG.info("Elasticsearch at %s is back", self._of)
+            _LOG.warning("Elasticsearch at %s is back", self._of)
         self._tries = 0
 
     def wait(self, why: str) -> None:
@@ -356,12 +357,12 @@ def _short(message: object) -> str:
 
 
 def reason(body: object) -> str:
-    """Return what the body of an error answer says, in a line."""
+    """Return what the body of an error answer says, in a line; it may repeat what stands in logs."""
     error = body.get("error", body) if isinstance(body, dict) else body
     if isinstance(error, dict):
         causes = [error]
         while isinstance(causes[-1].get("caused_by"), dict):
             causes.append(causes[-1]["caused_by"])
         texts = [str(cause.get("reason") or cause.get("type")) for cause in causes]
-        return f"{error.get('type')}: " + ": ".join(dict.fromkeys(texts))
-    return " ".join(str(error).split())[:200]
+        return printable(f"{error.get('type')}: " + ": ".join(dict.fromkeys(texts)))
+    return printable(" ".join(str(error).split())[:200])
