@@ -198,7 +198,7 @@ def test_a_variable_that_is_not_set_is_told_by_name(folder: Path, monkeypatch: p
         ("more.csv}", "more.csv}\nattribution: {tolerance: 31d}", "8: 31d is more than 30 days"),
         ("more.csv}", "more.csv}\nattribution: {toleranz: 1s}", "8: unknown key 'toleranz'; did you mean tolerance?"),
         ("more.csv}", "more.csv}\noutput: {events: 'yes'}", "8: output.events must be of type boolean"),
-        ("more.csv}", "more.csv}\noutput: {elasticsearch: {prefix: A}}", "8: 'url' is missing"),
+        ("more.csv}", "more.csv}\noutput: {elasticsearch: {verify: true}}", "8: 'url' is missing"),
         ("more.csv}", "more.csv}\noutput: out", "8: output must be of type object"),
     ],
 )  # fmt: skip

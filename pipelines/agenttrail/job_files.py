@@ -293,6 +293,8 @@ def _elasticsearch(reading: _Reading, override: str | None) -> Mapping[str, Any]
             section.pop(key)
     if override:
         section |= {"url": override, **_credentials_of_environment(section)}
+    if section and not section.get("url"):
+        reading.problem(place, "'url' is missing, and no --elasticsearch gives one")
     for key, value in section.items():
         for variable in _VARIABLE.findall(value) if isinstance(value, str) else ():
             if not os.environ.get(variable):

@@ -140,9 +140,12 @@ def _verdict_columns(
     """Return severity, risk and words.  Incidents are few: they are worded one by one."""
     count = len(agreeing)
     highest = max_by(which, count, level)
-    titles_of, rules_of = (
-        _lists_of(findings.column(name), which, level >= MEDIUM, count) for name in ("finding.title", "rule.id")
-    )
+    opening = level >= MEDIUM
+    rules_of = _lists_of(findings.column("rule.id"), which, opening, count)
+    # lists are sorted: a digit in front puts the worst first
+    digit = pa.array(len(LEVELS) - level).cast(pa.string())
+    ranked = pc.binary_join_element_wise(digit, findings.column("finding.title"), "")
+    titles_of = [list(dict.fromkeys(text[1:] for text in texts)) for texts in _lists_of(ranked, which, opening, count)]
     severities, scores, factors = [], [], []
     statuses = columns["attribution.status"].to_pylist()
     for incident, sources in enumerate(agreeing.to_pylist()):
