@@ -22,7 +22,7 @@ import yaml
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from agenttrail import coders  # noqa: F401 - registers them
-from agenttrail.attribute import LeaseTable, attribute
+from agenttrail.attribute import STATUSES, LeaseTable, attribute
 from agenttrail.columns import addresses
 from agenttrail.columns.memory import keep_freed_memory
 from agenttrail.columns.networks import NetworkLists, parse_network
@@ -177,11 +177,11 @@ def _summary(sums: dict[str, Numbers], weights: Numbers, names: tuple[str, ...])
 
 @dataclass(frozen=True)
 class Job:
-    """What the steps need to know: values, no paths but those of the logs."""
+    """What the steps need to know."""
 
     format: str
     logs: tuple[Path, ...]
-    leases: pa.RecordBatch
+    leases: Path
     rules: tuple[Rule, ...]
     lists: dict[str, tuple[str, ...]]
     aggregates: bool
@@ -191,12 +191,16 @@ def load(path: Path, *, aggregates: bool) -> Job:
     """Read a job file as `generate.py` writes it."""
     given = yaml.safe_load(path.read_text(encoding="utf-8"))
     (events,), (metadata,) = given["events"], given["leases"]
-    document = path.parent / metadata["path"]
-    parsed = FORMATS[metadata["format"]].parser({})(Block(document.read_bytes(), str(document), 0))
     lists = {name: tuple(entries) for name, entries in given["lists"].items()}
     rules = load_rules([path.parent / folder for folder in given["rules"]], lists)
     logs = tuple(sorted(path.parent.glob(events["path"])))
-    return Job(events["format"], logs, resolve([parsed.events]), tuple(rules), lists, aggregates)
+    return Job(events["format"], logs, path.parent / metadata["path"], tuple(rules), lists, aggregates)
+
+
+def lease_table(path: Path) -> LeaseTable:
+    """Read leases as `generate.py` writes them."""
+    parsed = FORMATS["address_leases"].parser({})(Block(path.read_bytes(), str(path), 0))
+    return LeaseTable.build(resolve([parsed.events]))
 
 
 @dataclass(frozen=True)
@@ -258,17 +262,16 @@ class AttributeEvents(beam.DoFn):
     """Events to attributed events."""
 
     def __init__(self, job: Job) -> None:
-        """Attribute by the leases and internal networks of ``job``."""
-        self._leases, self._internal = job.leases, job.lists["internal"]
+        """Attribute with the internal networks of ``job``."""
+        self._internal = job.lists["internal"]
 
     def setup(self) -> None:
-        """Make the tables."""
-        self._table = LeaseTable.build(self._leases)
+        """Compile the networks."""
         self._networks = NetworkLists.compile([[parse_network(entry) for entry in self._internal]])
 
-    def process(self, events: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    def process(self, events: pa.RecordBatch, table: LeaseTable) -> Iterator[pa.RecordBatch]:
         """Attribute one batch."""
-        yield attribute(events, self._table, self._networks)
+        yield attribute(events, table, self._networks)
 
 
 class Evaluate(beam.DoFn):
@@ -287,7 +290,7 @@ class Evaluate(beam.DoFn):
         """Evaluate one batch."""
         hits = self._plan.run(events)
         counts = {f"hits {rule.id}": len(rows) for rule, rows in zip(self._plan.rules, hits, strict=True)}
-        counts |= {"attributed": _attributed(events), "unlisted": int(self._lists.unlisted(events).sum())}
+        counts |= {**_statuses(events), "unlisted": int(self._lists.unlisted(events).sum())}
         yield beam.pvalue.TaggedOutput(COUNTS, (None, counts))
         if not self._job.aggregates:
             return
@@ -299,8 +302,10 @@ class Evaluate(beam.DoFn):
         yield beam.pvalue.TaggedOutput(PER_NETWORK, (0, network_windows(events, self._lists.unlisted(events))))
 
 
-def _attributed(events: pa.RecordBatch) -> int:
-    return int(np.count_nonzero(_is(events.column("attribution.status"), "attributed")))
+def _statuses(events: pa.RecordBatch) -> dict[str, int]:
+    """Count rows by attribution status."""
+    status = events.column("attribution.status")
+    return {word: int(np.count_nonzero(_is(status, word))) for word in STATUSES}
 
 
 class Summarise(beam.DoFn):
@@ -341,6 +346,7 @@ class Write(beam.DoFn):
 
 def build(pipeline: beam.Pipeline, job: Job, output: str) -> None:
     """Build the graph."""
+    table = pipeline | "Leases" >> beam.Create([job.leases]) | beam.Map(lease_table)
     parsed = (
         pipeline
         | beam.Create(list(ranges(job.logs)))
@@ -349,7 +355,7 @@ def build(pipeline: beam.Pipeline, job: Job, output: str) -> None:
     )
     evaluated = (
         parsed["events"]
-        | beam.ParDo(AttributeEvents(job)).with_output_types(pa.RecordBatch)
+        | beam.ParDo(AttributeEvents(job), beam.pvalue.AsSingleton(table)).with_output_types(pa.RecordBatch)
         | beam.ParDo(Evaluate(job)).with_outputs(COUNTS, PER_SANDBOX, PER_NETWORK)
     )
     counts = [parsed[COUNTS], evaluated[COUNTS]]

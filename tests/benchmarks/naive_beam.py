@@ -238,7 +238,8 @@ def build(pipeline: beam.Pipeline, path: Path, output: str) -> None:
 def _write(where: tuple[str, list[str]], hits: dict[str, int], sums: dict[str, Any], counts: dict[str, int]) -> None:
     output, rules = where
     answers: dict[str, Any] = {
-        "rows": sum(counts.values()), "attributed": counts.get("attributed", 0), "dead": 0,
+        "rows": sum(counts.values()), "dead": 0,
+        **{status: counts.get(status, 0) for status in ("attributed", "ambiguous", "unattributed")},
         "hits": {id_: hits.get(id_, 0) for id_ in rules},
     }  # fmt: skip
     for name, value in (("A", "bytes"), ("B", "blocked")):

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.benchmarks import bench as module
-from tests.benchmarks.bench import ROOT, Sizes, bench, compare
+from tests.benchmarks.bench import MIX, ROOT, Bench, Sizes, Slope, answers, check_mix, compare, report
 from tests.benchmarks.columns_job import sum_by_window
 from tests.benchmarks.measure import Cost, measure
 
@@ -21,29 +20,56 @@ if TYPE_CHECKING:
 
 @pytest.mark.xdist_group("bench")
 def test_the_contestants_agree_and_the_results_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of it runs for real; `compare` and `check_mix` fail where an answer or the mix differs."""
+    """All of it runs for real; it fails where an answer, the mix or the number of dead letters is another."""
     monkeypatch.chdir(ROOT)
-    sizes = Sizes(100_000, 300_000, naive_small=4_000, naive_large=8_000, json_small=20_000, json_large=40_000)
-    text = bench(tmp_path, sizes)
-    for said in (
-        "| agenttrail |",
-        "| DuckDB, tuned by hand |",
-        "| naive Beam |",
-        "| the whole job |",
-        "Linear:",
-        "Start-up:",
-    ):
+    sizes = Sizes(60_000, 200_000, naive_small=2_000, naive_large=4_000, json_small=10_000, json_large=20_000)
+    found = Bench(tmp_path, sizes).all()
+    slopes = (found.ours, found.full, found.lazy, found.naive, found.rules, found.whole, found.clean, found.mixed)
+    text = report("make bench", sizes, found)
+    for slope in slopes:
+        assert slope.small.cpu > 0
+        assert slope.large.memory > 20_000_000
+        assert f"| {slope.name} |" in text
+    assert set(found.mix) == set(MIX)
+    assert answers(found.ours.large)["rows"] == sizes.large
+    for said in ("Linear:", "Start-up:", "| times naive Beam | ≥ 25 |"):
         assert said in text
 
 
 def test_another_answer_is_an_error() -> None:
-    def slope(name: str, rows: int) -> module.Slope:
+    def slope(name: str, rows: int) -> Slope:
         cost = Cost(1.0, 1, 1.0, f'{{"rows": {rows}}}')
-        return module.Slope(name, cost, cost, (1, 2))
+        return Slope(name, cost, cost, (1, 2))
 
     compare([slope("a", 5), slope("b", 5)])
     with pytest.raises(RuntimeError, match="b: other answers"):
         compare([slope("a", 5), slope("b", 6)])
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("unlisted", "unlisted", 60),
+        ("prefiltered", "prefiltered", 20),
+        ("in findings of medium and above", "events_in_findings", 1),
+        ("incidents", "incidents", 201),
+    ],
+)
+def test_another_mix_is_an_error(name: str, key: str, value: int) -> None:
+    found, books = {"rows": 100_000, "unlisted": 5_000, "prefiltered": 3_000}, {"events_in_findings": 9, "incidents": 9}
+    assert set(check_mix(found, books)) == set(MIX)
+    scaled = value * 100 if key in found or key == "events_in_findings" else value
+    changed = [{**part, key: scaled} if key in part else part for part in (found, books)]
+    with pytest.raises(RuntimeError, match=name):
+        check_mix(*changed)
+
+
+def test_costs_are_slopes() -> None:
+    """Start-up of 2 s and 3 µs a row come out as such."""
+    costs = [Cost(2 + 3e-6 * rows, 1, 1.0, "") for rows in (1_000_000, 4_000_000)]
+    slope = Slope("a", costs[0], costs[1], (1_000_000, 4_000_000))
+    assert slope.micros == pytest.approx(3)
+    assert slope.start_up == pytest.approx(2)
 
 
 def test_what_a_command_starts_is_measured_too(tmp_path: Path) -> None:
