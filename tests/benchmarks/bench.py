@@ -271,7 +271,8 @@ def report(command: str, sizes: Sizes, found: Results) -> str:
 
 Made by `{command}` on {_machine()}.
 CPU seconds and memory (PSS) are those of whole process trees; costs are slopes between {sizes.small:,} and
-{sizes.large:,} lines, so start-up is not in them.  Machines are shared and noisy: compare within one table.
+{sizes.large:,} lines, so start-up is not in them.  "Others" is the share of the machine's CPU that other programs took
+meanwhile: the busier they are, the more CPU seconds the same work takes.  Compare within one table.
 
 ## The same work, the same answers
 
@@ -329,15 +330,14 @@ def _targets(found: Results) -> str:
 
 def _table(slopes: Sequence[Slope], ours: Slope | None) -> str:
     lines = [
-        "| what | M rows / CPU-s | µs a row | costs times ours | start-up CPU-s | peak MB, small / large |",
-        "|---|---|---|---|---|---|",
+        "| what | M rows / CPU-s | µs a row | costs times ours | start-up CPU-s | peak MB, small / large | others |",
+        "|---|---|---|---|---|---|---|",
     ]
     for slope in slopes:
         ratio = f"{slope.micros / ours.micros:.1f}" if ours and slope is not ours else ""
         memory = f"{slope.small.memory / 1e6:.0f} / {slope.large.memory / 1e6:.0f}"
-        lines.append(
-            f"| {slope.name} | {slope.speed:.3f} | {slope.micros:.2f} | {ratio} | {slope.start_up:.1f} | {memory} |"
-        )
+        cells = (slope.name, f"{slope.speed:.3f}", f"{slope.micros:.2f}", ratio, f"{slope.start_up:.1f}", memory)
+        lines.append(f"| {' | '.join(cells)} | {slope.large.others:.0%} |")
     return "\n".join(lines)
 
 

@@ -26,12 +26,14 @@ class Cost:
             (PSS); looked at five times a second.
         wall: seconds.
         output: what it wrote to standard output.
+        others: share of the machine's CPU that was not idle, and not the command's: what makes figures worse.
     """
 
     cpu: float
     memory: int
     wall: float
     output: str
+    others: float = 0.0
 
 
 def measure(command: Sequence[str], directory: Path) -> Cost:
@@ -40,7 +42,7 @@ def measure(command: Sequence[str], directory: Path) -> Cost:
     Raises:
         RuntimeError: it fails; with the end of what it said.
     """
-    started = time.monotonic()
+    started, busy = time.monotonic(), _busy()
     # files, since a full pipe would stop the command
     with (directory / "stdout").open("w+b") as out, (directory / "stderr").open("w+b") as err:
         process = subprocess.Popen(list(command), stdout=out, stderr=err)
@@ -50,7 +52,7 @@ def measure(command: Sequence[str], directory: Path) -> Cost:
         process.returncode = os.waitstatus_to_exitcode(status)
         watch.done.set()
         watch.join()
-        wall = time.monotonic() - started
+        wall, busy = time.monotonic() - started, _busy() - busy
         out.seek(0)
         err.seek(0)
         output, complaint = out.read().decode(), err.read().decode()
@@ -58,7 +60,14 @@ def measure(command: Sequence[str], directory: Path) -> Cost:
         msg = f"{' '.join(command)} ended with {process.returncode}: {complaint[-2000:]}"
         raise RuntimeError(msg)
     # children that were waited for are in it; ours wait for theirs
-    return Cost(usage.ru_utime + usage.ru_stime, watch.peak, wall, output)
+    cpu = usage.ru_utime + usage.ru_stime
+    return Cost(cpu, watch.peak, wall, output, max(0.0, busy - cpu) / (wall * (os.cpu_count() or 1)))
+
+
+def _busy() -> float:
+    """Return the seconds in which a CPU of this machine was not idle, since it started."""
+    user, nice, system, _, _, irq, soft, stolen, *_ = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    return sum(map(int, (user, nice, system, irq, soft, stolen))) / os.sysconf("SC_CLK_TCK")
 
 
 class _Watch(threading.Thread):
