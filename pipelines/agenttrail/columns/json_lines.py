@@ -1,6 +1,7 @@
-"""Fields out of JSON lines: pyarrow's reader where it can, msgspec for the neighbourhood of what it refuses.
+"""Fields out of JSON lines: by their shape where they share one, else by pyarrow's reader, else by msgspec.
 
-Both give the same for every line; what only one of them takes (NaN, two objects on a line) is left to the second.
+All three give the same for every line that they take; what one of them refuses (a comma inside a value, NaN, two
+objects on a line) is left to the next.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import json
 
+from agenttrail.columns.json_shape import Shape, find_shape, read_shaped
 from agenttrail.columns.numbers import parse_integers
 from agenttrail.columns.text import buffer_of, line_offsets
 
@@ -74,19 +76,50 @@ class JsonLinesReader:
         self._getters = [attrgetter(name) for name in names]
         self._prefer_slow = False
         self._blocks = 0
+        self._shape: Shape | None = None
+        self._unshaped = False
+        self._tries = 0
 
     def read(self, lines: pa.Array) -> Objects:
         """Read ``lines``: a binary array over one block, none of them blank, all valid UTF-8."""
         refused: list[tuple[int, str]] = []
-        tables = self._read_pieces(lines, refused)
+        tables, order = self._read_shaped(lines, refused)
         columns, malformed = {}, {}
         for key in self.fields.keys:
             pieces = [self._typed(key, _one_chunk(table.column(key))) for table in tables]
             columns[key] = pa.concat_arrays([column for column, _ in pieces])
             bad = np.concatenate([bad for _, bad in pieces])
+            if order is not None:
+                columns[key], bad = columns[key].take(pa.array(order)), bad[order]
             if bad.any():
                 malformed[key] = bad
         return Objects(columns, refused, malformed)
+
+    def _read_shaped(
+        self, lines: pa.Array, refused: list[tuple[int, str]]
+    ) -> tuple[list[pa.Table], NDArray[np.int64] | None]:
+        """Read lines of one shape by it, and the others as JSON; return the order that puts both together, if any."""
+        self._tries += 1
+        if self._unshaped and self._tries % _RETRY:
+            return self._read_pieces(lines, refused), None
+        if self._shape is None or self._unshaped:
+            self._shape = find_shape(lines)
+        if self._shape is None:
+            self._unshaped = True
+            return self._read_pieces(lines, refused), None
+        fitting = read_shaped(lines, self._shape, {key: key in self.fields.integers for key in self.fields.keys})
+        self._unshaped = len(fitting.rows) * 2 < len(lines)
+        if not len(fitting.rows):
+            return self._read_pieces(lines, refused), None
+        nothing = pa.nulls(len(fitting.rows), pa.string())
+        shaped = pa.table({key: fitting.columns.get(key, nothing) for key in self.fields.keys})
+        if len(fitting.rows) == len(lines):
+            return [shaped], None
+        others = np.delete(np.arange(len(lines)), fitting.rows)
+        told: list[tuple[int, str]] = []
+        tables = self._read_pieces(lines.take(pa.array(others)), told)
+        refused += [(int(others[row]), reason) for row, reason in told]
+        return [shaped, *tables], np.argsort(np.concatenate([fitting.rows, others]))
 
     def _typed(self, key: str, column: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
         if pa.types.is_string(column.type):
