@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from agenttrail.columns.addresses import format_addresses
 from agenttrail.columns.groups import group_rows
-from agenttrail.columns.ids import content_digests, hexadecimal
+from agenttrail.columns.ids import content_digests
 from agenttrail.columns.numbers import numbers
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ IDENTITY = (
 ENTITY = ("entity.type", "entity.id", "entity.anchor")
 KEY = ("entity.type", "entity.id", "job.id", "entity.anchor")
 """What sets one occupancy of one entity apart from every other: what an incident is keyed by."""
+ENTITY_DIGEST = "entity.digest"
+"""Column in flight only: 16 bytes that are the same for the holders that are one entity in one occupancy."""
 
 _RUNGS = {"trajectory": "trajectory.id", "sandbox": "sandbox.id", "job": "job.id", "host": "host.name"}
 _OCCUPIED = ("trajectory", "sandbox")
@@ -35,8 +37,8 @@ def name_holders(events: pa.RecordBatch) -> tuple[pa.RecordBatch, NDArray[np.int
     """Name whom each attributed event is about.
 
     Returns:
-        The distinct holders - ``IDENTITY`` and ``ENTITY`` in plain columns - and each row's place among them.  The
-        anchor is the pod's uid or the start of the occupancy for a trajectory or sandbox, and the UTC day of the
+        The distinct holders - ``IDENTITY``, ``ENTITY`` and digest in plain columns - and each row's place among them.
+        The anchor is the pod's uid or the start of the occupancy for a trajectory or sandbox, and the UTC day of the
         event for a job, a host or an address, and where neither is known.  An address is named with its scope, where
         that is known.
     """
@@ -53,6 +55,7 @@ def name_holders(events: pa.RecordBatch) -> tuple[pa.RecordBatch, NDArray[np.int
     index = pa.array(first)
     columns = {name: _plain(_column(events, name).take(index)) for name in IDENTITY}
     columns |= _entity(columns, own.take(index), day[first])
+    columns[ENTITY_DIGEST] = content_digests(["incident", *(columns[name] for name in KEY)])
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)), which
 
 
@@ -101,16 +104,6 @@ def _texts(times: pa.Array, form: str) -> pa.Array:
     """Format times, each distinct one once: formatting costs a microsecond."""
     encoded = times.dictionary_encode()
     return pc.strftime(encoded.dictionary, form).take(encoded.indices)
-
-
-def entity_digests(holders: pa.RecordBatch) -> pa.Array:
-    """Return 16 bytes that are the same for the holders that are one entity in one occupancy."""
-    return content_digests(["incident", *(holders.column(name) for name in KEY)])
-
-
-def incident_ids(holders: pa.RecordBatch) -> pa.Array:
-    """Return the id of the incident that findings on each holder belong to."""
-    return hexadecimal(entity_digests(holders))
 
 
 def shards(digests: pa.Array, count: int) -> NDArray[np.int64]:

@@ -26,7 +26,7 @@ from agenttrail.conversations import converse
 from agenttrail.detect.findings import gather
 from agenttrail.detect.plan import Plan
 from agenttrail.detect.signals import DIGEST, HOLDER, Lists, Signals, detect, first_of_each, rule_hits, select
-from agenttrail.entities import entity_digests, name_holders, shards
+from agenttrail.entities import ENTITY_DIGEST, name_holders, shards
 from agenttrail.flows import GAPS
 from agenttrail.formats import FORMATS
 from agenttrail.incidents import group
@@ -268,8 +268,7 @@ class _Detect(_Timed):
         if len(chosen):
             matter = events.take(pa.array(chosen))
             holders, which = name_holders(matter)
-            digests = entity_digests(holders)
-            rows, duplicates = detect(matter, rule_hits(hits, chosen, plan), digests, which)
+            rows, duplicates = detect(matter, rule_hits(hits, chosen, plan), holders.column(ENTITY_DIGEST), which)
             held = self._held.setdefault(source, [])
             held.append((rows, holders))
             if sum(some.num_rows for some, _ in held) >= _ROWS_TOGETHER:
@@ -297,7 +296,7 @@ class _Detect(_Timed):
         rows = stacked([some for some, _ in held])
         counts = [some.num_rows for some, _ in held]
         holder = numbers(rows.column(HOLDER)) + np.repeat(shifts[:-1], counts)
-        shard = shards(entity_digests(holders), self._shard_count)
+        shard = shards(holders.column(ENTITY_DIGEST), self._shard_count)
         order = np.argsort(shard[holder], kind="stable")
         rows, holder = rows.take(pa.array(order)), holder[order]
         found, starts = np.unique(shard[holder], return_index=True)
@@ -361,7 +360,7 @@ class _Gather(_Timed):
         started = self._started()
         shard, signals = element
         together, account = merged(signals)
-        entities = entity_digests(together.holders).take(together.rows.column(HOLDER))
+        entities = together.holders.column(ENTITY_DIGEST).take(together.rows.column(HOLDER))
         conversations, which = converse(together.rows, entities)
         findings = gather(together.rows, together.holders, conversations, which, self._rules)
         account.seconds.update(self._seconds(started))

@@ -128,7 +128,7 @@ def read_shaped(lines: pa.Array, shape: Shape, wanted: Mapping[str, bool]) -> Fi
 def _fit(columns: list[_Column], lines: pa.Array, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return which rows hold every key and nothing but plain values: no quote but those around keys and values."""
     fits: NDArray[np.bool_] = np.logical_and.reduce([column.fits for column in columns])
-    quotes = 2 * len(columns) + 2 * np.sum([column.quoted for column in columns], axis=0, dtype=np.int64)
+    quotes = np.asarray(2 * len(columns) + 2 * np.sum([column.quoted for column in columns], axis=0, dtype=np.int64))
     others = lines.take(pa.array(np.delete(np.arange(len(lines)), rows[fits])))
     if np.count_nonzero(_quotes(lines)) - np.count_nonzero(_quotes(others)) == quotes[fits].sum():
         return fits  # no line that fits so far has fewer, so none has more
@@ -138,7 +138,8 @@ def _fit(columns: list[_Column], lines: pa.Array, rows: NDArray[np.int64]) -> ND
 
 
 def _quotes(lines: pa.Array) -> NDArray[np.bool_]:
-    return np.frombuffer(buffer_of(lines), dtype=np.uint8) == _QUOTE
+    found: NDArray[np.bool_] = np.frombuffer(buffer_of(lines), dtype=np.uint8) == _QUOTE
+    return found
 
 
 def _plain(lines: pa.Array) -> NDArray[np.int64] | None:

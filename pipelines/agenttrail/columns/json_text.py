@@ -6,6 +6,7 @@ string.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,9 +17,10 @@ import pyarrow.compute as pc
 from agenttrail.columns.addresses import format_addresses
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _MANY, _REPEATED = 1_024, 16  # values looked at, and how often each must stand there for the words to be looked up
+_SECOND, _DAY = 1_000_000, 86_400_000_000  # microseconds
 _MUST_ESCAPE = r'["\\\x00-\x1f\x7f]'
 
 
@@ -34,10 +36,34 @@ def json_objects(batch: pa.RecordBatch | pa.StructArray, names: Sequence[str] | 
     else:
         fields = dict(zip(batch.schema.names, batch.columns, strict=True))
     count = len(batch) if isinstance(batch, pa.StructArray) else batch.num_rows
-    wanted = [name for name in (names or fields) if fields[name].null_count < count]
-    members = [_member(name, fields[name]) for name in wanted]
-    if not members:
+    wanted = {name: fields[name] for name in (names or fields) if fields[name].null_count < count}
+    if not wanted:
         return pa.array(["{}"] * count, pa.string())
+    return _joined_in_one_go(wanted) or _joined_member_by_member(wanted)
+
+
+def _joined_in_one_go(columns: Mapping[str, pa.Array]) -> pa.Array | None:
+    """Return the objects, made without a copy per member; None where the first column has nulls: each needs a comma."""
+    parts: list[pa.Array | str] = ["{"]  # constants and columns in turn
+    for place, (name, column) in enumerate(columns.items()):
+        key = ("," if place else "") + orjson.dumps(name).decode() + ":"
+        text = _text(column)
+        values = json_values(column) if text is None else text
+        quote = "" if text is None else '"'
+        if not values.null_count:
+            parts[-1] += key + quote
+            parts += [values, quote]
+        elif place:
+            parts += [pc.binary_join_element_wise(key + quote, values, quote, ""), ""]
+        else:
+            return None
+    parts[-1] += "}"
+    parts = [part for part in parts if not isinstance(part, str) or part]
+    return pc.binary_join_element_wise(*parts, "", null_handling="replace", null_replacement="")
+
+
+def _joined_member_by_member(columns: Mapping[str, pa.Array]) -> pa.Array:
+    members = [_member(name, column) for name, column in columns.items()]
     if members[0].null_count:
         # pyarrow 25 drops a row whose parts are all null from the join; an empty part keeps it
         nothing = pc.is_null(pc.coalesce(*members))
@@ -48,11 +74,7 @@ def json_objects(batch: pa.RecordBatch | pa.StructArray, names: Sequence[str] | 
 
 def _member(name: str, column: pa.Array) -> pa.Array:
     """Return ``"name":value`` per row, null where there is no value."""
-    key = orjson.dumps(name).decode() + ":"
-    text = _text(column)
-    if text is not None:
-        return pc.binary_join_element_wise(key + '"', text, '"', "")
-    return pc.binary_join_element_wise(key, json_values(column), "")
+    return pc.binary_join_element_wise(orjson.dumps(name).decode() + ":", json_values(column), "")
 
 
 def json_values(column: pa.Array) -> pa.Array:
@@ -93,16 +115,25 @@ def _escaped(column: pa.Array) -> pa.Array:
 
 def _times(column: pa.Array) -> pa.Array:
     """Return ISO 8601 in UTC with as many decimals as needed: none, three or six."""
-    encoded = column.cast(pa.timestamp("us")).dictionary_encode()
-    values = encoded.dictionary
-    parts = np.asarray(values.cast(pa.int64()).to_numpy(zero_copy_only=False), dtype=np.int64) % 1_000_000
-    whole = pc.strftime(values.cast(pa.timestamp("s"), safe=False), "%Y-%m-%dT%H:%M:%SZ")
-    if (parts == 0).all():
-        return whole.take(encoded.indices)
-    millis = pc.strftime(values.cast(pa.timestamp("ms"), safe=False), "%Y-%m-%dT%H:%M:%SZ")
-    exact = pc.strftime(values, "%Y-%m-%dT%H:%M:%SZ")
-    text = pc.if_else(pa.array(parts == 0), whole, pc.if_else(pa.array(parts % 1000 == 0), millis, exact))
-    return text.take(encoded.indices)
+    encoded = column.cast(pa.timestamp("us")).cast(pa.int64()).dictionary_encode()
+    micros = np.asarray(encoded.dictionary, dtype=np.int64)
+    days, of_day = np.divmod(micros, _DAY)
+    seconds, parts = np.divmod(of_day, _SECOND)
+    day = pa.array(days).dictionary_encode()
+    dates = pc.strftime(day.dictionary.cast(pa.int32()).cast(pa.date32()).cast(pa.timestamp("s")), "%Y-%m-%dT")
+    text = [dates.take(day.indices), _times_of_day().take(pa.array(seconds))]
+    if parts.any():
+        decimals = pa.array(parts + _SECOND).cast(pa.string())
+        millis = pc.utf8_slice_codeunits(decimals, 1, 4)
+        exact = pc.if_else(pa.array(parts % 1000 == 0), millis, pc.utf8_slice_codeunits(decimals, 1))
+        text.append(pc.if_else(pa.array(parts == 0), "", pc.binary_join_element_wise(".", exact, "")))
+    return pc.binary_join_element_wise(*text, "Z", "").take(encoded.indices)
+
+
+@functools.cache
+def _times_of_day() -> pa.Array:
+    """Return the text of every second of a day."""
+    return pc.strftime(pa.array(np.arange(_DAY // _SECOND)).cast(pa.timestamp("s")), "%H:%M:%S")
 
 
 def _lists(column: pa.ListArray) -> pa.Array:
