@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     Numbers = NDArray[np.int64]
 
-BLOCK_BYTES, RANGE_BYTES = 8 << 20, 64 << 20
+BLOCK_BYTES, RANGE_BYTES = 16 << 20, 64 << 20
 SECOND = 1_000_000
 MINUTE, FIVE_MINUTES, HOUR, DAY = 60 * SECOND, 300 * SECOND, 3_600 * SECOND, 86_400 * SECOND
 PER_SANDBOX, PER_NETWORK, COUNTS = "per sandbox", "per network", "counts"
@@ -224,7 +224,7 @@ def ranges(logs: Iterable[Path]) -> Iterator[Range]:
 
 
 def read(part: Range) -> Iterator[Block]:
-    """Yield the lines of a range in blocks of about 8 MiB."""
+    """Yield the lines of a range in blocks of about 16 MiB."""
     with Path(part.path).open("rb") as file:
         if part.start:  # a line that begins before the range belongs to the one before
             file.seek(part.start - 1)

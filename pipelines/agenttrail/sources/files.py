@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from agenttrail.parsing import Format
 
-BLOCK_BYTES = 8 << 20
-"""Raw text in one block.  Half a MiB would cost half the speed."""
+BLOCK_BYTES = 16 << 20
+"""Raw text in one block.  Half of it costs a tenth of the speed, half a MiB would cost half."""
 RANGE_BYTES = 64 << 20
 """A plain file is read in ranges of this size, each by itself."""
 MOST_LINE_BYTES = 256 << 20
