@@ -9,7 +9,6 @@ microseconds a line, where pyarrow's JSON reader takes 4.5.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_KEY = re.compile(rb'(\s*"([^"\\\x00-\x1f]+)"\s*:\s*)[^\s,]', re.DOTALL)  # on lines of the template only
+_BLANKS = b" \t"
 _TRIED = 16  # lines that are looked at for the shape
 _FEWEST = 256  # lines for which it pays
 _SPACE, _QUOTE, _ZERO, _ONE, _NINE, _BACKSLASH, _BRACE, _NEWLINE, _RETURN = b' "019\\}\n\r'
@@ -76,19 +75,23 @@ def find_shape(lines: pa.Array) -> Shape | None:
 def _shape_of(line: bytes) -> Shape | None:
     if not line.startswith(b"{") or b"\\" in line:
         return None
-    parts = line[1:].split(b",")
-    found = [_KEY.match(part) for part in parts]
-    if not all(found):
-        return None
-    keys = tuple(match[2].decode() for match in found if match)
     try:
         read = orjson.loads(line)
     except orjson.JSONDecodeError:
         return None
-    if tuple(read) != keys or any(isinstance(value, (dict, list)) for value in read.values()):
+    prefixes = [_prefix(part) for part in line[1:].split(b",")]
+    names = tuple(prefix.strip().strip(b':" \t').decode() for prefix in prefixes)
+    # a comma or a brace in a value makes other names or too many of them, and so does a key that is there twice
+    if tuple(read) != names or any(isinstance(value, (dict, list)) for value in read.values()):
         return None
-    prefixes = [match[1] for match in found if match]
-    return Shape(keys, (b"{" + prefixes[0], *prefixes[1:]))
+    return Shape(names, (b"{" + prefixes[0], *prefixes[1:]))
+
+
+def _prefix(part: bytes) -> bytes:
+    """Return what stands before the value of one member: the key, its quotes and colon, and all blanks; or nothing."""
+    quote = part.find(b'"', part.find(b'"') + 1) + 1
+    value = part[quote:].lstrip(_BLANKS).removeprefix(b":").lstrip(_BLANKS)
+    return part[: len(part) - len(value)]
 
 
 def read_shaped(lines: pa.Array, shape: Shape, wanted: Mapping[str, bool]) -> Fitting:
