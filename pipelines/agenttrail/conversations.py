@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from agenttrail.columns.chains import chain
 from agenttrail.columns.groups import distinct_lists, group_rows, max_by, min_by, sum_by
 from agenttrail.columns.numbers import numbers
 from agenttrail.schema import TIMESTAMP, cast
@@ -49,7 +50,7 @@ def converse(
     ends = {name: column.take(pa.array(chosen)) for name, column in ends.items()}
     start, end = (numbers(rows.column(name).cast(pa.int64())) for name in ("event.start", "event.end"))
     connection, _ = group_rows([entities, *ends.values()])
-    conversation = _split_by_time(connection, start, end, adjoining)
+    conversation = chain(connection, start, end, adjoining)
     which[chosen] = conversation
     return _conversations(rows, ends, conversation, start, end), which
 
@@ -72,24 +73,6 @@ def _ends(rows: pa.RecordBatch) -> dict[str, pa.Array]:
 
 def _ingress(rows: pa.RecordBatch) -> pa.Array:
     return pc.fill_null(pc.equal(_column(rows, "network.direction", pa.string()), "ingress"), fill_value=False)
-
-
-def _split_by_time(
-    connection: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np.int64], adjoining: int
-) -> NDArray[np.int64]:
-    """Number the runs of overlapping or adjoining intervals of each connection."""
-    order = np.lexsort((end, start, connection))
-    group, begin, finish = connection[order], start[order], end[order]
-    # The furthest end so far within the connection.  Ends become ranks, and the ranks of each connection are lifted
-    # above those of the one before, so that one running maximum serves for all and no time is too large for it.
-    ends, rank = np.unique(finish, return_inverse=True)
-    lift = group * max(len(ends), 1)
-    furthest = ends[np.maximum.accumulate(rank.ravel() + lift) - lift] if len(ends) else ends
-    fresh = np.ones(len(group), dtype=bool)
-    fresh[1:] = (group[1:] != group[:-1]) | (begin[1:] > furthest[:-1] + adjoining)
-    out = np.empty(len(group), dtype=np.int64)
-    out[order] = np.cumsum(fresh) - 1
-    return out
 
 
 def _conversations(

@@ -1,0 +1,18 @@
+"""Analytics: derived events that stand for many others, one file each.
+
+To add one over conversations: write the file after the pattern of a neighbour and list it here; state formula, source,
+units and what is null when in the docstring of ``derive()``, and write the same thing row by row in ``tests/oracles``.
+"""
+
+from __future__ import annotations
+
+from agenttrail.detect.analytics import beacon, egress_volume, gpu_progress, long_connection
+
+ANALYTICS = {
+    "beacon": beacon.derive,
+    "egress_volume": egress_volume.derive,
+    "long_connection": long_connection.derive,
+}
+"""Analytics over conversations: ``derive(conversations)`` by the category that rules name in ``logsource``."""
+TELEMETRY_ANALYTICS = {"gpu_progress": gpu_progress.derive}
+"""Analytics over telemetry: ``derive(samples, progress)`` by category."""

@@ -1,0 +1,235 @@
+"""Regular contact: how much the conversations of a workload with one peer look like a machine's heartbeat."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from agenttrail.columns.groups import group_rows, max_by, min_by
+from agenttrail.detect.derived import Derived, column_of, flags, from_conversations, integers, run_offsets
+from agenttrail.schema import ADDRESS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+LEAST = 8
+"""Conversations that it takes to speak of regularity."""
+LONG_LIVED = 86_400_000_000
+"""Microseconds of a lease from which a workload's life counts as what was seen of it."""
+SLICES = 24
+"""Most slices that a life is cut into, as RITA cuts its day into hours."""
+FEWEST_SLICES = 4
+_PER_SLICE = 4
+"""Conversations per slice, on average, below which there are fewer slices."""
+_SPREAD = 10
+"""Seconds or bytes between the quartiles below which skewness says nothing."""
+_FEWEST_VALUES = 3
+_BIMODAL_SLICES = 11
+_UNKNOWN = np.iinfo(np.int64).min
+_MOST = 1 << 56
+"""Bytes that one conversation counts for at most, so that no product below leaves int64."""
+
+
+def derive(conversations: pa.RecordBatch, least: int = LEAST) -> Derived:
+    """Score how regular the conversations with one peer are.
+
+    For every workload (``entity``), peer, peer's port and protocol with at least ``least`` conversations that were
+    opened outward.  The four sub-scores and their constants are those of RITA (Active Countermeasures, github.com/
+    activecm/rita, version 5), but over the **life of the workload** instead of the data set's day: from ``lease.start``
+    to ``lease.end``, extended to what was seen of it; or what was seen of it (first start to last end of all its
+    conversations here) where one of its leases is open or unknown, or where they reach over more than 24 hours.
+
+    - ``beacon.timestamp_score``: the positive gaps between starts, in whole seconds.  Mean of 1 - |Bowley skewness| and
+      max(0, (median - MAD) / median), MAD being the median distance from the median.  Bowley skewness =
+      (Q1 + Q3 - 2 Q2) / (Q3 - Q1), taken as 0 where Q3 - Q1 < 10 s or Q2 equals Q1 or Q3; quartiles are the medians of
+      the lower and the upper half without the middle value.  0 where there are fewer than three gaps.
+    - ``beacon.size_score``: the same of bytes sent per conversation (10 bytes); the second term is 0 where the median
+      is below 1 byte.
+    - ``beacon.duration_score``: the larger of coverage = (last start - first start) / life and consistency = 2 x
+      longest run of filled slices / slices, each at most 1; 0 where less than a quarter of the slices, or less than
+      two, are filled.  The life is cut into n // 4 equal slices for n conversations, at least 4 and at most 24 (RITA:
+      24 hours of a day, 12 in a row are ideal).  RITA lets runs go on from the last slice to the first; a life is no
+      circle, so here they do not.
+    - ``beacon.histogram_score``: the larger of max(0, 1 - standard deviation / mean) of the conversations per slice
+      and, where 11 slices or more are filled, the share of the filled slices but one that hold one of the two
+      commonest numbers of conversations (numbers within 5 % of the largest count as one), at most 1.
+    - ``beacon.score``: their mean.  All are 0 to 1, never null; the last two are 0 for a life without length.
+    - ``beacon.period``: median of those gaps in seconds; null where there are fewer than three.
+
+    Args:
+        conversations: what ``converse()`` returns, with ``entity``, ``lease.start``, ``lease.end``, ``outward``.
+        least: conversations that it takes.
+
+    Returns:
+        One event per workload and peer's end, blocked or not, with the columns of ``from_conversations()`` and those
+        above.
+    """
+    members, offsets = _often_opened(conversations, least)
+    start = integers(conversations, "event.start")[members]
+    sent = np.clip(integers(conversations, "source.bytes")[members], 0, _MOST)
+    count = len(offsets) - 1
+    which = np.repeat(np.arange(count), np.diff(offsets))
+    gaps, owner = _gaps(start // 1_000_000, which)
+    timestamps, period = _regularity(gaps, owner, count, 1.0)
+    sizes, _ = _regularity(sent, which, count, 0.0)
+    born, life = _lives(conversations, members[offsets[:-1]])
+    slices, counts = _slices(start, which, offsets, born, life)
+    first, last = start[offsets[:-1]], start[offsets[1:] - 1]
+    duration = np.where(life > 0, _duration(slices, counts, (last - first) / np.maximum(life, 1)), 0.0)
+    histogram = np.where(life > 0, _histogram(slices, counts), 0.0)
+    facts = {
+        "beacon.score": pa.array((timestamps + sizes + duration + histogram) / 4),
+        "beacon.timestamp_score": pa.array(timestamps),
+        "beacon.size_score": pa.array(sizes),
+        "beacon.duration_score": pa.array(duration),
+        "beacon.histogram_score": pa.array(histogram),
+        "beacon.period": pa.array(period, mask=np.isnan(period)),
+    }
+    return from_conversations("beacon", conversations, offsets, members, facts)
+
+
+def _often_opened(conversations: pa.RecordBatch, least: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the conversations of each peer's end that was contacted often, ascending in time, and their offsets."""
+    rows = np.flatnonzero(flags(conversations, "outward"))
+    columns = [
+        column_of(conversations, "entity", pa.int64()),
+        column_of(conversations, "destination.ip", ADDRESS),
+        column_of(conversations, "destination.port", pa.int32()),
+        column_of(conversations, "network.iana_number", pa.int32()),
+    ]
+    groups, _ = group_rows([column.take(pa.array(rows)) for column in columns])
+    often = (np.bincount(groups) >= least)[groups] if len(groups) else np.zeros(0, dtype=bool)
+    rows, groups = rows[often], groups[often]
+    start, end = (integers(conversations, f"event.{name}")[rows] for name in ("start", "end"))
+    order = np.lexsort((end, start, groups))
+    return rows[order], run_offsets(groups[order])
+
+
+def _gaps(seconds: NDArray[np.int64], which: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the positive gaps between neighbours of one event, and the event of each."""
+    gaps = np.diff(seconds)
+    real = (which[1:] == which[:-1]) & (gaps > 0)
+    return gaps[real], which[1:][real]
+
+
+def _regularity(
+    values: NDArray[np.int64], which: NDArray[np.int64], count: int, without_median: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Score the values of each event by their skewness and dispersion.
+
+    Args:
+        values: not negative.
+        which: event of each value, ascending.
+        count: number of events.
+        without_median: score of the dispersion where the median is below 1.
+
+    Returns:
+        The scores, 0 where there are fewer than three values, and the medians, not a number there.
+    """
+    number = np.bincount(which, minlength=count)
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(number)])[:-1]
+    ordered = _sorted_within(values, which)
+    half = number // 2
+    # all doubled, as a median may be half a unit
+    q1, q2 = _twice_median(ordered, offsets, half), _twice_median(ordered, offsets, number)
+    q3 = _twice_median(ordered, offsets + number - half, half)
+    tells = (q3 - q1 >= 2 * _SPREAD) & (q2 != q1) & (q2 != q3)
+    skewness = np.where(tells, np.abs(q1 + q3 - 2 * q2) / np.where(tells, q3 - q1, 1), 0.0)
+    distance = _sorted_within(np.abs(2 * values - q2[which]), which)
+    mad = _twice_median(distance, offsets, number)  # four times
+    has_median = q2 >= 2  # noqa: PLR2004 - twice one
+    middle = np.where(has_median, q2, 1)
+    dispersion = np.where(has_median, np.maximum(2 * middle - mad, 0) / (2 * middle), without_median)
+    enough = number >= _FEWEST_VALUES
+    return np.where(enough, (1 - skewness + dispersion) / 2, 0.0), np.where(enough, q2 / 2, np.nan)
+
+
+def _sorted_within(values: NDArray[np.int64], which: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Sort the values of each event; ``which`` ascends."""
+    width = int(values.max(initial=0)) + 1
+    ordered: NDArray[np.int64]
+    if width * (int(which.max(initial=0)) + 1) < 1 << 62:
+        ordered = np.sort(which * width + values) - which * width
+    else:
+        ordered = values[np.lexsort((values, which))]
+    return ordered
+
+
+def _twice_median(
+    ordered: NDArray[np.int64], offsets: NDArray[np.int64], number: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return twice the median of ``number`` ordered values from each offset on; of none, anything."""
+    padded = np.append(ordered, 0)
+    lower, upper = (np.minimum(offsets + place, len(ordered)) for place in ((number - 1) // 2, number // 2))
+    twice: NDArray[np.int64] = padded[lower] + padded[upper]
+    return twice
+
+
+def _lives(conversations: pa.RecordBatch, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return birth and length, in microseconds, of the lives of the workloads that ``rows`` belong to."""
+    entities, entity = np.unique(integers(conversations, "entity"), return_inverse=True)
+    entity, count = entity.ravel(), len(entities)
+    seen = min_by(entity, count, integers(conversations, "event.start"))
+    gone = max_by(entity, count, integers(conversations, "event.end"))
+    opened, closed = (integers(conversations, f"lease.{name}", _UNKNOWN) for name in ("start", "end"))
+    known = min_by(entity, count, np.minimum(opened, closed)) != _UNKNOWN
+    start = np.where(known, min_by(entity, count, opened), 0)
+    end = np.where(known, max_by(entity, count, closed), 0)
+    known &= end - start <= LONG_LIVED
+    born = np.where(known, np.minimum(start, seen), seen)
+    life = np.where(known, np.maximum(end, gone), gone) - born
+    return born[entity[rows]], life[entity[rows]]
+
+
+def _slices(
+    start: NDArray[np.int64],
+    which: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    born: NDArray[np.int64],
+    life: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the number of slices of each life, and the conversations in each slice (zero in those too many)."""
+    slices = np.clip(np.diff(offsets) // _PER_SLICE, FEWEST_SLICES, SLICES)
+    place = (start - born[which]) * slices[which] // np.maximum(life, 1)[which]
+    cell = which * SLICES + np.minimum(place, slices[which] - 1)
+    return slices, np.bincount(cell, minlength=len(slices) * SLICES).reshape(-1, SLICES)
+
+
+def _duration(
+    slices: NDArray[np.int64], counts: NDArray[np.int64], coverage: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    filled = counts > 0
+    longest, run = np.zeros(len(slices), np.int64), np.zeros(len(slices), np.int64)
+    for place in range(SLICES):
+        run = np.where(filled[:, place], run + 1, 0)
+        longest = np.maximum(longest, run)
+    enough = np.count_nonzero(filled, axis=1) >= np.maximum(2, -(-slices // 4))
+    return np.where(enough, np.minimum(np.maximum(coverage, 2 * longest / slices), 1.0), 0.0)
+
+
+def _histogram(slices: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    total = counts.sum(axis=1)
+    variation: NDArray[np.float64] = np.sqrt(slices * (counts * counts).sum(axis=1) - total * total) / np.maximum(
+        total, 1
+    )
+    score: NDArray[np.float64] = np.maximum(1 - variation, 0.0)
+    many = np.flatnonzero(np.count_nonzero(counts, axis=1) >= _BIMODAL_SLICES)
+    score[many] = np.maximum(score[many], _two_levels(counts[many]))
+    return score
+
+
+def _two_levels(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the share of the filled slices but one that hold one of the two commonest numbers."""
+    width = -(-counts.max(axis=1, initial=1) * 5 // 100)
+    level = np.where(counts > 0, counts // width[:, None], -1)
+    alike = np.zeros_like(counts)
+    for place in range(SLICES):
+        alike += (level == level[:, place, None]) & (level >= 0)
+    commonest = alike.argmax(axis=1)
+    rows = np.arange(len(counts))
+    first = alike[rows, commonest]
+    second = np.where(level == level[rows, commonest][:, None], 0, alike).max(axis=1, initial=0)
+    share = (first + second) / np.maximum(np.count_nonzero(counts, axis=1) - 1, 1)
+    return np.where(share > 1, 1.0, share)

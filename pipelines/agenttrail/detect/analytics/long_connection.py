@@ -1,0 +1,116 @@
+"""Connections that last: consecutive conversations of one workload with one peer, pieced together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from agenttrail.columns.chains import chain
+from agenttrail.columns.groups import group_rows, max_by, min_by
+from agenttrail.detect.derived import Derived, column_of, from_conversations, integers, run_offsets
+from agenttrail.schema import ADDRESS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+GAP = 120_000_000
+"""Microseconds without a record that one connection may have: windows of flow logs leave holes, and a tunnel or a
+miner that lost its connection is back within seconds or two minutes."""
+LEAST = 600_000_000
+"""Microseconds that a connection must last to be stated."""
+LEAST_SHARE = 0.5
+"""Share of the lease that a connection must last to be stated ..."""
+ALWAYS = 3_600_000_000
+"""... unless it lasts this many microseconds."""
+_UNKNOWN = np.iinfo(np.int64).min
+
+
+def derive(conversations: pa.RecordBatch, gap: int = GAP) -> Derived:
+    """State the connections that last.
+
+    Conversations of one workload (``entity``) with one peer, peer's port and protocol, whatever the workload's port,
+    are one connection as long as none starts more than ``gap`` after the furthest end before it.  Conversations that
+    were blocked connect nothing and are left out.  A connection is stated if it lasts ``LEAST`` and either
+    ``LEAST_SHARE`` of the lease or ``ALWAYS``; so one of a workload whose lease is open or unknown needs ``ALWAYS``.
+    These are floors; at what length something is wrong, rules say.  (Source: long connections of RITA and Zeek, whose
+    thresholds of 1, 4, 8 and 12 hours suit hosts; the share suits workloads that live for minutes.)
+
+    Args:
+        conversations: what ``converse()`` returns, with ``entity``, ``lease.start``, ``lease.end``, ``outward``.
+        gap: in microseconds.
+
+    Returns:
+        One event per connection, with the columns of ``from_conversations()`` and
+        ``connection.duration``: seconds from the first start to the last end;
+        ``connection.lease_share``: the part of that within the lease / length of the lease, 0 to 1, where the lease
+        reaches from the earliest start to the latest end of the members' leases; null where any of these is open or
+        unknown, or nothing lies between them;
+        ``connection.upload_share``: bytes sent / bytes in both directions; null without bytes;
+        ``connection.rate``: bytes in both directions / duration, per second.
+    """
+    passed = pc.fill_null(
+        pc.not_equal(column_of(conversations, "event.outcome", pa.string()), "failure"), fill_value=True
+    )
+    rows = np.flatnonzero(np.asarray(passed))
+    kept = conversations.take(pa.array(rows))
+    start, end = integers(kept, "event.start"), integers(kept, "event.end")
+    peers, _ = group_rows(
+        [
+            column_of(kept, "entity", pa.int64()),
+            column_of(kept, "destination.ip", ADDRESS),
+            column_of(kept, "destination.port", pa.int32()),
+            column_of(kept, "network.iana_number", pa.int32()),
+        ]
+    )
+    chains = chain(peers, start, end, gap)
+    count = int(chains.max(initial=-1)) + 1
+    first, last = min_by(chains, count, start), max_by(chains, count, end)
+    long = np.flatnonzero((last - first >= LEAST)[chains])
+    members = long[np.lexsort((end[long], start[long], chains[long]))]
+    offsets = run_offsets(chains[members])
+    which = chains[members][offsets[:-1]]
+    first, last = first[which], last[which]
+    share = _lease_share(kept, members, offsets, first, last)
+    stated = (last - first >= ALWAYS) | (share >= LEAST_SHARE)
+    held = np.repeat(stated, np.diff(offsets))
+    offsets = run_offsets(chains[members][held])
+    members = rows[members[held]]
+    facts = _facts(conversations, members, offsets, (last - first)[stated])
+    facts["connection.lease_share"] = pa.array(share[stated], mask=np.isnan(share[stated]))
+    return from_conversations("long_connection", conversations, offsets, members, facts)
+
+
+def _lease_share(
+    kept: pa.RecordBatch,
+    members: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    first: NDArray[np.int64],
+    last: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Return the share of the lease that each connection covers, not a number where the lease is not known."""
+    opened, closed = (integers(kept, f"lease.{name}", _UNKNOWN)[members] for name in ("start", "end"))
+    known = np.logical_and.reduceat((opened != _UNKNOWN) & (closed != _UNKNOWN), offsets[:-1])
+    begin, finish = np.minimum.reduceat(opened, offsets[:-1]), np.maximum.reduceat(closed, offsets[:-1])
+    known &= finish > begin
+    begin, finish = np.where(known, begin, 0), np.where(known, finish, 1)
+    inside = np.maximum(np.minimum(last, finish) - np.maximum(first, begin), 0)
+    return np.where(known, inside / (finish - begin), np.nan)
+
+
+def _facts(
+    conversations: pa.RecordBatch, members: NDArray[np.int64], offsets: NDArray[np.int64], length: NDArray[np.int64]
+) -> dict[str, pa.Array]:
+    sent, received = (
+        np.add.reduceat(integers(conversations, f"{side}.bytes")[members], offsets[:-1])
+        for side in ("source", "destination")
+    )
+    total = sent + received
+    seconds = length / 1e6
+    return {
+        "connection.duration": pa.array(seconds),
+        "connection.upload_share": pa.array(sent / np.maximum(total, 1), mask=total == 0),
+        "connection.rate": pa.array(total / seconds),
+    }
