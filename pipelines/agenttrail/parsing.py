@@ -60,14 +60,23 @@ class Parsed:
     Attributes:
         events: one row per event in the order of the lines; for metadata, one row per lease.
         dead: one row per line that gave none, in the shape of ``DEAD_LETTER``.
-        lines: number of lines read; for metadata documents, of objects.
-        skipped: number of blank lines, comments and headers; for metadata, of objects without an address.
+        lines: number of lines read; for metadata documents, of objects.  A line of several records of which some are
+            refused counts as one, and each refused record beside it as one more.
+        skipped: number of blank lines, comments and headers, and of lines that tell of other things; for metadata, of
+            objects without an address.
+        leases: what a format that gives both gives besides events; None where it gives none.
     """
 
     events: pa.RecordBatch
     dead: pa.RecordBatch
     lines: int
     skipped: int
+    leases: pa.RecordBatch | None = None
+
+    @property
+    def with_records(self) -> int:
+        """Number of lines, or objects, that gave at least one event or lease."""
+        return self.lines - self.skipped - int(self.dead.num_rows)
 
 
 @dataclass(frozen=True)
@@ -76,7 +85,7 @@ class Format:
 
     Attributes:
         name: format id, which is also ``event.dataset``.
-        gives: "events" or "leases".
+        gives: "events", "leases", or "both": events that tell of leases, too.
         parser: makes the parse function for one source from the source's settings.
         scopes: native columns that may serve as scope, and the event columns that they become.
         headers: finds offset and text of the header lines in whole lines, for formats whose lines need them.
