@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from agenttrail.columns.addresses import format_addresses, parse_addresses
+from agenttrail.columns.addresses import address, format_addresses, parse_addresses
 from agenttrail.schema import ENUM, TIMESTAMP, cast
 
 if TYPE_CHECKING:
@@ -71,9 +71,17 @@ def checked(name: str, ones: Sequence[Conversation], derived: Derived) -> list[d
         assert {one.entity for one in members} == {row["entity"]}
         assert sum(one.sent for one in members) == row["source.bytes"]
         assert members[0].start == row["event.start"]
+    assert rows == sorted(rows, key=_place)
     assert len(derived.members) == derived.members_offsets[-1]
     assert len(rows) == len(derived.members_offsets) - 1
     return rows
+
+
+def _place(row: dict[str, Any]) -> list[tuple[bool, Any]]:
+    """Return where an event belongs among others; what is not known comes last."""
+    keys = [row["entity"], address(row["peer.ip"]) if row["peer.ip"] else None]
+    keys += [row[name] for name in ("peer.port", "network.iana_number", "event.start")]
+    return [(key is None, 0 if key is None else key) for key in keys]
 
 
 def same(found: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> bool:

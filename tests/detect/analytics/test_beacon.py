@@ -24,7 +24,9 @@ _HOUR = 3_600
 
 
 def _drawn(dice: Random) -> list[Conversation]:
-    leases: list[tuple[int | None, int | None]] = [(None, None), (-60, None), (0, _HOUR), (-9, 80_000), (0, 10**6)]
+    leases: list[tuple[int | None, int | None]] = [
+        (None, None), (-60, None), (0, _HOUR), (-9, 80_000), (3_000, 9_000), (0, 86_400), (0, 86_401)
+    ]  # fmt: skip
     ones = []
     for entity in range(_WORKLOADS):
         opened, closed = (None if second is None else _BASE + second * _SECOND for second in dice.choice(leases))

@@ -60,7 +60,10 @@ def _samples(dice: Random, entity: int) -> list[Sample]:
 
 
 def _reports(dice: Random, sandbox: str | None, job: str | None) -> list[Report]:
-    time, step, reports = _BASE + dice.randrange(-600, 1_200) * _SECOND, dice.randrange(5), []
+    begin = dice.choice(
+        [dice.randrange(-600, 1_200), dice.randrange(-600, 1_200, 60), dice.randrange(-7_201, -5_000, 60)]
+    )
+    time, step, reports = _BASE + begin * _SECOND, dice.randrange(5), []
     usual = dice.choice([1, 10])
     for _ in range(dice.randrange(7)):
         reports.append(Report(time, dice.choice([step] * 9 + [None]), sandbox, job))

@@ -23,9 +23,9 @@ _BASE = 1_772_409_600 * _SECOND
 
 def _drawn(dice: Random) -> list[Conversation]:
     ones = []
-    span = dice.choice([600, 3_000, 20_000])
+    span, grid = dice.choice([600, 3_000, 20_000]), dice.choice([1, 150, 300])
     for _ in range(dice.randrange(20 * _WORKLOADS)):
-        start = _BASE + dice.randrange(span) * _SECOND
+        start = _BASE + dice.randrange(0, span, grid) * _SECOND
         lease = dice.choice([(None, None), (0, None), (0, 1200), (0, 1200), (600, 7200), (5, 5), (None, 9)])
         opened, closed = (None if second is None else _BASE + second * _SECOND for second in lease)
         ones.append(
