@@ -15,7 +15,7 @@ from agenttrail.schema import arrow_type, cast, record
 
 def test_every_file_is_an_analytic_listed_by_its_name() -> None:
     files = {path.stem for path in Path(analytics.__file__).parent.glob("*.py")} - {"__init__"}
-    listed = ANALYTICS | TELEMETRY_ANALYTICS
+    listed = {**ANALYTICS, **TELEMETRY_ANALYTICS}
     assert set(listed) == files
     assert all(derive.__module__.rpartition(".")[2] == name for name, derive in listed.items())
 

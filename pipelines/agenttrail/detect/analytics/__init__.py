@@ -6,9 +6,18 @@ units and what is null when in the docstring of ``derive()``, and write the same
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from agenttrail.detect.analytics import beacon, egress_volume, gpu_progress, long_connection
 
-ANALYTICS = {
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pyarrow as pa
+
+    from agenttrail.detect.derived import Derived
+
+ANALYTICS: dict[str, Callable[[pa.RecordBatch], Derived]] = {
     "beacon": beacon.derive,
     "egress_volume": egress_volume.derive,
     "long_connection": long_connection.derive,
