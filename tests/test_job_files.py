@@ -252,7 +252,7 @@ output:
         "1: unknown key 'nmae'; did you mean name?",
         "3: no file matches 'none/*'",
         "3: unknown format 'aws_vpc_flwo'; did you mean aws_vpc_flow?",
-        "4: unknown key 'colums'",
+        "4: unknown key 'colums'; did you mean columns?",
         "5: 'format' is missing",
         "5: events.2.path must be of type string",
         "7: 'a[' is no path such as metadata.labels[\"key\"]: stopped at character 2",

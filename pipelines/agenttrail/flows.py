@@ -39,6 +39,14 @@ OUTCOMES = ("success", "failure")
 SIDES = ("source", "destination")
 
 
+def _protocol_number(word: str) -> int | None:
+    """Return an IANA number from its digits; Python refuses to read some thousands of them."""
+    digits = word.lstrip("0") or "0"
+    if not (word.isascii() and word.isdecimal()) or len(digits) > len("255"):
+        return None
+    return number if (number := int(digits)) < len(_PROTOCOL_NAMES) else None
+
+
 class FlowColumns:
     """Builds the event columns of the rows of one stretch of lines.
 
@@ -122,12 +130,7 @@ class FlowColumns:
         """Build ``network.transport`` and ``network.iana_number`` from protocol names or numbers in text."""
         encoded = names.dictionary_encode()
         words = [None if word is None else word.strip().lower() for word in encoded.dictionary.to_pylist()]
-        known = [
-            _PROTOCOL_NUMBERS.get(
-                word or "", int(word) if word and word.isdecimal() and int(word) < len(_PROTOCOL_NAMES) else None
-            )
-            for word in words
-        ]
+        known = [_PROTOCOL_NUMBERS.get(word or "", _protocol_number(word or "")) for word in words]
         named = [
             _PROTOCOL_NAMES[number].as_py() if number is not None else word
             for word, number in zip(words, known, strict=True)

@@ -62,6 +62,7 @@ _KNOWN = frozenset(_TYPES) | frozenset(_VERSION_2) | {
     "ecs-task-definition-arn",
 }  # fmt: skip
 _MARK = b"srcaddr"  # no data line holds this word, and a header without it names no address
+_NAMES_OF_ENDS = frozenset(_ADDRESSES)
 _SYN, _ACK = 2, 16
 
 
@@ -69,9 +70,9 @@ def layout(header: bytes) -> Layout:
     """Return the layout that a header line gives; the default format for an empty one."""
     if not header:
         return Layout(_VERSION_2)
-    text = header.decode("utf-8", "replace").strip()
+    text = header.decode("utf-8", "replace").strip().lstrip("# ")
     delimiter = "," if "," in text else " "
-    names = (name.strip().lower().replace("_", "-") for name in text.split(delimiter))
+    names = (name.strip().strip("${}").lower().replace("_", "-") for name in text.split(delimiter))
     seen: dict[str, int] = {}
     unique = []
     for name in names:  # a column named twice counts the first time
@@ -81,12 +82,15 @@ def layout(header: bytes) -> Layout:
 
 
 def is_header(line: bytes) -> bool:
-    """Tell whether ``line`` names columns: its first word is one, and so are most of the others."""
-    if not line[:1].isalpha():
+    """Tell whether ``line`` names columns: an address, or a known one to begin with, and most of the others are known.
+
+    A column of somebody's own, or of a later version, may stand anywhere.
+    """
+    if line[:1].isdigit() or line[:1] == b"-":
         return False
     names = layout(line).names
     known = [name in _KNOWN for name in names]
-    return known[0] and len(names) > 1 and sum(known) * 2 > len(names)
+    return (known[0] or not _NAMES_OF_ENDS.isdisjoint(names)) and len(names) > 1 and sum(known) * 2 > len(names)
 
 
 def headers(data: bytes, *, top: bool) -> list[tuple[int, bytes]]:
@@ -104,11 +108,6 @@ def _marked(data: bytes) -> bool:
     return b"r" in data and _MARK in data
 
 
-def is_letter(raw: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return which bytes are ASCII letters."""
-    return ((raw | 0x20) - np.uint8(ord("a"))) < 26  # noqa: PLR2004 - letters of the alphabet; below "a" wraps around
-
-
 def parse(block: Block) -> Parsed:
     """Turn a block of flow log lines into events.
 
@@ -117,42 +116,59 @@ def parse(block: Block) -> Parsed:
     """
     lines = Lines(block.data)
     rows, kept = sift(lines, block.data, delimited=True)
-    batches = [
-        _parse_stretch(lines, block, rows[first:last], kept[first:last], layout(header))
-        for first, last, header in _stretches(lines, block, rows)
-    ]
+    named = _headers_in_force(lines, block)
+    batches = []
+    for chosen, header in _by_header(rows, named):
+        below = kept[chosen] if isinstance(chosen, slice) else kept.take(pa.array(chosen))
+        batches.append(_parse_lines(lines, block, rows[chosen], below, layout(header)))
     return Parsed(_joined(batches), lines.dead_letters(block, DATASET), len(lines), lines.skipped)
 
 
-def _stretches(lines: Lines, block: Block, rows: NDArray[np.int64]) -> Iterator[tuple[int, int, bytes]]:
-    """Cut ``rows`` where header lines stand; yield the places first and past the last, and the header in force."""
-    header, first = block.header or b"", 0
+def _headers_in_force(lines: Lines, block: Block) -> list[tuple[int, bytes]]:
+    """Return the header in force at the top of a block, and each one in it with its row; they become skips.
+
+    One that is damaged is a dead letter, and yet the rows below it are read by what it names.
+    """
     top = block.header is None and len(lines) > 0 and is_header(lines.line(0))
-    for row in _header_rows(lines, block.data, top=top):
-        place = int(np.searchsorted(rows, row))
-        if place > first:
-            yield first, place, header
-        lines.skip(np.array([row]))
-        header, first = lines.line(row), place + 1
-    if first < len(rows):
-        yield first, len(rows), header
+    found = np.array(_header_rows(lines, block.data, top=top), dtype=np.int64)
+    lines.skip(found[lines.good()[found]])
+    return [(-1, block.header or b""), *((row, lines.line(row)) for row in found.tolist())]
+
+
+def _by_header(
+    rows: NDArray[np.int64], named: list[tuple[int, bytes]]
+) -> Iterator[tuple[slice | NDArray[np.int64], bytes]]:
+    """Yield which of ``rows`` stand below each of the distinct headers; most blocks have one, at the top."""
+    if len(named) == 1 or (len(named) == 2 and len(rows) and rows[0] >= named[1][0]):  # noqa: PLR2004 - one, at the top
+        first = int(len(named) > 1 and rows[0] == named[-1][0])
+        if first < len(rows):
+            yield slice(first, len(rows)), named[-1][1]
+        return
+    at = np.array([row for row, _ in named])
+    texts = {text: code for code, text in enumerate(dict.fromkeys(text for _, text in named))}
+    below = np.array([texts[text] for _, text in named])[np.searchsorted(at, rows, side="right") - 1]
+    below[np.isin(rows, at)] = -1
+    for text, code in texts.items():
+        chosen = np.flatnonzero(below == code)
+        if len(chosen):
+            yield chosen, text
 
 
 def _header_rows(lines: Lines, data: bytes, *, top: bool) -> list[int]:
     """Return the rows of header lines: the first where ``top`` says so, and any that names a source address."""
     if not len(lines):
         return []
-    initials = np.frombuffer(data, dtype=np.uint8)[line_offsets(lines.lines)[:-1]]
-    lettered = np.flatnonzero(is_letter(initials))
     found = {0} if top else set()
-    if len(lettered) and _marked(data):
-        marked = pc.match_substring(lines.lines.take(pa.array(lettered)), _MARK.decode())
-        candidates = lettered[np.asarray(marked.to_numpy(zero_copy_only=False), dtype=bool)].tolist()
+    if _marked(data):
+        initials = np.frombuffer(data, dtype=np.uint8)[line_offsets(lines.lines)[:-1]]
+        worded = np.flatnonzero((initials - np.uint8(ord("0")) > 9) & (initials != ord("-")))  # noqa: PLR2004 - digits
+        marked = pc.match_substring(lines.lines.take(pa.array(worded)), _MARK.decode())
+        candidates = worded[np.asarray(marked.to_numpy(zero_copy_only=False), dtype=bool)].tolist()
         found |= {row for row in candidates if is_header(lines.line(row))}
     return sorted(found)
 
 
-def _parse_stretch(lines: Lines, block: Block, rows: NDArray[np.int64], kept: pa.Array, made: Layout) -> pa.RecordBatch:
+def _parse_lines(lines: Lines, block: Block, rows: NDArray[np.int64], kept: pa.Array, made: Layout) -> pa.RecordBatch:
     """Turn lines of one layout into events."""
     cells = read_delimited(buffer_of(kept), made, _TYPES)
     for row, count in cells.misfits:
@@ -198,14 +214,14 @@ def client_side(flags: pa.Array) -> pa.Array:
 
 
 def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-    """Put the events of all stretches together; columns that a stretch lacks are null there."""
+    """Put the events below all headers together, in the order of their lines; columns that some lack are null there."""
     filled = [batch for batch in batches if batch.num_rows]
     if len(filled) == 1:
         return filled[0]
     if not filled:
         return batches[0] if batches else event_batch(Lines(b""), Block(b"", "", 0), DATASET, np.arange(0), {})
-
-    return joined(filled)
+    together = joined(filled)
+    return together.take(pc.sort_indices(together.column("log.offset")))
 
 
 FORMAT = Format(
