@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 import pytest
+from tests.formats.golden import sample_of
 
 from agenttrail import __version__
 from agenttrail.cli import main
@@ -606,6 +607,10 @@ def test_formats_are_listed_and_recognised(said: Any, day: Path, tmp_path: Path)
     files = {tmp_path / "leases.csv": "address_leases", next((day / "k8s").glob("*.json")): "kubernetes_pods"}
     for name in ("aws_vpc_flow", "alibaba_vpc_flow", "alibaba_cloud_firewall"):
         files |= dict.fromkeys((day / name).iterdir(), name)
+    for name, good in (("otlp_spans", 3), ("dcgm_prometheus", 10), ("training_progress", 6)):
+        lines = sample_of(name).read_bytes().splitlines(keepends=True)
+        (tmp_path / name).write_bytes(b"".join(lines[:good]))
+        files[tmp_path / name] = name
     done = said("formats", "detect", *files)
     assert {Path(path): name for path, name, _ in (line.split("\t") for line in done.out.splitlines()[1:])} == files
     assert (done.status, set(files.values())) == (0, set(FORMATS))

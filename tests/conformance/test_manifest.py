@@ -40,4 +40,9 @@ def test_the_samples_are_those_of_the_manifest(data: Path) -> None:
 
 
 def test_formats_without_a_sample_are_known() -> None:
-    assert set(FORMATS) - {sample.format for sample in SAMPLES} == {"alibaba_vpc_flow"}
+    assert set(FORMATS) - {sample.format for sample in SAMPLES} == {
+        "alibaba_vpc_flow",
+        "dcgm_prometheus",
+        "otlp_spans",
+        "training_progress",
+    }
