@@ -279,31 +279,24 @@ def _text(value: _Value | None) -> str | None:
             return str(plain) or None
     if value.bool_value is not None:
         return str(value.bool_value).lower()
-    for nested in (value.array_value, value.kvlist_value):
-        if _given(nested):
-            name = "arrayValue" if nested is value.array_value else "kvlistValue"
-            return _nested_text(b'{"%b":%b}' % (name.encode(), bytes(nested)))
-    return None
+    if _given(value.array_value):
+        return _nested_text(b'{"arrayValue":%b}', value.array_value)
+    return _nested_text(b'{"kvlistValue":%b}', value.kvlist_value) if _given(value.kvlist_value) else None
 
 
-def _nested_text(raw: bytes) -> str:
+def _nested_text(shape: bytes, raw: msgspec.Raw) -> str:
+    """Return a list or a map as the JSON that it stands for, or as it was written if it stands for none."""
     try:
-        return orjson.dumps(_plain(orjson.loads(raw)), option=orjson.OPT_NON_STR_KEYS).decode()
-    except (
-        orjson.JSONDecodeError,
-        orjson.JSONEncodeError,
-        RecursionError,
-        AttributeError,
-        KeyError,
-        TypeError,
-    ) as error:
-        msg = "an attribute is not shaped as OTLP says"
-        raise _RefusedError(msg) from error
+        return orjson.dumps(_plain(orjson.loads(shape % bytes(raw)))).decode()
+    except (orjson.JSONDecodeError, RecursionError, AttributeError, KeyError, TypeError):  # JSONEncodeError is the last
+        return bytes(raw).decode()
 
 
 def _plain(value: Any) -> Any:
     """Return what an OTLP value stands for."""
-    kind, content = next(iter(value.items()), ("", value))
+    if not value:
+        return None
+    kind, content = next(iter(value.items()))
     if kind == "arrayValue":
         return [_plain(one) for one in content.get("values") or ()]
     if kind == "kvlistValue":

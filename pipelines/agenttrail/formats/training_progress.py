@@ -155,12 +155,12 @@ def _loads(raw: bytes) -> Mapping[str, Any]:
 
 def _loads_with_nan(raw: bytes, error: orjson.JSONDecodeError) -> object:
     """Read a line with NaN or Infinity in it: Python's own writer makes such lines when a loss diverges."""
+    msg = f"not valid JSON: {error.msg}"
     if b"NaN" in raw or b"Infinity" in raw:
         try:
             return json.loads(raw, parse_constant=lambda _: None)
         except (ValueError, RecursionError):
-            pass
-    msg = f"not valid JSON: {error.msg}"
+            msg = "not valid JSON, also where NaN is allowed"
     raise _RefusedError(msg) from error
 
 
