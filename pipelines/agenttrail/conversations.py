@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from agenttrail.columns.chains import chain
-from agenttrail.columns.groups import distinct_lists, group_rows, max_by, min_by, sum_by
+from agenttrail.columns.groups import distinct_lists, group_rows, max_by, min_by, smallest_by, sum_by
 from agenttrail.columns.numbers import numbers
+from agenttrail.columns.text import choose
 from agenttrail.schema import TIMESTAMP, cast
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 ADJOINING = 1_000_000
 """Microseconds between the end of one record and the start of the next that still adjoin: logs count whole seconds."""
+_INITIATORS = ("peer", "workload")  # what one record tells of the workload outweighs what others tell of the peer
 
 
 def converse(
@@ -40,7 +42,8 @@ def converse(
         ``event.start``, ``event.end``, ``source.*`` (the workload's end) and ``destination.*`` (the peer's), where
         bytes are those sent by that end: summed over the windows of one sensor, and the largest of what sensors
         counted; ``event.action`` as ``<dataset>:<action>`` of every verdict, ``event.outcome`` failure where no
-        sensor let it pass, ``event.count``.
+        sensor let it pass, ``network.application`` where a sensor names one (of several the first by name),
+        ``network.initiator`` workload where a record tells so, else peer where one does, ``event.count``.
     """
     ends = _ends(rows)
     known = np.asarray(ends["source.ip"].is_valid()) & np.asarray(ends["destination.ip"].is_valid())
@@ -90,6 +93,7 @@ def _conversations(
     columns["event.end"] = pa.array(max_by(which, count, end)).view(TIMESTAMP)
     columns |= _bytes_by_end(rows, which, count)
     columns |= _verdicts(rows, which, count)
+    columns |= _told(rows, which, count)
     columns["event.count"] = pa.array(np.bincount(which, minlength=count))
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
@@ -121,3 +125,14 @@ def _verdicts(rows: pa.RecordBatch, which: NDArray[np.int64], count: int) -> dic
     any_passed, any_told = max_by(which, count, passed) > 0, max_by(which, count, told) > 0
     verdict = pa.array(np.where(any_passed, "success", "failure"), mask=~any_told)
     return {"event.action": distinct_lists(which, count, said), "event.outcome": verdict.cast(pa.string())}
+
+
+def _told(rows: pa.RecordBatch, which: NDArray[np.int64], count: int) -> dict[str, pa.Array]:
+    """Return what some records tell of the whole: its application, and who opened it."""
+    initiator = _column(rows, "network.initiator", pa.string())
+    rank = numbers(pc.index_in(initiator, value_set=pa.array(_INITIATORS)), -1)
+    opened = max_by(which, count, rank)
+    return {
+        "network.application": smallest_by(which, count, _column(rows, "network.application", pa.string())),
+        "network.initiator": choose(opened, _INITIATORS).dictionary_decode(),
+    }

@@ -27,6 +27,8 @@ KEY = ("entity.type", "entity.id", "job.id", "entity.anchor")
 """What sets one occupancy of one entity apart from every other: what an incident is keyed by."""
 ENTITY_DIGEST = "entity.digest"
 """Column in flight only: 16 bytes that are the same for the holders that are one entity in one occupancy."""
+WORKLOAD_DIGEST = "workload.digest"
+"""Column in flight only: 16 bytes that are the same for all entities of one pod: its trajectories, and itself."""
 
 _RUNGS = {"trajectory": "trajectory.id", "sandbox": "sandbox.id", "job": "job.id", "host": "host.name"}
 _OCCUPIED = ("trajectory", "sandbox")
@@ -56,6 +58,7 @@ def name_holders(events: pa.RecordBatch) -> tuple[pa.RecordBatch, NDArray[np.int
     columns = {name: _plain(_column(events, name).take(index)) for name in IDENTITY}
     columns |= _entity(columns, own.take(index), day[first])
     columns[ENTITY_DIGEST] = content_digests(["incident", *(columns[name] for name in KEY)])
+    columns[WORKLOAD_DIGEST] = _workloads(columns)
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)), which
 
 
@@ -98,6 +101,15 @@ def _entity(columns: dict[str, pa.Array], own: pa.Array, days: NDArray[np.int64]
         "entity.id": pc.coalesce(*named, scoped),
         "entity.anchor": pc.if_else(occupied, occupancy, day),
     }
+
+
+def _workloads(columns: dict[str, pa.Array]) -> pa.Array:
+    """Return what an entity's rows are kept together by: its pod, where the pod's uid anchors it; else itself."""
+    anchored = pc.and_(
+        pc.is_in(columns["entity.type"], value_set=pa.array(_OCCUPIED)), columns["k8s.pod.uid"].is_valid()
+    )
+    pods = content_digests(["pod", columns["k8s.pod.uid"]])
+    return pc.if_else(anchored, pods, columns[ENTITY_DIGEST])
 
 
 def _texts(times: pa.Array, form: str) -> pa.Array:

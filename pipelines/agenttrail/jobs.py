@@ -65,7 +65,7 @@ def build(pipeline: beam.Pipeline, job: Job, options: RunOptions) -> None:
     events = blocks | "ParseEvents" >> Parse(job.sources)
     attributed = events[EVENTS] | Attribute(table, job.lists["internal"], options.start, options.stop)
     signals = attributed[EVENTS] | Detect(job.sources, job.rules, job.lists, options.shards)
-    findings = signals[EVENTS] | Gather(job.rules)
+    findings = signals[EVENTS] | Gather(job.rules, job.lists)
     incidents = findings[EVENTS] | Group(KINDS)
 
     dead = [remains, leases[DEAD], events[DEAD]]

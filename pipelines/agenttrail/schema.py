@@ -93,6 +93,8 @@ EVIDENCE = (
     "source.ip", "source.port", "source.nat.ip", "destination.ip", "destination.port", "destination.nat.ip",
     "destination.domain", "network.transport", "network.direction", "network.community_id", "network.application",
     "source.bytes", "destination.bytes", "rule.id", "rule.name", "rule.category", "observer.name",
+    "gen_ai.operation.name", "gen_ai.tool.name", "gen_ai.tool.call.id", "gen_ai.tool.call.arguments",
+    "metric.name", "metric.value", "gpu.id", "training.step",
     "event.original", "log.file.path", "log.offset",
 )  # fmt: skip
 

@@ -22,13 +22,12 @@ from agenttrail.columns.memory import keep_freed_memory
 from agenttrail.columns.networks import NetworkLists, parse_network
 from agenttrail.columns.numbers import numbers
 from agenttrail.columns.text import constant
-from agenttrail.conversations import converse
-from agenttrail.detect.findings import gather
 from agenttrail.detect.plan import Plan
 from agenttrail.detect.signals import DIGEST, HOLDER, Lists, Signals, detect, first_of_each, rule_hits, select
-from agenttrail.entities import ENTITY_DIGEST, name_holders, shards
+from agenttrail.entities import WORKLOAD_DIGEST, name_holders, shards
 from agenttrail.flows import GAPS
 from agenttrail.formats import FORMATS
+from agenttrail.gathering import DERIVED, gather_shard, reports
 from agenttrail.incidents import group
 
 if TYPE_CHECKING:
@@ -268,7 +267,7 @@ class _Detect(_Timed):
         if len(chosen):
             matter = events.take(pa.array(chosen))
             holders, which = name_holders(matter)
-            rows, duplicates = detect(matter, rule_hits(hits, chosen, plan), holders.column(ENTITY_DIGEST), which)
+            rows, duplicates = detect(matter, rule_hits(hits, chosen, plan), which)
             held = self._held.setdefault(source, [])
             held.append((rows, holders))
             if sum(some.num_rows for some, _ in held) >= _ROWS_TOGETHER:
@@ -296,7 +295,7 @@ class _Detect(_Timed):
         rows = stacked([some for some, _ in held])
         counts = [some.num_rows for some, _ in held]
         holder = numbers(rows.column(HOLDER)) + np.repeat(shifts[:-1], counts)
-        shard = shards(holders.column(ENTITY_DIGEST), self._shard_count)
+        shard = shards(holders.column(WORKLOAD_DIGEST), self._shard_count)
         order = np.argsort(shard[holder], kind="stable")
         rows, holder = rows.take(pa.array(order)), holder[order]
         found, starts = np.unique(shard[holder], return_index=True)
@@ -353,32 +352,41 @@ def merged(signals: Iterable[Signals]) -> tuple[Signals, Account]:
 class _Gather(_Timed):
     stage = "findings"
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
-        self._rules = rules
+    def __init__(self, rules: Sequence[Rule], lists: Mapping[str, tuple[str, ...]]) -> None:
+        self._rules, self._lists = rules, lists
+        self._plans: dict[str, Plan] | None = None
+        self._listed: Lists | None = None
 
-    def process(self, element: tuple[int, Iterable[Signals]]) -> Iterator[Any]:
+    def process(self, element: tuple[int, Iterable[Signals]], progress: Sequence[pa.RecordBatch] = ()) -> Iterator[Any]:
         started = self._started()
+        if self._plans is None or self._listed is None:
+            self._plans = {category: Plan.compile(self._rules, category, self._lists) for category in DERIVED}
+            self._listed = Lists.of(self._lists)
         shard, signals = element
         together, account = merged(signals)
-        entities = together.holders.column(ENTITY_DIGEST).take(together.rows.column(HOLDER))
-        conversations, which = converse(together.rows, entities)
-        findings = gather(together.rows, together.holders, conversations, which, self._rules)
+        gathered = gather_shard(together, self._rules, self._plans, self._listed, reports(progress))
         account.seconds.update(self._seconds(started))
-        yield shard, findings
+        yield shard, gathered.findings
         yield beam.pvalue.TaggedOutput(ACCOUNT, account)
 
 
 class Gather(beam.PTransform):
     """(shard, signals) to (shard, findings of the whole input); accounts beside them."""
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
-        """Gather the findings of ``rules``."""
+    def __init__(
+        self,
+        rules: Sequence[Rule],
+        lists: Mapping[str, tuple[str, ...]],
+        progress: beam.PCollection[pa.RecordBatch] | None = None,
+    ) -> None:
+        """Gather the findings of ``rules``, with all reports of training ``progress``."""
         super().__init__()
-        self._fn = _Gather(rules)
+        self._fn, self._progress = _Gather(rules, lists), progress
 
     def expand(self, signals: beam.PCollection[tuple[int, Signals]]) -> Any:
         """Return the outputs by tag."""
-        outputs = beam.ParDo(self._fn).with_output_types(tuple[int, pa.RecordBatch])
+        sides = [] if self._progress is None else [beam.pvalue.AsList(self._progress)]
+        outputs = beam.ParDo(self._fn, *sides).with_output_types(tuple[int, pa.RecordBatch])
         return signals | beam.GroupByKey() | "Findings" >> outputs.with_outputs(ACCOUNT, main=EVENTS)
 
 

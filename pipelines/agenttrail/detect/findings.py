@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,13 +17,14 @@ from agenttrail.columns.groups import (
     lists_by,
     max_by,
     min_by,
+    ordinals,
     rank_in_group,
     smallest_by,
     sum_by,
 )
 from agenttrail.columns.ids import content_ids, hexadecimal
 from agenttrail.columns.numbers import numbers
-from agenttrail.detect.signals import DIGEST, HITS, HOLDER, MOST_EVIDENCE, digest_words
+from agenttrail.detect.signals import DIGEST, HITS, HOLDER, digest_words
 from agenttrail.schema import TIMESTAMP, conform, evidence_type, record
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
     from agenttrail.detect.rules import Rule
 
+MOST_EVIDENCE = 20
+"""Events that a finding shows."""
 _MOST_LISTED = 100
 _KEY = ("entity.type", "entity.id", "job.id", "entity.anchor")
 _NAMES = (
@@ -42,13 +46,37 @@ _SEVERAL_OF_HOLDER = ("attribution.scope", "attribution.lease_id")
 _SEVERAL_OF_ROW = ("network.transport", "network.direction", "event.dataset", "event.outcome", "attribution.reason")
 
 
+@dataclass(frozen=True)
+class Hits:
+    """Which rules hit which rows.
+
+    Attributes:
+        rows: a row.
+        rules: and the number of a rule that hit it, or something that it is part of.
+        peerless: whether it was hit as part of something that has no one peer; None where none was.
+        units: what the row was hit as part of, where findings are to be kept apart by it; None where they are not.
+    """
+
+    rows: NDArray[np.int64]
+    rules: NDArray[np.int64]
+    peerless: NDArray[np.bool_] | None = None
+    units: NDArray[np.int64] | None = None
+
+    @classmethod
+    def of(cls, signals: pa.RecordBatch) -> Hits:
+        """Return the hits that travelled with the rows."""
+        hits = signals.column(HITS)
+        return cls(hits.value_parent_indices().to_numpy().astype(np.int64), numbers(hits.flatten()))
+
+
 def gather(
     rows: pa.RecordBatch,
     holders: pa.RecordBatch,
     conversations: pa.RecordBatch,
     conversation: NDArray[np.int64],
     rules: Sequence[Rule],
-) -> pa.RecordBatch:
+    hits: Hits,
+) -> tuple[pa.RecordBatch, NDArray[np.int64]]:
     """Return the findings on the rows of some entities.
 
     Args:
@@ -56,27 +84,33 @@ def gather(
         holders: whom they are about.
         conversations: what the rows make up together.
         conversation: the conversation of each row, -1 for none.
-        rules: all rules of the job; hits are places in it.
+        rules: all rules of the job.
+        hits: which rows to take, and why.
 
     Returns:
-        A batch in the shape of the finding record, sorted by ``finding.id``.
+        A batch in the shape of the finding record, and for each the first row that belongs to it; sorted by
+        ``finding.id``, findings of one id (there are such with units only) by unit.
     """
-    hits = rows.column(HITS)
-    row = hits.value_parent_indices().to_numpy().astype(np.int64)
-    rule = numbers(hits.flatten())
+    row, rule = hits.rows, hits.rules
     holder = numbers(rows.column(HOLDER))[row]
     peer = _peers(rows)
     keys = [holders.column(name).take(pa.array(holder)) for name in _KEY]
-    finding, first = group_rows([pa.array(rule), *keys, peer["peer.ip"].take(pa.array(row))])
+    units = [] if hits.units is None else [pa.array(hits.units)]
+    towards = peer["peer.ip"].take(pa.array(row))
+    if hits.peerless is not None:
+        towards = pc.if_else(pa.array(hits.peerless), pa.scalar(None, towards.type), towards)
+    finding, first = group_rows([pa.array(rule), *keys, towards, *units])
     count = len(first)
     columns = _rule_columns(rules, rule[first]) | _holder_columns(holders, holder, finding, count)
-    columns |= _row_columns(rows, peer, row, finding, first)
+    columns |= _row_columns(rows, peer["peer.port"], row, finding, count) | {"peer.ip": towards.take(pa.array(first))}
     columns |= _conversation_columns(conversations, conversation[row], finding, count)
-    columns["finding.evidence"] = _evidence(rows, row, finding, count)
+    columns["finding.evidence"], earliest = _evidence(rows, row, finding, count)
     columns["finding.id"] = _ids(columns)
     columns["incident.id"] = content_ids(["incident", *(columns[name] for name in _KEY)])
     found = conform(pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)), record("finding"))
-    return found.take(pc.sort_indices(found.column("finding.id")))
+    unit = np.zeros(count, np.int64) if hits.units is None else hits.units[first]
+    order = np.lexsort((unit, ordinals(found.column("finding.id"))))
+    return found.take(pa.array(order)), earliest[order]
 
 
 def _plain(column: pa.Array) -> pa.Array:
@@ -138,16 +172,15 @@ def _holder_columns(
 
 def _row_columns(
     rows: pa.RecordBatch,
-    peer: dict[str, pa.Array],
+    ports: pa.Array,
     row: NDArray[np.int64],
     finding: NDArray[np.int64],
-    first: NDArray[np.int64],
+    count: int,
 ) -> dict[str, pa.Array]:
-    count, index = len(first), pa.array(row)
+    index = pa.array(row)
     starts = numbers(rows.column("event.start").cast(pa.int64()))[row]
     columns = {
-        "peer.ip": peer["peer.ip"].take(pa.array(row[first])),
-        "peer.port": distinct_lists(finding, count, peer["peer.port"].take(index), _MOST_LISTED),
+        "peer.port": distinct_lists(finding, count, ports.take(index), _MOST_LISTED),
         "event.count": pa.array(np.bincount(finding, minlength=count)),
         "finding.first_seen": pa.array(min_by(finding, count, starts)).view(TIMESTAMP),
         "finding.last_seen": pa.array(max_by(finding, count, starts)).view(TIMESTAMP),
@@ -171,8 +204,10 @@ def _conversation_columns(
     return columns
 
 
-def _evidence(rows: pa.RecordBatch, row: NDArray[np.int64], finding: NDArray[np.int64], count: int) -> pa.Array:
-    """Return the first events of each finding by (start, id)."""
+def _evidence(
+    rows: pa.RecordBatch, row: NDArray[np.int64], finding: NDArray[np.int64], count: int
+) -> tuple[pa.Array, NDArray[np.int64]]:
+    """Return the first events of each finding by (start, id), and the row of the very first."""
     starts = numbers(rows.column("event.start").cast(pa.int64()))[row]
     place = rank_in_group(finding, starts, digest_words(rows.column(DIGEST))[row])
     shown = np.flatnonzero(place < MOST_EVIDENCE)
@@ -192,7 +227,7 @@ def _evidence(rows: pa.RecordBatch, row: NDArray[np.int64], finding: NDArray[np.
     struct = pa.StructArray.from_arrays(
         [column.cast(field.type) for column, field in zip(columns, type_, strict=True)], fields=list(type_)
     )
-    return lists_by(finding[shown], count, struct)
+    return lists_by(finding[shown], count, struct), row[shown[place[shown] == 0]]
 
 
 def _ids(columns: dict[str, pa.Array]) -> pa.Array:

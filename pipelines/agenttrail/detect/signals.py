@@ -1,8 +1,7 @@
 """detect(): the rows that matter - hit by a rule, blocked, or with an unlisted peer - made ready to leave their batch.
 
 Most rows end here.  What goes on is slim: the columns that conversations and findings need, an id, the rules that
-hit, and the original line only where it may become evidence.  Whom the rows are about travels beside them, once per
-holder.
+hit, and the original line, scrubbed.  Whom the rows are about travels beside them, once per holder.
 """
 
 from __future__ import annotations
@@ -12,10 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from agenttrail.columns.addresses import present
-from agenttrail.columns.groups import group_rows, ordinals, rank_in_group
+from agenttrail.columns.groups import ordinals, rank_in_group
 from agenttrail.columns.ids import content_digests
 from agenttrail.columns.networks import NetworkLists, parse_network
 from agenttrail.columns.numbers import numbers
@@ -30,13 +28,17 @@ if TYPE_CHECKING:
 
     from agenttrail.detect.plan import Plan
 
-MOST_EVIDENCE = 20
-"""Events that a finding shows."""
 DIGEST, HITS, HOLDER = "event.digest", "rule.hits", "holder"
 """Columns in flight only: ``event.id`` as 16 bytes, numbers of the rules that hit, place among the holders."""
 
+_ARGUMENTS = "gen_ai.tool.call.arguments"
 _COMPUTED = ("event.id", "network.community_id", "event.original")
-_KEPT = (*(name for name in EVIDENCE if name not in _COMPUTED), "network.iana_number", "attribution.reason")
+_KEPT = (
+    *(name for name in EVIDENCE if name not in _COMPUTED), "network.iana_number", "network.initiator",
+    "attribution.reason",
+)  # fmt: skip
+_INDEX = "event.index"
+"""Column in flight only: place of an event within its line, where a line holds several."""
 
 
 @dataclass(frozen=True)
@@ -85,15 +87,12 @@ def select(events: pa.RecordBatch, plan: Plan, lists: Lists) -> tuple[NDArray[np
     return np.flatnonzero(matters), hits
 
 
-def detect(
-    events: pa.RecordBatch, hits: pa.Array, entities: pa.Array, holder: NDArray[np.int64]
-) -> tuple[pa.RecordBatch, int]:
+def detect(events: pa.RecordBatch, hits: pa.Array, holder: NDArray[np.int64]) -> tuple[pa.RecordBatch, int]:
     """Make the rows that matter ready to leave their batch.
 
     Args:
         events: those rows, attributed.
         hits: per row the numbers of the rules that hit it.
-        entities: digest of the entity of each holder.
         holder: place of each row's holder.
 
     Returns:
@@ -102,12 +101,12 @@ def detect(
     columns = _kept_columns(events)
     originals = scrub(trim_line_ends(events.column("event.original")).cast(pa.string()))
     scope = _optional(events, "attribution.scope")
-    columns[DIGEST] = content_digests([columns["event.dataset"].cast(pa.string()), scope, originals, "0"])
+    index = _optional(events, _INDEX).cast(pa.string()) if _INDEX in events.schema.names else "0"
+    columns[DIGEST] = content_digests([columns["event.dataset"].cast(pa.string()), scope, originals, index])
     columns[HITS] = hits
     columns[HOLDER] = pa.array(holder.astype(np.int32))
     unique = first_of_each(columns[DIGEST], columns["log.file.path"], columns["log.offset"])
-    evident = _evident(columns, entities.take(pa.array(holder)), events.column("peer.ip"), unique)
-    columns["event.original"] = pc.if_else(pa.array(evident), originals, pa.scalar(None, pa.string()))
+    columns["event.original"] = originals
     rows = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
     return rows if unique.all() else rows.filter(pa.array(unique)), int(np.count_nonzero(~unique))
 
@@ -138,6 +137,8 @@ def _optional(events: pa.RecordBatch, name: str) -> pa.Array:
 def _kept_columns(events: pa.RecordBatch) -> dict[str, pa.Array]:
     """Return the columns that go on, without those that hold nothing; dictionaries of few words stay dictionaries."""
     columns = {name: events.column(name) for name in _KEPT if name in events.schema.names}
+    if _ARGUMENTS in columns:
+        columns[_ARGUMENTS] = scrub(columns[_ARGUMENTS])
     return {name: column for name, column in columns.items() if column.null_count < len(column) or not len(column)}
 
 
@@ -154,21 +155,3 @@ def first_of_each(digests: pa.Array, paths: pa.Array, offsets: pa.Array) -> NDAr
 def digest_words(digests: pa.Array) -> NDArray[np.bytes_]:
     """Return 16-byte digests as NumPy ``S16``, which sorts like their hexadecimal text."""
     return np.frombuffer(digests.buffers()[1] or b"", dtype="S16")[digests.offset : digests.offset + len(digests)]
-
-
-def _evident(
-    columns: Mapping[str, pa.Array], entities: pa.Array, peers: pa.Array, unique: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
-    """Return the rows that are among the first of a finding within this batch.
-
-    What is among the first over all batches is so in its own, so the other rows' originals need not travel.
-    """
-    evident = np.zeros(len(unique), dtype=bool)
-    hits = columns[HITS].filter(pa.array(unique))
-    rows = np.flatnonzero(unique)[hits.value_parent_indices().to_numpy()]
-    if len(rows):
-        index = pa.array(rows)
-        groups, _ = group_rows([hits.flatten(), entities.take(index), peers.take(index)])
-        starts = numbers(columns["event.start"].cast(pa.int64()))[rows]
-        evident[rows[rank_in_group(groups, starts, digest_words(columns[DIGEST])[rows]) < MOST_EVIDENCE]] = True
-    return evident
