@@ -86,7 +86,7 @@ def test_every_room_is_there() -> None:
     for room in PURE:
         assert _modules(room), room
     seen = {found.module for path in _modules("transforms", "sinks") for found in _imports(path)}
-    assert {"apache_beam", "elasticsearch", "agenttrail.detect.findings", "agenttrail.leases"} <= seen
+    assert {"apache_beam", "elasticsearch", "agenttrail.detect.plan", "agenttrail.leases"} <= seen
 
 
 def test_pure_packages_know_nothing_of_the_machinery() -> None:

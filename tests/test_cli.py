@@ -183,7 +183,7 @@ def test_the_program_itself_returns_what_it_says() -> None:
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert wrong.stderr == "agenttrail: /nowhere: no such rule file or folder\n"
     good = subprocess.run([PROGRAM, "rules", "check"], capture_output=True, text=True, check=False)
-    assert (good.returncode, good.stdout, good.stderr) == (0, "7 rules, no problem\n", "")
+    assert (good.returncode, good.stdout, good.stderr) == (0, f"{len(load_rules(['builtin']))} rules, no problem\n", "")
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
@@ -561,7 +561,7 @@ def test_rules_for_programs(said: Any, rules: Path) -> None:
     (explained,) = orjson.loads(said("rules", "explain", rules, "--json").out)
     assert explained == {**listed, "condition": "peer.port: 23"}
     assert orjson.loads(said("rules", "coverage", rules, "--json").out) == {"T1021": ["own"]}
-    assert len(orjson.loads(said("rules", "list", "--json").out)) == 7
+    assert len(orjson.loads(said("rules", "list", "--json").out)) >= 15
 
 
 def test_a_test_of_a_rule_that_fails_returns_2_and_says_why(said: Any, rules: Path) -> None:

@@ -121,8 +121,8 @@ def gather_shard(
         for category in sorted(wanted & {CONVERSATION, *ANALYTICS}):
             derived = talks.whole() if category == CONVERSATION else ANALYTICS[category](talks.conversations)
             hits += _hits(plans[category], derived, talks.rows_of)
+    samples = shard.are("metric.name")
     for category in sorted(wanted & set(TELEMETRY_ANALYTICS)):
-        samples = shard.are("metric.name")
         derived, gaps = TELEMETRY_ANALYTICS[category](_samples(shard, samples), progress)
         hits += _hits(plans[category], derived, lambda members: (samples[members], np.arange(len(members))))
     findings, first = gather(shard.rows, shard.holders, conversations, which, rules, _together(hits))
@@ -168,7 +168,7 @@ class _ToolCalls:
         return _with_columns(events, columns)
 
 
-def _with_columns(batch: pa.RecordBatch, columns: Mapping[str, pa.Array]) -> pa.RecordBatch:
+def _with_columns(batch: pa.RecordBatch, columns: dict[str, pa.Array]) -> pa.RecordBatch:
     kept = {name: batch.column(index) for index, name in enumerate(batch.schema.names)} | columns
     return pa.RecordBatch.from_arrays(list(kept.values()), names=list(kept))
 
