@@ -22,6 +22,7 @@ from tests.formats.golden import sample_of
 
 from agenttrail import __version__
 from agenttrail.cli import main
+from agenttrail.detect.rules import load_rules
 from agenttrail.formats import FORMATS
 
 if TYPE_CHECKING:
