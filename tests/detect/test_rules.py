@@ -231,7 +231,7 @@ def test_a_rule_for_a_log_source_that_is_not_known_is_off_and_hides_nothing_else
         ("title: A rule", "title: [A, rule]", "1: title must be of type string"),
         ("title: A rule", "title: !!python/object/apply:os.system ['exit 1']", "1: not a plain value: the tag"),
         ("title: A rule", "title: !secret x", "1: not a plain value: could not determine a constructor for the tag"),
-        ("level: high", "level: high\ncorrelation: {}", "4: correlations are not supported by this version"),
+        ("level: high", "level: high\ncorrelation: {}", "6: a correlation has no detection of its own"),
     ],
 )  # fmt: skip
 def test_each_mistake_is_told_with_its_line(tmp_path: Path, old: str, new: str, told: str) -> None:
