@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pyarrow as pa
 import pytest
 
@@ -11,6 +13,19 @@ _SECRETS = [
     ("https://user:hunter2secret@example.com/x", "hunter2secret"),
     ("GET /?api_key=abcd1234efgh&x=1", "abcd1234efgh"),
     ('{"password": "correct horse"}', "correct"),
+    ('{"password": "correct horse"}', "horse"),
+    ('{"password": "correct \\"horse"}', "horse"),
+    ("export PGPASSWORD=x PASSWORD='correct horse'", "horse"),
+    (json.dumps({"arguments": json.dumps({"api_key": "s3cr3tvalue", "x": 1})}), "s3cr3tvalue"),
+    (json.dumps(json.dumps(json.dumps({"password": "correct horse"}))), "horse"),
+    (json.dumps({"cmd": 'tool --token "s3cr3tvalue" -v'}), "s3cr3tvalue"),
+    (json.dumps({"key": "db.password", "value": {"stringValue": "s3cr3tvalue"}}), "s3cr3tvalue"),
+    (
+        json.dumps(
+            {"key": "http.request.header.cookie", "value": {"arrayValue": {"values": [{"stringValue": "s3cr3tvalue"}]}}}
+        ),
+        "s3cr3tvalue",
+    ),
     ("Authorization: Bearer abc.def.ghijklmnop", "ghijklmnop"),
     ("curl -H 'X-Api-Key: 0123456789abcdef'", "0123456789abcdef"),
     ("AKIAIOSFODNN7EXAMPLE", "AKIAIOSFODNN7EXAMPLE"),
@@ -37,6 +52,7 @@ def test_a_secret_is_masked(text: str, secret: str) -> None:
         "2 123456789010 eni-0a1b 10.0.0.1 10.0.0.2 443 55555 6 20 4249 1418530010 1418530070 ACCEPT OK",
         '{"srcaddr":"10.0.0.1","tcp-flags":"19","log-status":"OK"}',
         "https://example.com/tokens/list?page=2",
+        '{"key":"gen_ai.tool.name","value":{"stringValue":"bash"}}',
         "",
     ],
 )

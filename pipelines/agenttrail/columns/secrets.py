@@ -11,14 +11,25 @@ _NAMES = (
     r"auth[_-]?token|access[_-]?token|refresh[_-]?token|id[_-]?token|session[_-]?token|security[_-]?token|token|passwd|password|"
     r"passphrase|pwd|credentials?|signature|sig|x-amz-(?:signature|credential|security-token)|ossaccesskeyid|authorization|cookie"
 )
+_VALUE = (
+    # in quotes, also in quotes that are themselves part of quoted text (JSON in JSON), or bare
+    r"(?:(\")(?:[^\"\\]|\\.)+|(')[^'\"]+|(\\+[\"'])(?:[^\"'\\]|\\+[^\"'\\])+"
+    r"|(?:[^\s\"'&,;}\]\\]|\\+[^\s\"'\\])+)"
+)
+_ATTRIBUTE = r"[\"]value[\"]\s*:\s*(?:[{\[\s]*[\"](?:arrayValue|values|stringValue)[\"]\s*:\s*)+[{\[\s]*"
 _PATTERNS = (
     # user and password in a URL
     (r"(?i)([a-z][a-z0-9+.-]*://)[^/\s:@\"']+:[^/\s@\"']+@", rf"\1{MASK}@"),
     # Authorization: Bearer …, Basic …
     (r"(?i)\b(bearer|basic|token)(\s+)[a-z0-9._~+/=-]{8,}", rf"\1\2{MASK}"),
     # name=value, "name": "value", --name value
-    (rf"(?i)((?:^|[^a-z0-9])(?:{_NAMES})[\"']?\s*(?:=|:|%3D)\s*[\"']?)[^\s\"'&,;}}\]]+", rf"\1{MASK}"),
-    (rf"(?i)(--?(?:{_NAMES})\s+)[^\s\"']+", rf"\1{MASK}"),
+    (rf"(?i)((?:^|[^a-z0-9])(?:{_NAMES})(?:\\*[\"'])?\s*(?:=|:|%3D)\s*){_VALUE}", rf"\1\2\3\4{MASK}"),
+    (rf"(?i)(--?(?:{_NAMES})\s+){_VALUE}", rf"\1\2\3\4{MASK}"),
+    # an attribute of a span: {"key": "name", "value": {"stringValue": "value"}}
+    (
+        rf"(?i)([\"]key[\"]\s*:\s*[\"](?:[^\"]*[^a-z0-9\"])?(?:{_NAMES})[\"]\s*,\s*{_ATTRIBUTE}){_VALUE}",
+        rf"\1\2\3\4{MASK}",
+    ),
     # what is recognised by its own form: keys of clouds, code hosts and model providers, JSON web tokens
     (r"\b(?:AKIA|ASIA|LTAI|AROA)[A-Za-z0-9]{12,}", MASK),
     (r"\b(?:gh[pousr]_|github_pat_|glpat-|hf_|xox[abprs]-|sk-(?:ant-|proj-)?|AIza)[A-Za-z0-9_-]{16,}", MASK),
