@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+_LONGEST = 400
+
 
 class AgentTrailError(Exception):
     """Base of every error that a user can cause or mend; its text is what the user reads."""
 
     exit_status = 1
+
+
+def shortened(text: str, most: int = _LONGEST) -> str:
+    """Return ``text`` with its middle left out where it is long: messages repeat what stands in files."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]} […{len(text) - most // 2 * 2:,} characters…] {text[len(text) - most // 2 :]}"
 
 
 @dataclass(frozen=True, order=True)
@@ -30,7 +39,7 @@ class Problem:
     def __str__(self) -> str:
         """Return ``path:line: what; did you mean …``."""
         place = f"{self.path}:{self.line}" if self.line else self.path
-        return f"{place}: {self.what}" + (f"; did you mean {self.hint}?" if self.hint else "")
+        return f"{place}: {shortened(self.what)}" + (f"; did you mean {shortened(self.hint)}?" if self.hint else "")
 
 
 class DefinitionError(AgentTrailError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import stat
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MOST_BYTES = 4 << 20
 _MOST_NODES = 200_000
+_MOST_LEVELS = 100
+_TOO_DEEP = f"nested more than {_MOST_LEVELS} levels deep"
+_NUMBER_TAGS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 Place = tuple[str | int, ...]
@@ -53,14 +57,14 @@ def read_yaml(path: Path, shown: str | None = None) -> list[YamlDocument]:
 
     Raises:
         DefinitionError: it cannot be read, is no YAML, or uses what makes YAML ambiguous or explosive (duplicate keys,
-            unbounded aliases).
+            numbers that look like times, deep nesting, unbounded aliases).
     """
     name = shown or str(path)
     try:
-        raw = path.read_bytes()
+        raw = _content(path)
         text = raw.decode("utf-8-sig")
     except OSError as error:
-        raise DefinitionError([Problem(name, 0, f"cannot be read: {error.strerror}")]) from error
+        raise DefinitionError([Problem(name, 0, f"cannot be read: {error.strerror or error}")]) from error
     except UnicodeDecodeError as error:
         raise DefinitionError([Problem(name, 0, f"not valid UTF-8 at byte {error.start}")]) from error
     if len(raw) > _MOST_BYTES:
@@ -68,17 +72,23 @@ def read_yaml(path: Path, shown: str | None = None) -> list[YamlDocument]:
     return list(_documents(text, name))
 
 
+def _content(path: Path) -> bytes:
+    """Return what a file holds, of a file that is too large its start: one byte more than is allowed."""
+    kind = path.stat().st_mode
+    if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # of a folder the system says so itself
+        msg = "no regular file, and reading it may never end"
+        raise OSError(msg)
+    with path.open("rb") as file:
+        return file.read(_MOST_BYTES + 1)
+
+
 def _documents(text: str, name: str) -> Iterator[YamlDocument]:
     problems: list[Problem] = []
     try:
+        _check_size(text, name)
         for node in yaml.compose_all(text, Loader=_Loader):
             lines: dict[Place, int] = {}
-            budget = [_MOST_NODES]
-            try:
-                data = _plain(node, (), lines, budget, problems, name)
-            except RecursionError:
-                raise DefinitionError([Problem(name, 0, "nested too deeply")]) from None
-            yield YamlDocument(name, data, lines)
+            yield YamlDocument(name, _plain(node, (), lines, [_MOST_NODES], problems, name), lines)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         problems.append(Problem(name, line, f"not valid YAML: {error.problem or error}"))
@@ -91,6 +101,20 @@ def _documents(text: str, name: str) -> Iterator[YamlDocument]:
         raise DefinitionError(problems)
 
 
+def _check_size(text: str, name: str) -> None:
+    """Refuse what is nested too deeply or holds too much, from events alone: composing recurses, and may crash."""
+    depth = nodes = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, yaml.NodeEvent):
+            nodes += 1
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            if depth > _MOST_LEVELS or nodes > _MOST_NODES:
+                told = _TOO_DEEP if depth > _MOST_LEVELS else f"more than {_MOST_NODES:,} values"
+                raise DefinitionError([Problem(name, event.start_mark.line + 1, told)])
+
+
 def _plain(
     node: yaml.Node | None, place: Place, lines: dict[Place, int], budget: list[int], problems: list[Problem], name: str
 ) -> Any:
@@ -101,6 +125,8 @@ def _plain(
     budget[0] -= 1
     if budget[0] < 0:
         raise DefinitionError([Problem(name, line, "aliases expand to too much")])
+    if len(place) > _MOST_LEVELS:  # through aliases
+        raise DefinitionError([Problem(name, line, _TOO_DEEP)])
     lines.setdefault(place, line)
     if isinstance(node, yaml.CollectionNode) and node.tag not in _PLAIN_TAGS:
         problems.append(Problem(name, line, f"not a plain value: the tag {node.tag}"))
@@ -109,6 +135,10 @@ def _plain(
         return _mapping(node, place, lines, budget, problems, name)
     if isinstance(node, yaml.SequenceNode):
         return [_plain(item, (*place, index), lines, budget, problems, name) for index, item in enumerate(node.value)]
+    if node.tag in _NUMBER_TAGS and ":" in node.value:
+        told = f"{node.value} without quotes is a number to base 60 in YAML: put it in quotes, or write a plain number"
+        problems.append(Problem(name, line, told))
+        return None
     try:
         return yaml.constructor.SafeConstructor().construct_object(node)
     except (yaml.YAMLError, ValueError) as error:
