@@ -13,9 +13,10 @@ from agenttrail.errors import DefinitionError, Problem
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping
 
-    from agenttrail.detect.rules import Rule
+    from agenttrail.detect.correlations import Correlation
+    from agenttrail.detect.rules import Rule, RuleSet
 
 
 def add(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -46,8 +47,8 @@ def _add_action(actions: Any, name: str, action: Callable[[argparse.Namespace], 
     parser.set_defaults(command=action)
 
 
-def _loaded(arguments: argparse.Namespace) -> tuple[list[Rule], dict[str, tuple[str, ...]]]:
-    from agenttrail.detect.rules import load_rules
+def _loaded(arguments: argparse.Namespace) -> tuple[RuleSet, dict[str, tuple[str, ...]]]:
+    from agenttrail.detect.rules import load_all
     from agenttrail.lists import shipped_lists
 
     lists = shipped_lists()
@@ -55,7 +56,7 @@ def _loaded(arguments: argparse.Namespace) -> tuple[list[Rule], dict[str, tuple[
         from agenttrail.job_files import load_job
 
         lists = load_job(arguments.job).lists
-    rules = load_rules(arguments.paths or ["builtin"], lists if arguments.job or not arguments.paths else None)
+    rules = load_all(arguments.paths or ["builtin"], lists if arguments.job or not arguments.paths else None)
     return rules, lists
 
 
@@ -63,10 +64,11 @@ def _check(arguments: argparse.Namespace) -> int:
     from agenttrail.yaml_files import suggest
 
     rules, lists = _loaded(arguments)
-    sys.stdout.write(f"{_counted(len(rules), 'rule')}, no problem\n")
-    for rule in rules:
-        if rule.off:
-            _note(f"{rule.path}: off: {rule.off}")
+    sys.stdout.write(f"{_counted_rules(rules)}, no problem\n")
+    for one in _by_name(rules):
+        if one.off:
+            _note(f"{one.path}: off: {one.off}")
+    for rule in rules.rules:
         for name in sorted(rule.lists - set(lists)):
             _note(
                 str(
@@ -82,34 +84,51 @@ def _counted(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
+def _counted_rules(rules: RuleSet) -> str:
+    counted = _counted(len(rules.rules), "rule")
+    return counted + (f", {_counted(len(rules.correlations), 'correlation')}" if rules.correlations else "")
+
+
 def _note(text: str) -> None:
     sys.stdout.write(f"note: {printable(text)}\n")
 
 
 def _test(arguments: argparse.Namespace) -> int:
+    from agenttrail.detect.correlation_tests import failing_correlation_tests
     from agenttrail.detect.rule_tests import failing_tests
 
     rules, lists = _loaded(arguments)
-    problems = failing_tests(rules, lists)
+    problems = failing_tests(rules.rules, lists) + failing_correlation_tests(rules, lists)
     if problems:
         raise DefinitionError(problems)
-    untested = [rule.name for rule in rules if not rule.tests]
-    tests = _counted(sum(len(rule.tests) for rule in rules), "test")
-    sys.stdout.write(f"{_counted(len(rules), 'rule')}, {tests}, all pass\n")
+    every = _by_name(rules)
+    untested = [one.name for one in every if not one.tests]
+    tests = _counted(sum(len(one.tests) for one in every), "test")
+    sys.stdout.write(f"{_counted_rules(rules)}, {tests}, all pass\n")
     for name in untested:
         _note(f"{name} has no tests")
     return 0
 
 
-def _rows(rules: Sequence[Rule]) -> list[dict[str, Any]]:
+def _by_name(rules: RuleSet) -> list[Rule | Correlation]:
+    return sorted((*rules.rules, *rules.correlations), key=lambda one: (one.name, one.id))
+
+
+def _rows(rules: RuleSet) -> list[dict[str, Any]]:
+    from agenttrail.detect.rules import Rule
+
     return [
         {
-            "name": rule.name, "id": rule.id, "level": rule.level, "building_block": rule.building_block,
-            "title": rule.title,
-            "techniques": list(rule.techniques), "datasets": list(rule.datasets), "lists": sorted(rule.lists),
-            "off": rule.off,
+            "name": one.name, "id": one.id, "level": one.level, "building_block": one.building_block,
+            "title": one.title, "techniques": list(one.techniques),
+            **(
+                {"datasets": list(one.datasets), "lists": sorted(one.lists)}
+                if isinstance(one, Rule)
+                else {"type": one.type, "rules": list(one.rules)}
+            ),
+            "off": one.off,
         }
-        for rule in sorted(rules, key=lambda rule: rule.name)
+        for one in _by_name(rules)
     ]  # fmt: skip
 
 
@@ -136,37 +155,57 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    from agenttrail.detect.expressions import show
-
     rules, _ = _loaded(arguments)
+    every = _by_name(rules)
+    names = {one.id: one.name for one in every}
     if arguments.json:
-        rows = [
-            {**row, "condition": show(rule.condition)}
-            for row, rule in zip(_rows(rules), sorted(rules, key=lambda rule: rule.name), strict=True)
-        ]
+        rows = [{**row, "condition": _condition(one, names)} for row, one in zip(_rows(rules), every, strict=True)]
         sys.stdout.buffer.write(orjson.dumps(rows, option=orjson.OPT_INDENT_2) + b"\n")
         return 0
-    for rule in sorted(rules, key=lambda rule: rule.name):
+    for one in every:
         parts = [
-            f"{rule.name} ({rule.level}{', building block' if rule.building_block else ''})",
-            f"  {rule.title}",
-            f"  {' '.join(rule.description.split())}",
-            f"  sees:       {', '.join(rule.datasets) or 'nothing: ' + rule.off}",
-            f"  condition:  {show(rule.condition)}",
-            f"  lists:      {', '.join(sorted(rule.lists)) or 'none'}",
-            f"  techniques: {', '.join(rule.techniques) or 'none'}",
-            *(f"  benign:     {text}" for text in rule.falsepositives),
-            *(f"  do:         {text}" for text in rule.recommendation),
+            f"{one.name} ({one.level}{', building block' if one.building_block else ''})",
+            f"  {one.title}",
+            f"  {' '.join(one.description.split())}",
+            *_sight(one, names),
+            f"  techniques: {', '.join(one.techniques) or 'none'}",
+            *(f"  benign:     {text}" for text in one.falsepositives),
+            *(f"  do:         {text}" for text in one.recommendation),
         ]
         sys.stdout.write("\n".join(map(printable, parts)) + "\n\n")
     return 0
+
+
+def _condition(one: Rule | Correlation, names: Mapping[str, str]) -> str:
+    from agenttrail.detect.correlations import show_correlation
+    from agenttrail.detect.expressions import show
+    from agenttrail.detect.rules import Rule
+
+    return show(one.condition) if isinstance(one, Rule) else show_correlation(one, names)
+
+
+def _sight(one: Rule | Correlation, names: Mapping[str, str]) -> list[str]:
+    """Return what a rule sees, as lines."""
+    from agenttrail.detect.rules import Rule
+
+    if isinstance(one, Rule):
+        return [
+            f"  sees:       {', '.join(one.datasets) or 'nothing: ' + one.off}",
+            f"  condition:  {_condition(one, names)}",
+            f"  lists:      {', '.join(sorted(one.lists)) or 'none'}",
+        ]
+    sees = ", ".join(names[rule] for rule in one.rules)
+    return [
+        f"  sees:       hits of {sees}" + (f" (off: {one.off})" if one.off else ""),
+        f"  condition:  {_condition(one, names)}",
+    ]
 
 
 def _coverage(arguments: argparse.Namespace) -> int:
     from agenttrail.tables import print_table
 
     covered: dict[str, list[str]] = defaultdict(list)
-    for rule in _loaded(arguments)[0]:
+    for rule in _by_name(_loaded(arguments)[0]):
         for technique in rule.techniques:
             covered[technique].append(rule.name)
     if arguments.json:

@@ -120,7 +120,7 @@ class _Line:
             key, stop = base + time, base + time + timespan
         else:
             times = np.unique(time)
-            base = group * (len(times) + 1)
+            base = group * len(times)
             key, stop = base + times.searchsorted(time), base + times.searchsorted(time + timespan)
         order = np.argsort(key)
         key, stop = key[order], stop[order]

@@ -265,9 +265,10 @@ def resolve(
         referents = [known.get(one.id, one) if one else None for one in found[id(draft)]]
         reading = _Reading(draft, names, referents)
         reading.read()
+        tests = reading.tests()
         known[draft.id] = Referent(draft.id, draft.name, "", reading.columns())
         if not draft.problems and draft.parsed:
-            correlations.append(_correlation(draft, draft.parsed, reading))
+            correlations.append(_correlation(draft, draft.parsed, reading, tests))
     problems += [problem for draft in drafts for problem in draft.problems]
     return correlations
 
@@ -330,6 +331,31 @@ class _Reading:
         counted = condition.get("field") if isinstance(condition, dict) else None
         if isinstance(counted, str) and self.draft.said.get("type") == "value_count":
             self.values = self._columns(("condition", "field"), counted)
+
+    def tests(self) -> tuple[CorrelationTest, ...]:
+        """Return the tests; note what their events say of rules."""
+        if any(place[:1] == ("tests",) for place in self.draft.misshapen):
+            return ()
+        tests = []
+        for index, entry in enumerate(self.draft.document.data.get("tests", [])):
+            events = [self._event(index, number, event) for number, event in enumerate(entry["events"])]
+            line = self.draft.document.problem(("tests", index), "").line
+            tests.append(CorrelationTest(entry["name"], entry["match"], tuple(events), lists_of_test(entry), line))
+        return tuple(tests)
+
+    def _event(self, test: int, number: int, event: dict[str, Any]) -> dict[str, Any]:
+        """Return an event of a test, the rule that it names by its id."""
+        if "rule" not in event:
+            return event
+        word = event["rule"]
+        found = self.names.find(word)
+        if len(found) != 1:
+            what = f"{word!r} is the name of {len(found)} rules: refer to one by its id" if found else ""
+            hint = "" if found else self.names.suggest(word)
+            place = ("tests", test, "events", number, "rule")
+            self.draft.problems.append(self.draft.document.problem(place, what or f"unknown rule {word!r}", hint))
+            return event
+        return {**event, "rule": found[0].id}
 
     def columns(self) -> dict[str, tuple[str, pa.DataType]]:
         """Return by what the runs of this correlation may be grouped in turn."""
@@ -417,9 +443,8 @@ def key_type(type_: pa.DataType) -> pa.DataType:
     return pa.int64() if pa.types.is_integer(type_) else type_
 
 
-def _correlation(draft: Draft, parsed: SigmaRule, reading: _Reading) -> Correlation:
+def _correlation(draft: Draft, parsed: SigmaRule, reading: _Reading, tests: tuple[CorrelationTest, ...]) -> Correlation:
     names = tuple(name for _, name in draft.texts("group-by"))
-    tests = draft.document.data.get("tests") or ()
     return Correlation(
         type=draft.said["type"],
         rules=tuple(one.id for one in reading.referents if one),
@@ -428,14 +453,30 @@ def _correlation(draft: Draft, parsed: SigmaRule, reading: _Reading) -> Correlat
         timespan=_timespan(draft),
         condition=_condition(draft),
         values=reading.values,
-        tests=tuple(_test(draft, index, entry) for index, entry in enumerate(tests)),
+        tests=tests,
         **metadata(parsed, draft.document, draft.name),
     )
 
 
-def _test(draft: Draft, index: int, entry: Mapping[str, Any]) -> CorrelationTest:
-    line = draft.document.problem(("tests", index), "").line
-    return CorrelationTest(entry["name"], entry["match"], tuple(entry["events"]), lists_of_test(entry), line)
+_SIGNS = {"gte": "at least", "gt": "more than", "lte": "at most", "lt": "fewer than", "eq": "exactly", "neq": "not"}
+
+
+def show_correlation(correlation: Correlation, names: Mapping[str, str]) -> str:
+    """Return what a correlation asks for in one line.
+
+    Args:
+        correlation: the correlation.
+        names: of rules, by id.
+    """
+    sign, count = _SIGNS[correlation.condition[0]], correlation.condition[1]
+    asked = {
+        "event_count": f"{sign} {count} hits",
+        "value_count": f"{sign} {count} values of {' / '.join(dict.fromkeys(correlation.values))}",
+        "temporal": f"{sign} {count} of {len(correlation.rules)} rules",
+        "temporal_ordered": " before ".join(names.get(rule, rule) for rule in correlation.rules),
+    }[correlation.type]
+    span = f"{correlation.timespan / _SECOND:g} s"
+    return f"{asked} within {span}" + (f" by {', '.join(correlation.group_by)}" if correlation.group_by else "")
 
 
 def switch(correlations: Sequence[Correlation], rules: Sequence[Rule]) -> list[Correlation]:
