@@ -132,7 +132,8 @@ class _Finish(beam.DoFn):
         sink.finish(str(job.directory), parts, events=job.write_events)
         counted = {"findings": _by_severity(findings), "incidents": _by_severity(incidents)}
         summary = orjson.dumps(report(job, account, counted), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-        sink.write(sink.join(str(job.directory), "run.json"), summary)
+        sink.write(sink.join(str(job.directory), sink.PARTS, "run.json"), summary)
+        sink.publish(str(job.directory), "run.json")
         sink.clean_up(str(job.directory))
         yield from ()
 
@@ -217,7 +218,7 @@ def run(job: Job, options: RunOptions | None = None) -> None:
 
 
 def _run(job: Job, options: RunOptions) -> None:
-    sink.prepare(str(job.directory))
+    sink.prepare(str(job.directory), events=job.write_events)
     flags = list(options.flags)
     if not any(flag == "--runner" or flag.startswith("--runner=") for flag in flags):
         # named, since the bare DirectRunner first tries to download another one

@@ -112,7 +112,8 @@ def _check_size(text: str, name: str) -> None:
             depth += isinstance(event, yaml.CollectionStartEvent)
             if depth > _MOST_LEVELS or nodes > _MOST_NODES:
                 told = _TOO_DEEP if depth > _MOST_LEVELS else f"more than {_MOST_NODES:,} values"
-                raise DefinitionError([Problem(name, event.start_mark.line + 1, told)])
+                line = event.start_mark.line + 1 if event.start_mark else 0
+                raise DefinitionError([Problem(name, line, told)])
 
 
 def _plain(

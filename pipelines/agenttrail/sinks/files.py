@@ -10,6 +10,7 @@ import re
 import shutil
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import apache_beam as beam
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 PARTS = ".parts"
 SORTED = ("incidents", "findings")
 DEAD_LETTERS = "dead_letters"
+EVENTS = "events"
+_FILES = (*(f"{name}.ndjson" for name in (*SORTED, DEAD_LETTERS)), "run.json")
 _NOT_IN_EVENTS = ("event.id", "event.original", "network.community_id", "entity.type", "entity.id", "entity.anchor")
 _PRIVATE = 0o600
 _BUFFER = 1 << 20
@@ -132,8 +135,32 @@ def _lock(held: int, directory: str) -> None:
         raise SinkError(msg) from error
 
 
-def prepare(directory: str) -> None:
-    """Make an output directory ready for a run: away with the parts that a killed run left."""
+def is_output(path: str, directory: str) -> bool:
+    """Tell whether a path is that of a file which runs write to an output directory, links followed."""
+    if not is_local(path) or not is_local(directory):
+        below = path.removeprefix(f"{directory.rstrip('/')}/").split("/") if path.startswith(directory) else []
+    else:
+        below = list(Path(os.path.relpath(os.path.realpath(path), os.path.realpath(directory))).parts)
+    match below:
+        case [name]:
+            return name in _FILES
+        case [folder, name] if folder == EVENTS:
+            return bool(_EVENTS_PART.fullmatch(name))
+        case _:
+            return below[:1] == [PARTS]
+
+
+def prepare(directory: str, *, events: bool = False) -> None:
+    """Make an output directory ready for a run: away with the parts that a killed run left.
+
+    Args:
+        directory: the output directory.
+        events: whether the run writes events, too.
+
+    Raises:
+        SinkError: it, or something in it, cannot be written; better told now than when all work is done.
+    """
+    _check_targets(directory, events=events)
     parts = join(directory, PARTS)
     try:
         if FileSystems.exists(parts):
@@ -142,6 +169,33 @@ def prepare(directory: str) -> None:
     except Exception as error:  # every file system has errors of its own
         msg = f"{directory}: cannot be used for output: {error}; check that it is writable"
         raise SinkError(msg) from error
+
+
+def _check_targets(directory: str, *, events: bool) -> None:
+    """Raise a SinkError where something stands in the place of a file or folder of the output.
+
+    Other file systems than this machine's have no such obstacles, or tell of them in their own way.
+    """
+    if not is_local(directory):
+        return
+    root = Path(directory)
+    for name in _FILES:
+        if os.path.lexists(root / name) and not (root / name).is_file() and not (root / name).is_symlink():
+            msg = f"{root / name}: cannot be written: it is no regular file; move it away, or name another directory"
+            raise SinkError(msg)
+    folder = root / EVENTS
+    if not events or not os.path.lexists(folder):
+        return
+    try:
+        with TemporaryFile(dir=folder):
+            blocked = [entry.path for entry in os.scandir(folder) if _EVENTS_PART.fullmatch(entry.name)]
+            blocked = [path for path in blocked if Path(path).is_dir()]
+    except OSError as error:
+        msg = f"{folder}: cannot be used for events: {error.strerror}; check that it is a folder and writable"
+        raise SinkError(msg) from error
+    if blocked:
+        msg = f"{blocked[0]}: cannot be written: it is a folder; move it away, or name another directory"
+        raise SinkError(msg)
 
 
 class _WriteSorted(beam.DoFn):
@@ -244,9 +298,14 @@ def event_table(events: pa.RecordBatch) -> pa.Table:
 
 
 def _write_events(path: str, events: pa.RecordBatch) -> None:
-    with closing(create(path)) as file:
-        # without the Arrow schema, so that whoever reads enums finds plain text
-        pq.write_table(event_table(events), file, compression="zstd", coerce_timestamps="us", store_schema=False)
+    table = event_table(events)
+    try:
+        with closing(create(path)) as file:
+            # without the Arrow schema, so that whoever reads enums finds plain text
+            pq.write_table(table, file, compression="zstd", coerce_timestamps="us", store_schema=False)
+    except OSError as error:
+        msg = f"{path}: cannot be written: {error.strerror or error}"
+        raise SinkError(msg) from error
 
 
 class _WriteEvents(beam.DoFn):
@@ -313,11 +372,19 @@ def read_all(path: str) -> bytes:
 
 
 def publish(directory: str, name: str) -> None:
-    """Let a finished file take the place of the one from an earlier run, at once."""
+    """Let a finished file take the place of the one from an earlier run, at once.
+
+    Raises:
+        SinkError: it cannot.
+    """
     finished, target = join(directory, PARTS, name), join(directory, name)
-    if not is_local(target) and FileSystems.exists(target):
-        remove([target])
-    FileSystems.rename([finished], [target])
+    try:
+        if not is_local(target) and FileSystems.exists(target):
+            remove([target])
+        FileSystems.rename([finished], [target])
+    except Exception as error:  # every file system has errors of its own
+        msg = f"{target}: cannot be written: {_reason(error)}"
+        raise SinkError(msg) from error
 
 
 def finish(directory: str, parts: dict[str, list[str]], *, events: bool) -> None:
@@ -327,10 +394,30 @@ def finish(directory: str, parts: dict[str, list[str]], *, events: bool) -> None
         directory: the output directory.
         parts: paths of the parts by kind: "incidents", "findings", "dead_letters", "events".
         events: whether the run wrote events; if not, those of an earlier run are left as they are.
+
+    Raises:
+        SinkError: something cannot be written.
     """
+    try:
+        _finish(directory, parts, events=events)
+    except SinkError:
+        raise
+    except Exception as error:  # every file system has errors of its own
+        msg = f"{directory}: the output cannot be put together: {_reason(error)}"
+        raise SinkError(msg) from error
+
+
+def _reason(error: Exception) -> str:
+    """Return what an error says; Beam keeps that of each file beside its own text."""
+    details = getattr(error, "exception_details", None)
+    return "; ".join(str(told) for told in list(details.values())[:3]) if isinstance(details, dict) else str(error)
+
+
+def _finish(directory: str, parts: dict[str, list[str]], *, events: bool) -> None:
     for name in SORTED:
         merge_sorted(parts.get(name, []), join(directory, PARTS, f"{name}.ndjson"))
     concatenate(parts.get(DEAD_LETTERS, []), join(directory, PARTS, f"{DEAD_LETTERS}.ndjson"), private=True)
+    _check_targets(directory, events=events)  # again: a run takes long, and nothing is to be published by half
     for name in (*SORTED, DEAD_LETTERS):
         publish(directory, f"{name}.ndjson")
     if events:
@@ -339,7 +426,7 @@ def finish(directory: str, parts: dict[str, list[str]], *, events: bool) -> None
 
 def _publish_events(directory: str, parts: list[str]) -> None:
     """Let the events of this run take the place of those of an earlier one; other files in the folder stay."""
-    folder = join(directory, "events")
+    folder = join(directory, EVENTS)
     if not FileSystems.exists(folder):
         FileSystems.mkdirs(folder)
     if not parts:  # readers of an empty run, too, find a file with the columns
