@@ -72,23 +72,30 @@ def correlate_all(
         correlations: each after those that it refers to.
         rows: events, in columns of the event schema.
         matched: by rule id the rows that it matched.
-        rank: place of each row among all by content.
+        rank: place of each row among all by content; no two are equal.
     """
     found: dict[str, Correlated] = {}
+    time, none = integers(rows, _START), np.empty(0, np.int64)
     for one in correlations:
-        if not one.off:
-            chained = [_as_matches(found[rule], one.type) if rule in found else None for rule in one.rules]
-            none = np.empty(0, np.int64)
-            matches = [
-                chain[0] if chain else Matches(rows, matched.get(rule, none), rank)
-                for chain, rule in zip(chained, one.rules, strict=True)
-            ]
-            hits, keys = hits_of(one, matches)
-            runs = correlate(one, hits)
-            which, row = _rows_of(runs, matches, [chain and chain[1] for chain in chained], found, one)
-            offsets, row = _distinct(which, row, len(runs.group), numbers_of(rows), rank)
-            keys = {name: column.take(pa.array(runs.group)) for name, column in keys.items()}
-            found[one.id] = Correlated(runs, keys, offsets, row)
+        if one.off:
+            continue
+        chains = {
+            place: (found[rule], *_as_matches(found[rule], one.type))
+            for place, rule in enumerate(one.rules)
+            if rule in found
+        }
+        matches = [
+            chains[place][1] if place in chains else Matches(rows, matched.get(rule, none), rank)
+            for place, rule in enumerate(one.rules)
+        ]
+        hits, keys = hits_of(one, matches)
+        runs = correlate(one, hits)
+        which, row = _rows_of(runs, matches, {place: (chain[0], chain[2]) for place, chain in chains.items()})
+        if chains:
+            order = np.lexsort((rank[row], time[row], which))
+            which, row = which[order], row[order]
+        keys = {name: column.take(pa.array(runs.group)) for name, column in keys.items()}
+        found[one.id] = Correlated(runs, keys, *_distinct(which, row, len(runs.group)))
     return found
 
 
@@ -116,14 +123,9 @@ def hits_of(correlation: Correlation, matches: Sequence[Matches]) -> tuple[Hits,
         group = np.where(np.asarray(column.is_valid()), group, -1)
     if correlation.type == "event_count":
         group = np.where(_first_of_event(matches, group), group, -1)
-    time = np.concatenate([numbers_of(one.rows)[one.row] for one in matches])
+    time = np.concatenate([integers(one.rows, _START)[one.row] for one in matches])
     rank = np.concatenate([one.rank[one.row] for one in matches])
     return Hits(group, time, rule, value, rank), keys
-
-
-def numbers_of(rows: pa.RecordBatch) -> NDArray[np.int64]:
-    """Return the times of rows in microseconds."""
-    return integers(rows, _START)
 
 
 def _joined(matches: Sequence[Matches], names: Sequence[str]) -> pa.Array:
@@ -145,14 +147,17 @@ def _joined(matches: Sequence[Matches], names: Sequence[str]) -> pa.Array:
 
 def _first_of_event(matches: Sequence[Matches], group: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Tell which hits are the first of their event in their group."""
+    begins: dict[int, int] = {}
+    rows = 0
+    for one in matches:
+        if id(one.rows) not in begins:
+            begins[id(one.rows)] = rows
+            rows += one.rows.num_rows
+    event = np.concatenate([begins[id(one.rows)] + one.row for one in matches])
+    again = np.flatnonzero((np.bincount(event, minlength=1) > 1)[event])
+    order = again[np.lexsort((again, group[again], event[again]))]
     first = np.ones(len(group), dtype=bool)
-    if len(matches) > 1:
-        batches = {id(one.rows): place for place, one in enumerate(matches)}
-        batch = np.repeat([batches[id(one.rows)] for one in matches], [len(one.row) for one in matches])
-        row = np.concatenate([one.row for one in matches])
-        order = np.lexsort((group, row, batch))  # stable: the first rule's hit stays first
-        same = [column[order[1:]] == column[order[:-1]] for column in (group, row, batch)]
-        first[order[1:][np.logical_and.reduce(same)]] = False
+    first[order[1:][(group[order[1:]] == group[order[:-1]]) & (event[order[1:]] == event[order[:-1]])]] = False
     return first
 
 
@@ -173,34 +178,35 @@ def _as_matches(inner: Correlated, type_: str) -> tuple[Matches, NDArray[np.int6
 
 
 def _rows_of(
-    runs: Runs,
-    matches: Sequence[Matches],
-    run_of: Sequence[NDArray[np.int64] | None],
-    found: Mapping[str, Correlated],
-    correlation: Correlation,
+    runs: Runs, matches: Sequence[Matches], inner: Mapping[int, tuple[Correlated, NDArray[np.int64]]]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return pairs of a run and a row that it rests on."""
+    """Return pairs of a run and a row that it rests on; with no ``inner`` in the order of the members.
+
+    Args:
+        runs: what was found.
+        matches: of each rule.
+        inner: correlations among these rules: what they found, and the run of each of their rows.
+    """
     rule = np.repeat(np.arange(len(matches)), [len(one.row) for one in matches])[runs.members]
     row = np.concatenate([one.row for one in matches])[runs.members]
     which = np.repeat(np.arange(len(runs.group)), np.diff(runs.offsets))
-    plain = np.isin(rule, [place for place, inner in enumerate(run_of) if inner is None])
+    if not inner:
+        return which, row
+    plain = ~np.isin(rule, list(inner))
     parts = [(which[plain], row[plain])]
-    for place, inner in enumerate(run_of):
-        if inner is not None:
-            other = found[correlation.rules[place]]
-            # many moments of one inner run are that run once
-            width = len(other.runs.group) + 1
-            pairs = np.unique(which[rule == place] * width + inner[row[rule == place]])
-            starts, lengths = other.offsets[:-1][pairs % width], np.diff(other.offsets)[pairs % width]
-            parts.append((np.repeat(pairs // width, lengths), other.rows[ranges(starts, lengths)]))
+    for place, (found, run_of) in inner.items():
+        own = rule == place
+        # many moments of one inner run are that run once
+        width = len(found.runs.group) + 1
+        pairs = np.unique(which[own] * width + run_of[row[own]])
+        starts, lengths = found.offsets[:-1][pairs % width], np.diff(found.offsets)[pairs % width]
+        parts.append((np.repeat(pairs // width, lengths), found.rows[ranges(starts, lengths)]))
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
 def _distinct(
-    which: NDArray[np.int64], row: NDArray[np.int64], runs: int, time: NDArray[np.int64], rank: NDArray[np.int64]
+    which: NDArray[np.int64], row: NDArray[np.int64], runs: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the distinct rows of each run by (time, rank), and their offsets."""
-    pairs = np.unique(which * (len(time) + 1) + row)
-    which, row = pairs // (len(time) + 1), pairs % (len(time) + 1)
-    order = np.lexsort((rank[row], time[row], which))
-    return offsets_of(np.bincount(which, minlength=runs)), row[order]
+    """Return the rows of each run without repeats, which stand side by side, and their offsets."""
+    new = np.append(True, (which[1:] != which[:-1]) | (row[1:] != row[:-1]))[: len(row)]
+    return offsets_of(np.bincount(which[new], minlength=runs)), row[new]

@@ -90,13 +90,14 @@ class Referent:
 
     Attributes:
         sigma_name: the ``name`` that its author gave it, or "".
-        columns: column and type of each name by which its hits may be grouped; None where the names are not known.
+        columns: column and type, where it is known, of each name by which its hits may be grouped; None where the names
+            are not known.
     """
 
     id: str
     name: str
     sigma_name: str
-    columns: Mapping[str, tuple[str, pa.DataType]] | None = None
+    columns: Mapping[str, tuple[str, pa.DataType | None]] | None = None
 
 
 @dataclass
@@ -257,16 +258,17 @@ def resolve(
     """
     own = [Referent(draft.id, draft.name, str(draft.document.data.get("name") or "")) for draft in drafts]
     names = _Names([*rules, *own, *broken])
-    found = {id(draft): _references(draft, names) for draft in drafts}
-    by_id = {draft.id: draft for draft in drafts}
-    known = {one.id: one for one in rules}
+    place = {id(one): number for number, one in enumerate(own)}
+    found = [_references(draft, names) for draft in drafts]
+    refers = [[place[id(one)] for one in some if id(one) in place] for some in found]
     correlations = []
-    for draft in _ordered(drafts, found, by_id):
-        referents = [known.get(one.id, one) if one else None for one in found[id(draft)]]
+    for number in _ordered(drafts, refers):
+        draft = drafts[number]
+        referents = [own[place[id(one)]] if id(one) in place else one for one in found[number]]
         reading = _Reading(draft, names, referents)
         reading.read()
         tests = reading.tests()
-        known[draft.id] = Referent(draft.id, draft.name, "", reading.columns())
+        own[number] = replace(own[number], columns=reading.columns())
         if not draft.problems and draft.parsed:
             correlations.append(_correlation(draft, draft.parsed, reading, tests))
     problems += [problem for draft in drafts for problem in draft.problems]
@@ -289,23 +291,19 @@ def _references(draft: Draft, names: _Names) -> list[Referent | None]:
     return out
 
 
-def _ordered(
-    drafts: Sequence[Draft], found: Mapping[int, Sequence[Referent | None]], by_id: Mapping[str, Draft]
-) -> list[Draft]:
-    """Return the drafts, each after those that it refers to, and note where they go in circles."""
-    numbers = {id(draft): number for number, draft in enumerate(drafts)}
+def _ordered(drafts: Sequence[Draft], refers: Sequence[Sequence[int]]) -> list[int]:
+    """Return the places of the drafts, each after those that it refers to, and note where they go in circles."""
     graph = {
-        number: sorted({numbers[id(by_id[one.id])] for one in found[id(draft)] if one and one.id in by_id})
-        for number, draft in sorted(enumerate(drafts), key=lambda item: item[1].id)
+        number: sorted(refers[number]) for number in sorted(range(len(drafts)), key=lambda place: drafts[place].id)
     }
     while True:
         try:
-            return [drafts[number] for number in TopologicalSorter(graph).static_order()]
+            return list(TopologicalSorter(graph).static_order())
         except CycleError as error:
             circle = error.args[1][::-1]  # first and last are the same
             names = " → ".join(drafts[number].name for number in circle)
             drafts[circle[0]].problem(("rules",), f"the correlation refers to itself: {names}")
-            graph[circle[0]].remove(circle[1])
+            graph[circle[0]] = [number for number in graph[circle[0]] if number != circle[1]]
 
 
 @dataclass
@@ -357,9 +355,9 @@ class _Reading:
             return event
         return {**event, "rule": found[0].id}
 
-    def columns(self) -> dict[str, tuple[str, pa.DataType]]:
+    def columns(self) -> dict[str, tuple[str, pa.DataType | None]]:
         """Return by what the runs of this correlation may be grouped in turn."""
-        return {name: (name, self.types[name]) for name in self.keys if name in self.types}
+        return {name: (name, self.types.get(name)) for name in self.keys}
 
     def _aliases(self) -> dict[str, dict[Any, Any]]:
         aliases = self.draft.said.get("aliases")
@@ -420,7 +418,7 @@ class _Reading:
             self.types[name] = types[0]
 
 
-def rule_columns(fields: Mapping[str, str] | None) -> dict[str, tuple[str, pa.DataType]] | None:
+def rule_columns(fields: Mapping[str, str] | None) -> dict[str, tuple[str, pa.DataType | None]] | None:
     """Return column and type of everything that the hits of a rule may be grouped by.
 
     Args:
@@ -477,6 +475,18 @@ def show_correlation(correlation: Correlation, names: Mapping[str, str]) -> str:
     }[correlation.type]
     span = f"{correlation.timespan / _SECOND:g} s"
     return f"{asked} within {span}" + (f" by {', '.join(correlation.group_by)}" if correlation.group_by else "")
+
+
+def lookback(correlations: Sequence[Correlation]) -> int:
+    """Return how far before an instant a hit may lie that decides whether a correlation holds then, in microseconds.
+
+    Args:
+        correlations: each after those that it refers to, whose windows reach back from within its own.
+    """
+    reach: dict[str, int] = {}
+    for one in correlations:
+        reach[one.id] = one.timespan + max(reach.get(rule, 0) for rule in one.rules)
+    return max(reach.values(), default=0)
 
 
 def switch(correlations: Sequence[Correlation], rules: Sequence[Rule]) -> list[Correlation]:
