@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from agenttrail.errors import InputError
+from agenttrail.incident_shapes import checked
 from agenttrail.sinks.files import join, read_all
 
 if TYPE_CHECKING:
@@ -21,15 +22,24 @@ def read_incidents(directory: str) -> list[Document]:
     Raises:
         InputError: it is none.
     """
-    return list(_lines(directory, "incidents.ndjson"))
+    return [checked(incident, "incident", place) for place, incident in _lines(directory, "incidents.ndjson")]
 
 
 def read_findings(directory: str, incident: str) -> list[Document]:
-    """Return the findings of one incident."""
-    return [finding for finding in _lines(directory, "findings.ndjson") if finding.get("incident.id") == incident]
+    """Return the findings of one incident.
+
+    Raises:
+        InputError: they cannot be read.
+    """
+    return [
+        checked(finding, "finding", place)
+        for place, finding in _lines(directory, "findings.ndjson")
+        if not isinstance(finding, dict) or finding.get("incident.id") == incident
+    ]
 
 
-def _lines(directory: str, name: str) -> Iterator[Document]:
+def _lines(directory: str, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield place and document of each line."""
     path = join(directory, name)
     try:
         data = read_all(path)
@@ -38,7 +48,7 @@ def _lines(directory: str, name: str) -> Iterator[Document]:
         raise InputError(msg) from error
     for number, line in enumerate(data.splitlines(), start=1):
         try:
-            yield orjson.loads(line)
+            yield f"{path}:{number}", orjson.loads(line)
         except orjson.JSONDecodeError as error:
             msg = f"{path}:{number}: not valid JSON: {error.msg}"
             raise InputError(msg) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
 from agenttrail.errors import DefinitionError, Problem
@@ -88,4 +88,11 @@ class IncidentFilters:
 
 def _any_within(addresses: list[str], network: str) -> bool:
     within = ip_network(network, strict=False)
-    return any(ip_address(address) in within for address in addresses)
+    return any(_is_within(address, within) for address in addresses)
+
+
+def _is_within(text: str, network: IPv4Network | IPv6Network) -> bool:
+    try:
+        return ip_address(text) in network
+    except ValueError:  # what is no address is in no network
+        return False

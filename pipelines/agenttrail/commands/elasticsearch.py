@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from agenttrail.errors import DefinitionError, Problem
+from agenttrail.incident_shapes import checked
 
 if TYPE_CHECKING:
     import argparse
@@ -79,7 +80,7 @@ class ElasticsearchStore:
         """Return the incidents that pass."""
         from agenttrail.sinks.elasticsearch import search_incidents
 
-        return search_incidents(self._client, filters)
+        return [checked(found, "incident", self.url) for found in search_incidents(self._client, filters)]
 
     def findings(self, incident: str) -> list[Document]:
         """Return the findings of one incident."""
@@ -88,4 +89,5 @@ class ElasticsearchStore:
         from agenttrail.sinks.elasticsearch import stored_findings
 
         pages = stored_findings(self._client, [incident], evidence=True, patience=0.0)
-        return [orjson.loads(document) for page in pages for document in page.to_pylist()]
+        found = (orjson.loads(document) for page in pages for document in page.to_pylist())
+        return [checked(finding, "finding", self.url) for finding in found]

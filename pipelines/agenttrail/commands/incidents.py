@@ -6,10 +6,9 @@ import sys
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
-import orjson
-
 from agenttrail.columns.text import printable
-from agenttrail.errors import InputError
+from agenttrail.commands.printing import print_json
+from agenttrail.errors import InputError, shortened
 from agenttrail.incident_filters import IncidentFilters
 from agenttrail.incidents.scoring import LEVELS
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 _MOST_SHOWN = 5  # events of a finding that are printed
+_CELL, _NAME, _LINE = 100, 200, 2_000  # characters; JSON has them all
 
 
 class Store(Protocol):
@@ -114,7 +114,7 @@ def print_incidents(incidents: Sequence[Document], *, as_json: bool = False) -> 
     ordered = _riskiest_first(incidents)
     if as_json:
         for incident in ordered:
-            sys.stdout.buffer.write(orjson.dumps(incident) + b"\n")
+            print_json(incident)
         return
     if not ordered:
         sys.stdout.write("no incidents\n")
@@ -125,8 +125,9 @@ def print_incidents(incidents: Sequence[Document], *, as_json: bool = False) -> 
             (
                 incident["incident.id"][:12], incident["incident.severity"],
                 f"{incident['incident.risk_score']:.0f}", incident["incident.first_seen"],
-                incident.get("gen_ai.agent.id"), f"{incident['entity.type']} {incident['entity.id']}",
-                incident["incident.title"].partition(" by ")[0],
+                shortened(incident.get("gen_ai.agent.id", ""), _CELL),
+                shortened(f"{incident['entity.type']} {incident['entity.id']}", _CELL),
+                shortened(incident["incident.title"].partition(" by ")[0], _CELL),
             )
             for incident in ordered
         ],
@@ -141,7 +142,7 @@ def _show(arguments: argparse.Namespace) -> int:
         found = [incident for incident in known if incident["incident.id"].startswith(prefix)]
         if len(found) != 1:
             msg = (
-                f"no incident {prefix!r} in {arguments.source}"
+                f"no incident {shortened(prefix, _NAME)!r} in {arguments.source}"
                 if not found
                 else f"{prefix!r} is the start of {len(found)} incidents: write more of it"
             )
@@ -155,7 +156,7 @@ def _show(arguments: argparse.Namespace) -> int:
             ),
         )
         if arguments.json:
-            sys.stdout.buffer.write(orjson.dumps({**found[0], "findings": findings}) + b"\n")
+            print_json({**found[0], "findings": findings})
         else:
             sys.stdout.write(incident_text(found[0], findings))
     return 0
@@ -169,7 +170,7 @@ def incident_text(incident: Document, findings: Sequence[Document]) -> str:
         f"  {incident['incident.summary']}",
         "",
         f"  incident      {incident['incident.id']}",
-        *(f"  {label:<13} {incident[name]}" for label, name in _IDENTITY if incident.get(name)),
+        *(f"  {label:<13} {shortened(str(incident[name]), _NAME)}" for label, name in _IDENTITY if incident.get(name)),
         f"  sure because  {reasons} ({incident['attribution.status']}, level {incident['attribution.level']})",
         *_proof(incident),
         f"  techniques    {', '.join(incident.get('threat.technique.id', [])) or 'none'}",
@@ -178,7 +179,7 @@ def incident_text(incident: Document, findings: Sequence[Document]) -> str:
     ]
     for finding in findings:
         lines += ["", *_finding_lines(finding)]
-    return "\n".join(map(printable, lines)) + "\n\n"
+    return "\n".join(printable(shortened(line, _LINE)) for line in lines) + "\n\n"
 
 
 _IDENTITY = (

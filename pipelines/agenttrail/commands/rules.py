@@ -6,10 +6,9 @@ import sys
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from agenttrail.columns.text import printable
-from agenttrail.errors import DefinitionError, Problem
+from agenttrail.commands.printing import print_json
+from agenttrail.errors import DefinitionError, Problem, shortened
 
 if TYPE_CHECKING:
     import argparse
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
 
     from agenttrail.detect.correlations import Correlation
     from agenttrail.detect.rules import Rule, RuleSet
+
+_CELL, _LINE = 100, 2_000  # characters; JSON has them all
 
 
 def add(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -90,7 +91,7 @@ def _counted_rules(rules: RuleSet) -> str:
 
 
 def _note(text: str) -> None:
-    sys.stdout.write(f"note: {printable(text)}\n")
+    sys.stdout.write(f"note: {printable(shortened(text, _LINE))}\n")
 
 
 def _test(arguments: argparse.Namespace) -> int:
@@ -137,7 +138,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
     rows = _rows(_loaded(arguments)[0])
     if arguments.json:
-        sys.stdout.buffer.write(orjson.dumps(rows, option=orjson.OPT_INDENT_2) + b"\n")
+        print_json(rows, indent=True)
         return 0
     print_table(
         ("rule", "level", "techniques", "title"),
@@ -146,7 +147,7 @@ def _list(arguments: argparse.Namespace) -> int:
                 row["name"],
                 row["level"] + (" (block)" if row["building_block"] else ""),
                 " ".join(row["techniques"]),
-                row["title"],
+                shortened(row["title"], _CELL),
             )
             for row in rows
         ],
@@ -160,7 +161,7 @@ def _explain(arguments: argparse.Namespace) -> int:
     names = {one.id: one.name for one in every}
     if arguments.json:
         rows = [{**row, "condition": _condition(one, names)} for row, one in zip(_rows(rules), every, strict=True)]
-        sys.stdout.buffer.write(orjson.dumps(rows, option=orjson.OPT_INDENT_2) + b"\n")
+        print_json(rows, indent=True)
         return 0
     for one in every:
         parts = [
@@ -172,7 +173,7 @@ def _explain(arguments: argparse.Namespace) -> int:
             *(f"  benign:     {text}" for text in one.falsepositives),
             *(f"  do:         {text}" for text in one.recommendation),
         ]
-        sys.stdout.write("\n".join(map(printable, parts)) + "\n\n")
+        sys.stdout.write("\n".join(printable(shortened(part, _LINE)) for part in parts) + "\n\n")
     return 0
 
 
@@ -209,7 +210,7 @@ def _coverage(arguments: argparse.Namespace) -> int:
         for technique in rule.techniques:
             covered[technique].append(rule.name)
     if arguments.json:
-        sys.stdout.buffer.write(orjson.dumps(covered, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS) + b"\n")
+        print_json(dict(sorted(covered.items())), indent=True)
         return 0
     print_table(
         ("technique", "rules"), [(technique, ", ".join(sorted(names))) for technique, names in sorted(covered.items())]
