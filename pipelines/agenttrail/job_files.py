@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import glob
-import math
 import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agenttrail.columns.text import shown_path
 from agenttrail.detect.expressions import Op, matches
 from agenttrail.detect.rules import Rule, load_rules
 from agenttrail.errors import DefinitionError, InputError, Problem
@@ -18,6 +18,7 @@ from agenttrail.formats import FORMATS
 from agenttrail.lists import ADDRESS_LISTS, Lists, not_a_network, with_shipped
 from agenttrail.paths import parse_path
 from agenttrail.schema import record
+from agenttrail.sinks.files import is_output
 from agenttrail.sources.files import InputFile, match
 from agenttrail.transforms import Source
 from agenttrail.yaml_files import YamlDocument, departures, read_yaml, suggest
@@ -110,10 +111,11 @@ def load_job(path: str | Path, *, output: str | None = None, elasticsearch: str 
     tolerance, wait = _duration(reading, "tolerance", DEFAULT_TOLERANCE), _duration(reading, "wait", DEFAULT_WAIT)
     section = data.get("output") or {}
     directory = output or _beside(reading, section.get("directory", "out"))
+    _check_directory(reading, directory, files)
     if reading.problems:
         raise DefinitionError(reading.problems)
     return Job(
-        name=data.get("name") or Path(path).stem,
+        name=data.get("name") or shown_path(Path(path).stem),
         sources=tuple(sources),
         files=tuple(files),
         rules=tuple(rules),
@@ -150,11 +152,14 @@ def _duration(reading: _Reading, name: str, default: int) -> int:
     value = (reading.data.get("attribution") or {}).get(name)
     if value is None:
         return default
-    endless = isinstance(value, float) and not math.isfinite(value)
-    if endless or duration(value) > LONGEST:
+    try:
+        length = duration(value)
+    except (OverflowError, ValueError):  # of infinity, which hundreds of digits are, too, and of what is no number
+        length = LONGEST + 1
+    if length > LONGEST:
         reading.problem(("attribution", name), f"{value} is more than {LONGEST // _UNITS['d']} days")
         return default
-    return duration(value)
+    return length
 
 
 def duration(value: float | str) -> int:
@@ -168,6 +173,17 @@ def duration(value: float | str) -> int:
 def _beside(reading: _Reading, path: str) -> str:
     """Return a path of the job file as one from the file's own folder; addresses of other file systems stay."""
     return path if "://" in path or Path(path).is_absolute() else str(reading.folder / path)
+
+
+def _check_directory(reading: _Reading, directory: str, files: list[InputFile]) -> None:
+    """Refuse a directory whose name cannot be written down, and one from which the job would read its own output."""
+    place = ("output", "directory")
+    if shown_path(directory) != directory:
+        reading.problem(place, f"the name of the output directory {shown_path(directory)} is not valid UTF-8")
+    own = [file.shown for file in files if is_output(file.path, directory)]
+    if own:
+        more = f" and {len(own) - 1} more" if len(own) > 1 else ""
+        reading.problem(place, f"{own[0]}{more} would be read as input, and is output of this job: name another folder")
 
 
 def _sources(reading: _Reading) -> tuple[list[Source], list[InputFile]]:
@@ -227,10 +243,11 @@ def _files(reading: _Reading, place: tuple[str | int, ...], pattern: str, source
         reading.problem((*place, "path"), str(error))
         return []
     if not found:
+        is_folder = os.path.isdir(full)  # noqa: PTH112 - pathlib raises where a name is too long
         folder_named = f"{pattern!r} is a folder: name its files, such as {pattern.rstrip('/')}/*"
-        reading.problem((*place, "path"), folder_named if Path(full).is_dir() else f"no file matches {pattern!r}")
+        reading.problem((*place, "path"), folder_named if is_folder else f"no file matches {pattern!r}")
     folder = str(reading.folder) + os.sep
-    return [InputFile(path, path.removeprefix(folder), size, source) for path, size in found]
+    return [InputFile(path, shown_path(path.removeprefix(folder)), size, source) for path, size in found]
 
 
 def _lists(reading: _Reading) -> Lists:
@@ -245,7 +262,8 @@ def _lists(reading: _Reading) -> Lists:
 def _rules(reading: _Reading, lists: Lists) -> list[Rule]:
     places = []
     for index, name in enumerate(reading.data.get("rules") or ["builtin"]):
-        if name == "builtin" or (name and Path(_beside(reading, name)).exists()):
+        known = bool(name) and os.path.exists(_beside(reading, name))  # noqa: PTH110 - pathlib raises on long names
+        if name == "builtin" or known:
             places.append(name if name == "builtin" else _beside(reading, name))
         elif name:
             reading.problem(("rules", index), f"no such rule file or folder: {name!r}")

@@ -12,6 +12,7 @@ import orjson
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from agenttrail.accounting import ACCOUNT, DEAD, EVENTS, Account, check, total
+from agenttrail.errors import DefinitionError, Problem
 from agenttrail.formats import FORMATS
 from agenttrail.sinks import files as sink
 from agenttrail.sinks.files import WriteDeadLetters, WriteEvents, WriteSorted
@@ -224,10 +225,17 @@ def _run(job: Job, options: RunOptions) -> None:
         # named, since the bare DirectRunner first tries to download another one
         flags.append("--runner=FnApiRunner")
     try:
-        with beam.Pipeline(options=PipelineOptions(flags)) as pipeline:
+        with _pipeline(flags) as pipeline:
             build(pipeline, job, options)
     except Exception:
         # what stands in the output directory from an earlier run stays; an interrupted job may go on elsewhere
         with suppress(Exception):
             sink.clean_up(str(job.directory))
         raise
+
+
+def _pipeline(flags: list[str]) -> beam.Pipeline:
+    try:
+        return beam.Pipeline(options=PipelineOptions(flags))
+    except ValueError as error:  # options that a runner needs and does not have
+        raise DefinitionError([Problem("command line", 0, " ".join(str(error).split()))]) from error

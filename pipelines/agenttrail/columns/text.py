@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,3 +83,8 @@ def printable(text: str) -> str:
     ``\uNNNN``.
     """
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
+def shown_path(path: str) -> str:
+    r"""Return a path as text that can be written anywhere; bytes in it that are no UTF-8 come out as ``\xNN``."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agenttrail.columns.text import printable, shown_path
 from agenttrail.commands.simulate import add_size
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ def command(arguments: argparse.Namespace) -> int:
     from agenttrail.simulate import simulate
 
     directory = Path(arguments.output)
+    if shown_path(arguments.output) != arguments.output:
+        told = f"the name of the directory {shown_path(arguments.output)} is not valid UTF-8"
+        raise problems_of(told)
     if directory.exists() and any(directory.iterdir()) and not (directory / _MARK).exists():
         told = f"{directory} holds something else than a demo; name another directory with --output"
         raise problems_of(told)
@@ -47,13 +51,13 @@ def command(arguments: argparse.Namespace) -> int:
     (directory / _MARK).touch()
     day = directory / "day"
     truth = simulate(day, agents=arguments.agents, hours=arguments.hours, seed=arguments.seed)
-    sys.stdout.write(
-        f"simulated {arguments.hours:g} hours of {arguments.agents} agents in {day}: {len(truth.sandboxes)} sandboxes\n"
-    )
+    size = f"{arguments.hours:g} hours of {arguments.agents} agents"
+    sys.stdout.write(f"simulated {size} in {printable(str(day))}: {len(truth.sandboxes)} sandboxes\n")
     job = load_job(day / "job.yml", output=str(directory / "out"))
     summary = run_job(job, RunOptions())
     sys.stdout.write(summary_text(job, summary) + "\n")
     print_incidents(read_incidents(str(directory / "out")))
-    sys.stdout.write(f"\nshow one:  agenttrail incidents show --from {directory / 'out'} INCIDENT\n")
-    sys.stdout.write(f"truth:     {day / 'truth.json'} ({len(truth.behaviours)} misbehaving sandboxes)\n")
+    sys.stdout.write(f"\nshow one:  agenttrail incidents show --from {printable(str(directory / 'out'))} INCIDENT\n")
+    misbehaving = f"{len(truth.behaviours)} misbehaving sandboxes"
+    sys.stdout.write(f"truth:     {printable(str(day / 'truth.json'))} ({misbehaving})\n")
     return 0

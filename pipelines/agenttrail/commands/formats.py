@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from agenttrail.columns.text import shown_path
+
 if TYPE_CHECKING:
     import argparse
 
@@ -42,11 +44,13 @@ def _detect(arguments: argparse.Namespace) -> int:
         try:
             name, good, lines = _best(path)
         except InputError as error:
-            rows.append((path, "", str(error)))
+            rows.append((shown_path(path), "", str(error)))
             unknown = True
             continue
         unknown |= not good
-        rows.append((path, name if good else "unknown", f"{good} of the first {lines} lines" if good else ""))
+        rows.append(
+            (shown_path(path), name if good else "unknown", f"{good} of the first {lines} lines" if good else "")
+        )
     print_table(("file", "format", "because it reads"), rows)
     return int(unknown)
 
@@ -59,7 +63,7 @@ def _best(path: str) -> tuple[str, int, int]:
 
     start = first_bytes(path, _ENOUGH)
     whole = start if len(start) < _ENOUGH else start[: start.rfind(b"\n") + 1]
-    tried = [_tried(name, format_.parser({}), Block(whole, path, 0)) for name, format_ in FORMATS.items()]
+    tried = [_tried(name, format_.parser({}), Block(whole, shown_path(path), 0)) for name, format_ in FORMATS.items()]
     good, lines, name = max(tried, key=lambda found: (found[0], found[2]))
     return name, good, lines
 

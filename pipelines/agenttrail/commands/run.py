@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from agenttrail.errors import DefinitionError, Problem
+from agenttrail.columns.text import printable
+from agenttrail.commands.printing import print_json
+from agenttrail.errors import DefinitionError, Problem, shortened
 from agenttrail.metadata import parse_time
 
 if TYPE_CHECKING:
@@ -54,11 +56,10 @@ def command(arguments: argparse.Namespace) -> int:
     check_beam_options(arguments.beam_options)
     job = load_job(arguments.job, output=arguments.output, elasticsearch=arguments.elasticsearch)
     summary = run_job(job, RunOptions(start=start, stop=stop, flags=tuple(arguments.beam_options)))
-    sys.stdout.write(
-        orjson.dumps(summary, option=orjson.OPT_INDENT_2).decode() + "\n"
-        if arguments.json
-        else summary_text(job, summary)
-    )
+    if arguments.json:
+        print_json(summary, indent=True)
+    else:
+        sys.stdout.write(summary_text(job, summary))
     return 0
 
 
@@ -78,14 +79,14 @@ def _range(arguments: argparse.Namespace) -> tuple[int | None, int | None]:
 
 
 def check_beam_options(flags: list[str]) -> None:
-    """Refuse options that neither this program nor Beam knows.
+    """Refuse options that neither this program nor Beam knows, and a runner that is none.
 
     Raises:
         DefinitionError: with every unknown option, and the one that was likely meant.
     """
     if not flags:
         return
-    from agenttrail.beam_options import known_options
+    from agenttrail.beam_options import known_options, unusable_runner
     from agenttrail.yaml_files import suggest
 
     known = known_options()
@@ -97,6 +98,8 @@ def check_beam_options(flags: list[str]) -> None:
         if flag not in known
     ]
     problems += [Problem("command line", 0, f"unexpected argument {text!r}") for text in stray]
+    if not problems and (told := unusable_runner(flags)):
+        problems.append(Problem("command line", 0, told))
     if problems:
         raise DefinitionError(problems)
 
@@ -155,9 +158,9 @@ def summary_text(job: Job, summary: dict[str, Any]) -> str:
         f"{count['events']} events: {owners}",
         f"{summary['findings']:,} findings {findings}, {summary['incidents']:,} incidents {incidents}",
     ]
-    lines += [f"note: {note}" for note in summary["notes"]]
+    lines += [f"note: {shortened(note)}" for note in summary["notes"]]
     lines.append(f"written to {job.directory}")
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(printable, lines)) + "\n"
 
 
 def _counts(by_severity: dict[str, int]) -> str:

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from agenttrail.columns.text import printable
+
 
 def add(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Add the parser."""
@@ -47,8 +49,7 @@ def command(arguments: argparse.Namespace) -> int:
         told = f"{directory} is not an empty directory"
         raise problems_of(told)
     truth = simulate(directory, agents=arguments.agents, hours=arguments.hours, seed=arguments.seed)
-    sys.stdout.write(
-        f"{directory}: {len(truth.sandboxes)} sandboxes, {len(truth.behaviours)} of them misbehave; run it with\n"
-    )
-    sys.stdout.write(f"  agenttrail run {directory / 'job.yml'}\n")
+    size = f"{len(truth.sandboxes)} sandboxes, {len(truth.behaviours)} of them misbehave"
+    sys.stdout.write(f"{printable(str(directory))}: {size}; run it with\n")
+    sys.stdout.write(f"  agenttrail run {printable(str(directory / 'job.yml'))}\n")
     return 0

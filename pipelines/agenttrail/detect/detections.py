@@ -83,6 +83,8 @@ def _read_whole(reading: Detection, detection: Mapping[str, Any]) -> None:
     try:
         trees = _trees({name: value for name, value in detection.items() if name != "timeframe"})
         expressions = [translate(tree, partial(reading.field_name, ("detection",))) for tree in trees]
+    except RecursionError:
+        reading.problem(("detection",), "not a Sigma detection that can be read: it is nested too deeply")
     except _UNREADABLE as error:  # what no item and no condition shows by itself, such as an empty selection
         reading.problem(("detection",), f"not a Sigma detection: {error}")
     else:
@@ -142,8 +144,10 @@ def _listed(value: object) -> list[object]:
 
 def _not_a_regex(pattern: object) -> str:
     """Return why a pattern is none of RE2, or ""."""
+    if not isinstance(pattern, str):
+        return f"a regular expression is text, not {pattern!r}: put it in quotes"
     try:
-        pc.match_substring_regex(pa.array([""]), str(pattern))
+        pc.match_substring_regex(pa.array([""]), pattern)
     except pa.ArrowInvalid as error:
         return f"regular expression {pattern!r} is not one of RE2: {error}"
     return ""
@@ -201,5 +205,7 @@ def _check_condition(reading: Detection, detection: Mapping[str, Any]) -> None:
         place = (*place, index) if isinstance(conditions, list) else place
         try:
             _trees({**stand_ins, "condition": condition})
+        except RecursionError:
+            reading.problem(place, "not a Sigma condition that can be read: it is nested too deeply")
         except _UNREADABLE as error:
             reading.problem(place, f"not a Sigma condition: {error}")

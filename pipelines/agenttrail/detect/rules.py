@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agenttrail.columns.text import shown_path
 from agenttrail.detect.correlations import Draft, Referent, read_draft, resolve, rule_columns, switch
 from agenttrail.detect.detections import Detection, read_detection
 from agenttrail.detect.expressions import Expression, Op, matches
@@ -201,7 +202,7 @@ def _load_file(path: Path, folder: Path, reading: _Reading) -> None:
         return
     if not documents:
         reading.problems.append(Problem(str(path), 0, "the file holds no rule"))
-    name = path.with_suffix("").relative_to(folder).as_posix() if path != folder else path.stem
+    name = shown_path(path.with_suffix("").relative_to(folder).as_posix() if path != folder else path.stem)
     for document in documents:
         data = document.data
         if not isinstance(data, dict):

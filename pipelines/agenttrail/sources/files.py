@@ -111,7 +111,7 @@ def first_bytes(path: str, size: int) -> bytes:
     """Return the first ``size`` bytes of a file's content, fewer where it is shorter or damaged.
 
     Raises:
-        InputError: it cannot be opened.
+        InputError: it cannot be opened or read.
     """
     held = b""
     with _open(path) as handle:
@@ -122,7 +122,13 @@ def first_bytes(path: str, size: int) -> bytes:
                     break
         except BrokenStreamError:
             pass
+        except OSError as error:
+            raise _unreadable(path, len(held), error) from error
     return held[:size]
+
+
+def _unreadable(path: str, offset: int, error: OSError) -> InputError:
+    return InputError(f"{path}: cannot be read at byte {offset}: {error}")
 
 
 _BYTES_READ = [0]
@@ -140,9 +146,13 @@ def plan_ranges(file: InputFile, headers: Headers | None, range_bytes: int = RAN
     the one that is in force.
     """
     with _open(file.path) as handle:
-        if is_compressed(handle.read(4)):
-            yield InputRange(file, 0, None)
-            return
+        try:
+            compressed = is_compressed(handle.read(4))
+        except OSError as error:
+            raise _unreadable(file.path, 0, error) from error
+    if compressed:
+        yield InputRange(file, 0, None)
+        return
     starts = list(range(0, max(file.size, 1), range_bytes))
     in_force = _headers_at(file, starts, headers) if headers and len(starts) > 1 else [None] * len(starts)
     for start, header in zip(starts, in_force, strict=True):
@@ -192,8 +202,11 @@ def _marked_blocks(part: InputRange, block_bytes: int, header: bytes | None) -> 
     with _open(file.path) as handle:
         offset, stop = part.start, part.stop
         if offset:
-            handle.seek(offset - 1)
-            offset += _skip_line(handle) - 1
+            try:
+                handle.seek(offset - 1)
+                offset += _skip_line(handle) - 1
+            except OSError as error:
+                raise _unreadable(file.path, offset, error) from error
         carry = b""
         source = (
             _plain_pieces(handle, offset, block_bytes) if stop is not None else _gathered(pieces(handle), block_bytes)
@@ -219,8 +232,7 @@ def _marked_blocks(part: InputRange, block_bytes: int, header: bytes | None) -> 
         except BrokenStreamError as error:
             broken = str(error)
         except OSError as error:
-            msg = f"{file.path}: cannot be read at byte {offset}: {error}"
-            raise InputError(msg) from error
+            raise _unreadable(file.path, offset, error) from error
         yield from _end(carry, offset, part, header, broken)
 
 
@@ -313,6 +325,8 @@ def read_document(file: InputFile) -> Block:
         except BrokenStreamError as error:
             msg = f"{file.shown}: {error} at byte {size} of its content"
             raise InputError(msg) from error
+        except OSError as error:
+            raise _unreadable(file.path, size, error) from error
     data = b"".join(parts).removeprefix(_MARK)
     if not data.strip():
         msg = f"{file.shown}: the file is empty"
