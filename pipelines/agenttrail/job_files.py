@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _UNITS = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_BOTH = {"events": "both", "leases": "leases"}  # what tells of both stands among the events
 _SECRET_KEYS = ("api_key", "password")
 DEFAULT_TOLERANCE = 2_000_000  # microseconds
 DEFAULT_WAIT = 600_000_000
@@ -202,7 +203,7 @@ def _sources(reading: _Reading) -> tuple[list[Source], list[InputFile]]:
 
 def _source(reading: _Reading, place: tuple[str | int, ...], entry: Mapping[str, Any], section: str) -> Source | None:
     name = entry["format"]
-    known = {id_: format_ for id_, format_ in FORMATS.items() if format_.gives == section}
+    known = {id_: format_ for id_, format_ in FORMATS.items() if format_.gives in (section, _BOTH[section])}
     if name not in known:
         what = f"{name!r} gives {FORMATS[name].gives}, not {section}" if name in FORMATS else f"unknown format {name!r}"
         reading.problem((*place, "format"), what, suggest(name, known))
@@ -215,6 +216,7 @@ def _source(reading: _Reading, place: tuple[str | int, ...], entry: Mapping[str,
         _check_path(reading, (*place, "identity", rung), path)
     scope = entry.get("scope")
     settings = {key: entry[key] for key in ("identity", "scope") if key in entry and format_.gives == "leases"}
+    settings |= {key: entry[key] for key in format_.settings - {"identity", "scope"} if key in entry}
     if extra:
         return None
     try:

@@ -91,6 +91,7 @@ class Format:
         headers: finds offset and text of the header lines in whole lines, for formats whose lines need them.
         settings: keys of a source that this format understands besides ``format``, ``path`` and ``scope``.
         kind: what vouches for the records; two different kinds that agree raise an incident's severity.
+        named: whether its events name the workload that they are about, instead of telling of two addresses.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Format:
     headers: Callable[..., list[tuple[int, bytes]]] | None = None
     settings: frozenset[str] = field(default_factory=frozenset)
     kind: str = "flow log"
+    named: bool = False
 
 
 class Lines:

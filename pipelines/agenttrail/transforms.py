@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from agenttrail.parsing import Block, Parsed
 
 
+LEASES = "leases"
+"""Tag of the leases that events tell of."""
+
+
 class _Timed(beam.DoFn):
     """A DoFn that keeps freed memory and counts its CPU seconds."""
 
@@ -92,6 +96,8 @@ class _Parse(_Timed):
         account.seconds.update(self._seconds(started))
         if events.num_rows:
             yield (block.source, events)
+        if parsed.leases is not None and parsed.leases.num_rows:
+            yield beam.pvalue.TaggedOutput(LEASES, (block.source, with_scope(parsed.leases, source)))
         if parsed.dead.num_rows:
             yield beam.pvalue.TaggedOutput(DEAD, parsed.dead)
         yield beam.pvalue.TaggedOutput(ACCOUNT, account)
@@ -99,11 +105,10 @@ class _Parse(_Timed):
 
 def _parsed_account(block: Block, parsed: Parsed, gives: str) -> Account:
     counts = {"lines": parsed.lines, "skipped": parsed.skipped, "dead": parsed.dead.num_rows, "bytes": len(block.data)}
-    if gives == "leases":
-        # objects, of which one may give several leases; those that gave some are the rest
-        given = parsed.lines - parsed.skipped - parsed.dead.num_rows
-        return Account.of(block.source, **counts, with_events=given, leases=parsed.events.num_rows)
-    return Account.of(block.source, **counts, with_events=parsed.events.num_rows, events=parsed.events.num_rows)
+    given = {"with_events": parsed.with_records, "leases" if gives == "leases" else "events": parsed.events.num_rows}
+    if parsed.leases is not None:
+        given["leases"] = parsed.leases.num_rows
+    return Account.of(block.source, **counts, **given)
 
 
 def with_scope(events: pa.RecordBatch, source: Source) -> pa.RecordBatch:
@@ -116,7 +121,7 @@ def with_scope(events: pa.RecordBatch, source: Source) -> pa.RecordBatch:
 
 
 class Parse(beam.PTransform):
-    """Blocks to (source, events) or (source, leases); dead letters and accounts beside them."""
+    """Blocks to (source, events) or (source, leases); dead letters, accounts, and leases of what gives both beside them."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
         """Parse blocks of ``sources``."""
@@ -126,7 +131,7 @@ class Parse(beam.PTransform):
     def expand(self, blocks: beam.PCollection[Block]) -> Any:
         """Return the outputs by tag."""
         outputs = beam.ParDo(_Parse(self._sources)).with_output_types(tuple[int, pa.RecordBatch])
-        return blocks | outputs.with_outputs(DEAD, ACCOUNT, main=EVENTS)
+        return blocks | outputs.with_outputs(DEAD, ACCOUNT, LEASES, main=EVENTS)
 
 
 class Resolve(beam.PTransform):

@@ -140,4 +140,4 @@ def _gpu(labels: Mapping[str, pa.Array], host: pa.Array) -> pa.Array:
     return pc.coalesce(pc.binary_join_element_wise(whole, labels["GPU_I_ID"], "/"), whole)
 
 
-FORMAT = Format(name=DATASET, gives="events", parser=lambda _settings: Parser(), kind="GPU counters")
+FORMAT = Format(name=DATASET, gives="events", parser=lambda _settings: Parser(), kind="GPU counters", named=True)

@@ -377,4 +377,4 @@ def _in_order(*parts: pa.RecordBatch) -> pa.RecordBatch:
     return together.take(pa.array(order)).combine_chunks().to_batches()[0]
 
 
-FORMAT = Format(name=DATASET, gives="both", parser=lambda _settings: Parser(), kind="agent spans")
+FORMAT = Format(name=DATASET, gives="both", parser=lambda _settings: Parser(), kind="agent spans", named=True)

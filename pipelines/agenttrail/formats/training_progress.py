@@ -252,4 +252,5 @@ FORMAT = Format(
     parser=Parser.from_settings,
     settings=frozenset({"columns"}),
     kind="training progress",
+    named=True,
 )
