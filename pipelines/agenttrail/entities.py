@@ -58,7 +58,7 @@ def name_holders(events: pa.RecordBatch) -> tuple[pa.RecordBatch, NDArray[np.int
     columns = {name: _plain(_column(events, name).take(index)) for name in IDENTITY}
     columns |= _entity(columns, own.take(index), day[first])
     columns[ENTITY_DIGEST] = content_digests(["incident", *(columns[name] for name in KEY)])
-    columns[WORKLOAD_DIGEST] = _workloads(columns)
+    columns[WORKLOAD_DIGEST] = _workloads(columns, columns[ENTITY_DIGEST])
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)), which
 
 
@@ -103,13 +103,19 @@ def _entity(columns: dict[str, pa.Array], own: pa.Array, days: NDArray[np.int64]
     }
 
 
-def _workloads(columns: dict[str, pa.Array]) -> pa.Array:
+def workload_digests(findings: pa.RecordBatch) -> pa.Array:
+    """Return what :func:`name_holders` gives the holders of findings as digest of their workload."""
+    columns = {name: findings.column(name) for name in (*KEY, "k8s.pod.uid")}
+    return _workloads(columns, content_digests(["incident", *(columns[name] for name in KEY)]))
+
+
+def _workloads(columns: dict[str, pa.Array], entities: pa.Array) -> pa.Array:
     """Return what an entity's rows are kept together by: its pod, where the pod's uid anchors it; else itself."""
     anchored = pc.and_(
         pc.is_in(columns["entity.type"], value_set=pa.array(_OCCUPIED)), columns["k8s.pod.uid"].is_valid()
     )
     pods = content_digests(["pod", columns["k8s.pod.uid"]])
-    return pc.if_else(anchored, pods, columns[ENTITY_DIGEST])
+    return pc.if_else(anchored, pods, entities)
 
 
 def _texts(times: pa.Array, form: str) -> pa.Array:

@@ -19,20 +19,23 @@ from agenttrail.columns.numbers import numbers
 from agenttrail.columns.text import constant
 from agenttrail.conversations import converse
 from agenttrail.detect.analytics import ANALYTICS, TELEMETRY_ANALYTICS
+from agenttrail.detect.analytics.gpu_progress import METRIC
+from agenttrail.detect.correlation_findings import KEY_PREFIX, UNIT_DIGEST, key_columns
 from agenttrail.detect.derived import Derived, offsets_of, ranges
-from agenttrail.detect.findings import Hits, gather
-from agenttrail.detect.signals import DIGEST, HOLDER, digest_words
+from agenttrail.detect.findings import Found, Hits, gather
+from agenttrail.detect.plan import Plan
+from agenttrail.detect.signals import DIGEST, HOLDER, Lists, digest_words
 from agenttrail.entities import ENTITY_DIGEST, WORKLOAD_DIGEST
-from agenttrail.schema import TIMESTAMP, record
+from agenttrail.schema import ENUM, TIMESTAMP, arrow_type, cast, record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from agenttrail.detect.plan import Plan
+    from agenttrail.detect.correlations import Correlation
     from agenttrail.detect.rules import Rule
-    from agenttrail.detect.signals import Lists, Signals
+    from agenttrail.detect.signals import Signals
 
     _RowsOf = Callable[[NDArray[np.int64]], tuple[NDArray[np.int64], NDArray[np.int64]]]
 
@@ -52,10 +55,12 @@ class Gathered:
 
     Attributes:
         findings: of the row rules and of the rules on derived events, sorted by id.
+        units: what correlations ask for, see ``correlation_findings``; None where none asks.
         gaps: what could not be seen of GPUs and steps, as ``gpu_progress`` tells it.
     """
 
     findings: pa.RecordBatch
+    units: pa.RecordBatch | None
     gaps: pa.RecordBatch | None
 
 
@@ -98,35 +103,96 @@ class _Shard:
         return np.flatnonzero(np.asarray(known))
 
 
-def gather_shard(
-    signals: Signals, rules: Sequence[Rule], plans: Mapping[str, Plan], lists: Lists, progress: pa.RecordBatch
-) -> Gathered:
+@dataclass(frozen=True)
+class Asked:
+    """What the rules of a job ask for.
+
+    Attributes:
+        rules: all of them.
+        plans: of each category of derived events the plan of the rules that look at it.
+        lists: what is listed.
+        correlated: numbers of the rules that correlations refer to.
+        keys: columns that correlations group by or count.
+    """
+
+    rules: Sequence[Rule]
+    plans: Mapping[str, Plan]
+    lists: Lists
+    correlated: NDArray[np.int64]
+    keys: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls, rules: Sequence[Rule], correlations: Sequence[Correlation], lists: Mapping[str, tuple[str, ...]]
+    ) -> Asked:
+        """Compile what a job asks for."""
+        on = [one for one in correlations if not one.off]
+        named = {id_ for one in on for id_ in one.rules}
+        numbered = np.array([place for place, rule in enumerate(rules) if rule.id in named], dtype=np.int64)
+        plans = {category: Plan.compile(rules, category, lists) for category in DERIVED}
+        return cls(rules, plans, Lists.of(lists), numbered, key_columns(on))
+
+
+def gather_shard(signals: Signals, asked: Asked, progress: pa.RecordBatch) -> Gathered:
     """Return what the rows of a shard tell together.
 
     Args:
         signals: all distinct rows that matter, of some workloads, from the whole input.
-        rules: all rules of the job.
-        plans: of each category of derived events the plan of the rules that look at it.
-        lists: what is listed.
+        asked: what the rules ask for.
         progress: every report of training progress, of all workloads.
     """
     shard = _Shard.of(signals)
     entities = signals.holders.column(ENTITY_DIGEST).take(signals.rows.column(HOLDER))
     conversations, which = converse(shard.rows, entities)
     calls = _ToolCalls.of(shard)
-    hits, gaps = [Hits.of(shard.rows)], None
-    wanted = {category for category in DERIVED if plans[category].rules}
+    own, gaps = Hits.of(shard.rows), None
+    seen = [_Seen.of_rows(own, which)]
+    wanted = {category for category in DERIVED if asked.plans[category].rules}
     if wanted - set(TELEMETRY_ANALYTICS):
-        talks = _Talks.of(shard, conversations, which, lists, calls)
+        talks = _Talks.of(shard, conversations, which, asked.lists, calls)
         for category in sorted(wanted & {CONVERSATION, *ANALYTICS}):
             derived = talks.whole() if category == CONVERSATION else ANALYTICS[category](talks.conversations)
-            hits += _hits(plans[category], derived, talks.rows_of)
+            seen += _seen(asked.plans[category], derived, talks.rows_of)
     samples = shard.are("metric.name")
     for category in sorted(wanted & set(TELEMETRY_ANALYTICS)):
         derived, gaps = TELEMETRY_ANALYTICS[category](_samples(shard, samples), progress)
-        hits += _hits(plans[category], derived, lambda members: (samples[members], np.arange(len(members))))
-    findings, first = gather(shard.rows, shard.holders, conversations, which, rules, _together(hits))
-    return Gathered(calls.named(findings, shard.workload[first], shard.start()[first]), gaps)
+        seen += _seen(asked.plans[category], derived, lambda members: (samples[members], np.arange(len(members))))
+
+    def found(hits: Hits) -> Found:
+        told = gather(shard.rows, shard.holders, conversations, which, asked.rules, hits)
+        named = calls.named(told.findings, shard.workload[told.first], shard.start()[told.first])
+        return Found(named, told.first, told.unit)
+
+    units = _units(shard, asked, seen, found) if len(asked.correlated) else None
+    return Gathered(found(_together(seen)).findings, units, gaps)
+
+
+def select_named(events: pa.RecordBatch, plan: Plan) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
+    """Return the rows of events that name their workload that matter, and per rule of ``plan`` the rows that it hits.
+
+    What matters is every tool call, at which alone rules look, and every sample of how much a GPU is used.
+    """
+    called = np.flatnonzero(_are(events, "event.action", EXECUTE_TOOL))
+    hits = [called[found] for found in plan.run(events.take(pa.array(called)))] if len(called) else []
+    sampled = np.flatnonzero(_are(events, "metric.name", METRIC))
+    return np.sort(np.concatenate([called, sampled])), hits or [called for _ in plan.rules]
+
+
+def _are(events: pa.RecordBatch, name: str, word: str) -> NDArray[np.bool_]:
+    equal = pc.equal(cast(_column(events, name), pa.string()), word)
+    return np.asarray(pc.fill_null(equal, fill_value=False), dtype=bool)
+
+
+_REPORT = {"event.start": TIMESTAMP, "training.step": pa.int64(), "sandbox.id": pa.string(), "job.id": pa.string()}
+
+
+def progress_of(events: pa.RecordBatch) -> pa.RecordBatch | None:
+    """Return the reports of training progress among events; None where there are none."""
+    if "training.step" not in events.schema.names:
+        return None
+    told = events.filter(events.column("training.step").is_valid())
+    columns = [cast(_column(told, name), type_) for name, type_ in _REPORT.items()]
+    return pa.RecordBatch.from_arrays(columns, names=list(_REPORT)) if told.num_rows else None
 
 
 def reports(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
@@ -257,7 +323,28 @@ def _samples(shard: _Shard, rows: NDArray[np.int64]) -> pa.RecordBatch:
     return _with_columns(samples, columns | {"entity": pa.array(shard.entity[rows])})
 
 
-def _hits(plan: Plan, derived: Derived, rows_of: _RowsOf) -> Iterator[Hits]:
+@dataclass(frozen=True)
+class _Seen:
+    """Rows that rules hit, as part of something: a conversation, or a derived event.
+
+    Attributes:
+        hits: the rows and the rules.
+        part: what each row was hit as part of.
+        events: the derived events that ``part`` counts; None for conversations.
+    """
+
+    hits: Hits
+    part: NDArray[np.int64]
+    events: pa.RecordBatch | None = None
+
+    @classmethod
+    def of_rows(cls, hits: Hits, conversation: NDArray[np.int64]) -> _Seen:
+        """Return rows as part of their conversations; one that is part of none is by itself."""
+        part = conversation[hits.rows]
+        return cls(hits, np.where(part < 0, len(conversation) + hits.rows, part))
+
+
+def _seen(plan: Plan, derived: Derived, rows_of: _RowsOf) -> Iterator[_Seen]:
     """Yield the rows that derived events stand for and the rules that hit these."""
     names = set(record("event").fields)
     events = derived.events.select([name for name in derived.events.schema.names if name in names])
@@ -267,11 +354,12 @@ def _hits(plan: Plan, derived: Derived, rows_of: _RowsOf) -> Iterator[Hits]:
         members = derived.members[ranges(derived.members_offsets[found], lengths)]
         rows, place = rows_of(members)
         event = np.repeat(found, lengths)[place]
-        yield Hits(rows, np.full(len(rows), number), peerless[event])
+        yield _Seen(Hits(rows, np.full(len(rows), number), peerless[event]), event, events)
 
 
-def _together(hits: Sequence[Hits]) -> Hits:
+def _together(seen: Sequence[_Seen]) -> Hits:
     """Put hits together, each row once per rule."""
+    hits = [one.hits for one in seen]
     if len(hits) == 1:
         return hits[0]
     rows, rules = (np.concatenate([getattr(one, name) for one in hits]) for name in ("rows", "rules"))
@@ -279,3 +367,42 @@ def _together(hits: Sequence[Hits]) -> Hits:
     peerless = np.concatenate(list(none))
     _, first = np.unique((rules * 2 + peerless) * (int(rows.max(initial=0)) + 1) + rows, return_index=True)
     return Hits(rows[first], rules[first], peerless[first])
+
+
+def _units(shard: _Shard, asked: Asked, seen: Sequence[_Seen], found: Callable[[Hits], Found]) -> pa.RecordBatch | None:
+    """Return what the rules that correlations refer to hit, each as the finding that it would make by itself."""
+    batches = []
+    for one in seen:
+        chosen = np.flatnonzero(np.isin(one.hits.rules, asked.correlated))
+        if len(chosen):
+            rows, rules, part = one.hits.rows[chosen], one.hits.rules[chosen], one.part[chosen]
+            peerless = None if one.hits.peerless is None else one.hits.peerless[chosen]
+            told = found(Hits(rows, rules, peerless, part))
+            columns = {name: told.findings.column(name) for name in told.findings.schema.names}
+            columns[UNIT_DIGEST] = shard.rows.column(DIGEST).take(pa.array(told.first))
+            for name in asked.keys:
+                columns[KEY_PREFIX + name] = _of_unit(name, shard, one.events, told, columns)
+            batches.append(pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)))
+    return pa.Table.from_batches(batches).combine_chunks().to_batches()[0] if batches else None
+
+
+def _of_unit(
+    name: str, shard: _Shard, events: pa.RecordBatch | None, told: Found, columns: Mapping[str, pa.Array]
+) -> pa.Array:
+    """Return an event column of units: of the derived event, else of the holder, else of the first row."""
+    type_ = arrow_type(record("event").fields[name])
+    type_ = pa.string() if type_ == ENUM else type_
+    first = pa.array(told.first)
+    if events is not None and name in events.schema.names:
+        return cast(events.column(name), type_).take(pa.array(told.unit))
+    if name in shard.holders.schema.names:
+        return cast(shard.holders.column(name), type_).take(pa.array(shard.holder[told.first]))
+    if name == "peer.ip":
+        return columns[name]
+    if name == "peer.port":
+        ports = columns[name]
+        one = pc.list_element(
+            pc.if_else(pc.equal(pc.list_value_length(ports), 1), ports, pa.scalar([0], ports.type)), 0
+        )
+        return pc.if_else(pc.equal(pc.list_value_length(ports), 1), one, pa.scalar(None, type_))
+    return cast(_column(shard.rows, name), type_).take(first)

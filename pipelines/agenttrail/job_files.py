@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agenttrail.columns.text import shown_path
+from agenttrail.detect.correlations import switch
 from agenttrail.detect.expressions import Op, matches
-from agenttrail.detect.rules import Rule, load_rules
+from agenttrail.detect.rules import Rule, RuleSet, load_all
 from agenttrail.errors import DefinitionError, InputError, Problem
 from agenttrail.formats import FORMATS
 from agenttrail.lists import ADDRESS_LISTS, Lists, not_a_network, with_shipped
@@ -26,6 +27,7 @@ from agenttrail.yaml_files import YamlDocument, departures, read_yaml, suggest
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from agenttrail.detect.correlations import Correlation
     from agenttrail.yaml_files import Place
 
 _UNITS = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
@@ -46,6 +48,7 @@ class Job:
         sources: events first, then leases.
         files: of all sources.
         rules: all rules, sorted by id; those that cannot run here say why in ``off``.
+        correlations: those of the rules, each after those that it refers to.
         lists: by name.
         tolerance: how far clocks may be apart, in microseconds.
         wait: how long streaming waits for late metadata, in microseconds.
@@ -60,6 +63,7 @@ class Job:
     files: tuple[InputFile, ...]
     rules: tuple[Rule, ...]
     lists: Lists
+    correlations: tuple[Correlation, ...] = ()
     tolerance: int = DEFAULT_TOLERANCE
     wait: int = DEFAULT_WAIT
     directory: str | None = None
@@ -119,7 +123,8 @@ def load_job(path: str | Path, *, output: str | None = None, elasticsearch: str 
         name=data.get("name") or shown_path(Path(path).stem),
         sources=tuple(sources),
         files=tuple(files),
-        rules=tuple(rules),
+        rules=tuple(rules.rules),
+        correlations=tuple(rules.correlations),
         lists=lists,
         tolerance=tolerance,
         wait=wait,
@@ -261,7 +266,7 @@ def _lists(reading: _Reading) -> Lists:
     return with_shipped(lists)
 
 
-def _rules(reading: _Reading, lists: Lists) -> list[Rule]:
+def _rules(reading: _Reading, lists: Lists) -> RuleSet:
     places = []
     for index, name in enumerate(reading.data.get("rules") or ["builtin"]):
         known = bool(name) and os.path.exists(_beside(reading, name))  # noqa: PTH110 - pathlib raises on long names
@@ -270,14 +275,15 @@ def _rules(reading: _Reading, lists: Lists) -> list[Rule]:
         elif name:
             reading.problem(("rules", index), f"no such rule file or folder: {name!r}")
     try:
-        rules = load_rules(places, lists)
+        rules = load_all(places, lists)
     except DefinitionError as error:
         reading.problems += error.problems
-        return []
-    for name in sorted(_address_lists(rules) - set(ADDRESS_LISTS)):  # those two are checked with or without rules
+        return RuleSet([], [])
+    for name in sorted(_address_lists(rules.rules) - set(ADDRESS_LISTS)):  # those two are checked with or without rules
         for index, reason in not_a_network(lists[name]):
             reading.problem(("lists", name, index), reason)
-    return switched(rules, lists)
+    on = switched(rules.rules, lists)
+    return RuleSet(on, switch(rules.correlations, on))
 
 
 def _address_lists(rules: list[Rule]) -> set[str]:

@@ -17,7 +17,20 @@ from agenttrail.formats import FORMATS
 from agenttrail.sinks import files as sink
 from agenttrail.sinks.files import WriteDeadLetters, WriteEvents, WriteSorted
 from agenttrail.sources.files import BLOCK_BYTES, RANGE_BYTES, ReadBlocks, ReadDocuments
-from agenttrail.transforms import Attribute, Detect, Gather, Group, Parse, Resolve
+from agenttrail.transforms import (
+    LEASES,
+    PROGRESS,
+    UNITS,
+    AddFindings,
+    Attribute,
+    AttributeNamed,
+    Correlate,
+    Detect,
+    Gather,
+    Group,
+    Parse,
+    Resolve,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,35 +68,52 @@ def build(pipeline: beam.Pipeline, job: Job, options: RunOptions) -> None:
     """Build the graph of ``job`` on ``pipeline``; its last step turns the parts into the output directory."""
     directory = str(job.directory)
     formats = {number: FORMATS[source.format] for number, source in enumerate(job.sources)}
-    logs = [file for file in job.files if formats[file.source].gives == "events"]
     metadata = [file for file in job.files if formats[file.source].gives == "leases"]
+    named = [file for file in job.files if formats[file.source].named]
+    logs = [file for file in job.files if file not in metadata and file not in named]
 
     blocks, remains, read = pipeline | ReadBlocks(
         logs, formats, range_bytes=options.range_bytes, block_bytes=options.block_bytes
     )
     leases = pipeline | ReadDocuments(metadata) | "ParseLeases" >> Parse(job.sources)
-    table = leases[EVENTS] | Resolve(job.tolerance)
+    # these tell of leases, too, so that they are read before the logs are attributed
+    told, told_remains, told_read = pipeline | "ReadNamed" >> ReadBlocks(
+        named, formats, range_bytes=options.range_bytes, block_bytes=options.block_bytes
+    )
+    told = told | "ParseNamed" >> Parse(job.sources)
+    by_address, by_name = (leases[EVENTS], told[LEASES]) | "AllLeases" >> beam.Flatten() | Resolve(job.tolerance)
     events = blocks | "ParseEvents" >> Parse(job.sources)
-    attributed = events[EVENTS] | Attribute(table, job.lists["internal"], options.start, options.stop)
-    signals = attributed[EVENTS] | Detect(job.sources, job.rules, job.lists, options.shards)
-    findings = signals[EVENTS] | Gather(job.rules, job.lists)
-    incidents = findings[EVENTS] | Group(KINDS)
+    attributed = events[EVENTS] | Attribute(by_address, job.lists["internal"], options.start, options.stop)
+    called = told[EVENTS] | AttributeNamed(by_name, options.start, options.stop)
+    detect = (job.sources, job.rules, job.lists, options.shards)
+    signals = attributed[EVENTS] | Detect(*detect)
+    of_named = called[EVENTS] | "DetectNamed" >> Detect(*detect)
+    together = (signals[EVENTS], of_named[EVENTS]) | "AllSignals" >> beam.Flatten()
+    gathered = together | Gather(job.rules, job.correlations, job.lists, of_named[PROGRESS])
+    findings = gathered[EVENTS]
+    accounts = [read, leases[ACCOUNT], events[ACCOUNT], attributed[ACCOUNT], signals[ACCOUNT], gathered[ACCOUNT]]
+    accounts += [told_read, told[ACCOUNT], called[ACCOUNT], of_named[ACCOUNT]]
+    if any(not one.off for one in job.correlations):
+        correlated = gathered[UNITS] | Correlate(job.correlations)
+        findings = findings | AddFindings(correlated[EVENTS], options.shards)
+        accounts.append(correlated[ACCOUNT])
+    incidents = findings | Group(KINDS)
 
-    dead = [remains, leases[DEAD], events[DEAD]]
-    accounts = [read, leases[ACCOUNT], events[ACCOUNT], attributed[ACCOUNT], signals[ACCOUNT], findings[ACCOUNT]]
+    dead = [remains, leases[DEAD], events[DEAD], told_remains, told[DEAD]]
     if job.elasticsearch:
         from agenttrail.sinks.elasticsearch_upserts import UpsertIncidents
 
-        upserts = findings[EVENTS] | UpsertIncidents(job.elasticsearch, KINDS)
+        upserts = findings | UpsertIncidents(job.elasticsearch, KINDS)
         dead.append(upserts[DEAD])
         accounts.append(upserts[ACCOUNT])
     parts = {
-        "findings": findings[EVENTS] | "WriteFindings" >> WriteSorted(directory, "findings"),
+        "findings": findings | "WriteFindings" >> WriteSorted(directory, "findings"),
         "incidents": incidents | "WriteIncidents" >> WriteSorted(directory, "incidents"),
         "dead_letters": _write_dead_letters(dead, directory),
     }
     if job.write_events:
-        parts["events"] = attributed[EVENTS] | WriteEvents(directory)
+        every = (attributed[EVENTS], called[EVENTS]) | "AllEvents" >> beam.Flatten()
+        parts["events"] = every | WriteEvents(directory)
     _ = parts | Finish(job, accounts | "Accounts" >> beam.Flatten() | "Books" >> beam.CombineGlobally(total))
 
 
@@ -166,13 +196,19 @@ def report(job: Job, account: Account, counted: dict[str, dict[str, int]]) -> di
         "incidents": sum(counted["incidents"].values()),
         "incidents_by_severity": counted["incidents"],
         "rules": {
-            "on": sum(not rule.off for rule in job.rules),
-            "off": {rule.name: rule.off for rule in job.rules if rule.off},
+            "on": len(job.rules) + len(job.correlations) - len(_off(job)),
+            "off": _off(job),
         },
         **({"elasticsearch": _written(account)} if job.elasticsearch else {}),
         "notes": notes(job, account),
         "seconds": {stage: round(seconds, 3) for stage, seconds in sorted(account.seconds.items())},
     }
+
+
+def _off(job: Job) -> dict[str, str]:
+    """Return the rules and correlations that do not run, and why."""
+    off = {rule.name: rule.off for rule in job.rules if rule.off}
+    return off | {one.name: one.off for one in job.correlations if one.off}
 
 
 def _written(account: Account) -> dict[str, dict[str, int]]:
@@ -185,7 +221,7 @@ def _written(account: Account) -> dict[str, dict[str, int]]:
 
 def notes(job: Job, account: Account) -> list[str]:
     """Return what whoever runs the job should know: what was off, and what could not be seen."""
-    said = [f"rule {rule.name} is off: {rule.off}" for rule in job.rules if rule.off]
+    said = [f"rule {name} is off: {why}" for name, why in _off(job).items()]
     if not any(FORMATS[source.format].gives == "leases" for source in job.sources):
         said.append("the job names no leases: nothing can be attributed to a workload")
     for scope, rows in account.most_unknown():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,29 +18,38 @@ from agenttrail import attribute as attribution
 from agenttrail import coders  # noqa: F401 - registers them
 from agenttrail import leases as leases_
 from agenttrail.accounting import ACCOUNT, DEAD, EVENTS, Account
+from agenttrail.attribute import LeaseTable
+from agenttrail.attribute_named import NameTable, attribute_named
 from agenttrail.columns.batches import joined, stacked
 from agenttrail.columns.memory import keep_freed_memory
 from agenttrail.columns.networks import NetworkLists, parse_network
 from agenttrail.columns.numbers import numbers
 from agenttrail.columns.text import constant
+from agenttrail.detect.correlation_findings import correlation_findings
 from agenttrail.detect.plan import Plan
 from agenttrail.detect.signals import DIGEST, HOLDER, Lists, Signals, detect, first_of_each, rule_hits, select
-from agenttrail.entities import WORKLOAD_DIGEST, name_holders, shards
+from agenttrail.entities import WORKLOAD_DIGEST, name_holders, shards, workload_digests
 from agenttrail.flows import GAPS
 from agenttrail.formats import FORMATS
-from agenttrail.gathering import DERIVED, gather_shard, reports
+from agenttrail.gathering import TOOL_CALL, Asked, gather_shard, progress_of, reports, select_named
 from agenttrail.incidents import group
+from agenttrail.schema import conform, record
+from agenttrail.trajectories import cut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from agenttrail.attribute import LeaseTable
+    from agenttrail.detect.correlations import Correlation
     from agenttrail.detect.rules import Rule
     from agenttrail.parsing import Block, Parsed
 
 
 LEASES = "leases"
 """Tag of the leases that events tell of."""
+UNITS = "units"
+"""Tag of what correlations look at."""
+PROGRESS = "progress"
+"""Tag of reports of training progress."""
 
 
 class _Timed(beam.DoFn):
@@ -121,7 +131,7 @@ def with_scope(events: pa.RecordBatch, source: Source) -> pa.RecordBatch:
 
 
 class Parse(beam.PTransform):
-    """Blocks to (source, events) or (source, leases); dead letters, accounts, and leases of what gives both beside them."""
+    """Blocks to (source, events) or (source, leases); dead letters, accounts, and leases beside events next to them."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
         """Parse blocks of ``sources``."""
@@ -135,29 +145,35 @@ class Parse(beam.PTransform):
 
 
 class Resolve(beam.PTransform):
-    """Leases of all sources to one lease table, as a side input for Attribute."""
+    """Leases of all sources to one lease table, as a side input for Attribute, and one by name for AttributeNamed."""
 
     def __init__(self, tolerance: int) -> None:
-        """Make a table with ``tolerance`` microseconds."""
+        """Make tables with ``tolerance`` microseconds."""
         super().__init__()
         self._tolerance = tolerance
 
-    def expand(self, observed: beam.PCollection[pa.RecordBatch]) -> Any:
-        """Return the table as a singleton."""
+    def expand(self, observed: beam.PCollection[tuple[int, pa.RecordBatch]]) -> tuple[Any, Any]:
+        """Return the tables as singletons."""
+        once = observed.pipeline | "Once" >> beam.Create([None])
+        leases = once | "Resolve" >> beam.ParDo(_Resolve(), beam.pvalue.AsList(observed)).with_output_types(
+            pa.RecordBatch
+        )
+        tolerance = self._tolerance
         return (
-            observed.pipeline
-            | "Once" >> beam.Create([None])
-            | "BuildLeaseTable" >> beam.ParDo(_BuildLeaseTable(self._tolerance), beam.pvalue.AsList(observed))
+            leases | "BuildLeaseTable" >> beam.Map(lambda resolved: LeaseTable.build(resolved, tolerance)),
+            leases | "BuildNameTable" >> beam.Map(lambda resolved: NameTable.build(resolved, tolerance)),
         )
 
 
-class _BuildLeaseTable(beam.DoFn):
-    def __init__(self, tolerance: int) -> None:
-        self._tolerance = tolerance
-
-    def process(self, _: None, observed: list[tuple[int, pa.RecordBatch]]) -> Iterator[LeaseTable]:
-        resolved = leases_.resolve([batch for _, batch in observed])
-        yield attribution.LeaseTable.build(resolved, self._tolerance)
+class _Resolve(beam.DoFn):
+    def process(self, _: None, observed: list[tuple[int, pa.RecordBatch]]) -> Iterator[pa.RecordBatch]:
+        batches = [conform(batch, record("lease")) for _, batch in observed]
+        held = [batch.filter(batch.column("lease.address").is_valid()) for batch in batches]
+        spans = [batch.filter(batch.column("lease.address").is_null()) for batch in batches]
+        leases = leases_.resolve(held)
+        if any(batch.num_rows for batch in spans):
+            leases = cut(leases, joined(spans))[0]
+        yield leases
 
 
 class _Attribute(_Timed):
@@ -184,11 +200,7 @@ class _Attribute(_Timed):
 
 def attributed_account(source: int, events: pa.RecordBatch, table: LeaseTable) -> Account:
     """Count events by status, coverage gaps, and rows in scopes that no lease is in."""
-    status = events.column("attribution.status")
-    by_code = np.bincount(numbers(status.indices), minlength=len(status.dictionary))
-    words = np.asarray(pc.index_in(status.dictionary, pa.array(attribution.STATUSES)))
-    by_word = np.bincount(words, weights=by_code, minlength=len(attribution.STATUSES))
-    counts = {word: int(count) for word, count in zip(attribution.STATUSES, by_word, strict=True)}
+    counts = _by_status(events)
     scopes: dict[str, int] = {}
     if "attribution.scope" in events.schema.names:
         scope = events.column("attribution.scope")
@@ -199,6 +211,14 @@ def attributed_account(source: int, events: pa.RecordBatch, table: LeaseTable) -
     account = Account.of(source, scopes=scopes, gaps=_gaps(events))
     account.add(Account.of(source, **counts))  # type: ignore[arg-type] # of its keywords, only those are counts
     return account
+
+
+def _by_status(events: pa.RecordBatch) -> dict[str, int]:
+    status = events.column("attribution.status")
+    by_code = np.bincount(numbers(status.indices), minlength=len(status.dictionary))
+    words = np.asarray(pc.index_in(status.dictionary, pa.array(attribution.STATUSES)))
+    by_word = np.bincount(words, weights=by_code, minlength=len(attribution.STATUSES))
+    return {word: int(count) for word, count in zip(attribution.STATUSES, by_word, strict=True)}
 
 
 def _gaps(events: pa.RecordBatch) -> int:
@@ -223,6 +243,39 @@ def in_range(events: pa.RecordBatch, start: int | None, stop: int | None) -> pa.
     if stop is not None:
         kept &= times < stop
     return events if kept.all() else events.filter(pa.array(kept))
+
+
+class _AttributeNamed(_Timed):
+    stage = "attribute"
+
+    def __init__(self, start: int | None, stop: int | None) -> None:
+        self._start, self._stop = start, stop
+
+    def process(self, element: tuple[int, pa.RecordBatch], table: NameTable) -> Iterator[Any]:
+        started = self._started()
+        source, events = element
+        attributed = attribute_named(events, table)
+        account = Account.of(source, **_by_status(attributed))  # type: ignore[arg-type] # counts alone
+        attributed = in_range(attributed, self._start, self._stop)
+        account.seconds.update(self._seconds(started))
+        if attributed.num_rows:
+            yield (source, attributed)
+        yield beam.pvalue.TaggedOutput(ACCOUNT, account)
+
+
+class AttributeNamed(beam.PTransform):
+    """(source, events that name their workload) to (source, attributed events); accounts beside them."""
+
+    def __init__(self, table: Any, start: int | None = None, stop: int | None = None) -> None:
+        """Attribute by the singleton ``table``; keep what starts in [start, stop) microseconds."""
+        super().__init__()
+        self._table, self._fn = table, _AttributeNamed(start, stop)
+
+    def expand(self, events: beam.PCollection[tuple[int, pa.RecordBatch]]) -> Any:
+        """Return the outputs by tag."""
+        outputs = beam.ParDo(self._fn, beam.pvalue.AsSingleton(self._table))
+        outputs = outputs.with_output_types(tuple[int, pa.RecordBatch])
+        return events | outputs.with_outputs(ACCOUNT, main=EVENTS)
 
 
 class Attribute(beam.PTransform):
@@ -263,12 +316,18 @@ class _Detect(_Timed):
     def process(self, element: tuple[int, pa.RecordBatch]) -> Iterator[Any]:
         started = self._started()
         source, events = element
-        dataset = self._sources[source].format
+        format_ = FORMATS[self._sources[source].format]
+        dataset = TOOL_CALL if format_.named else format_.name
         if dataset not in self._plans:
             self._plans[dataset] = Plan.compile(self._rules, dataset, self._lists)
             self._listed = self._listed or Lists.of(self._lists)
         plan = self._plans[dataset]
-        chosen, hits = select(events, plan, self._listed)  # type: ignore[arg-type] # set above
+        if format_.named:
+            if (told := progress_of(events)) is not None:
+                yield beam.pvalue.TaggedOutput(PROGRESS, told)
+            chosen, hits = select_named(events, plan)
+        else:
+            chosen, hits = select(events, plan, self._listed)  # type: ignore[arg-type] # set above
         if len(chosen):
             matter = events.take(pa.array(chosen))
             holders, which = name_holders(matter)
@@ -312,7 +371,7 @@ class _Detect(_Timed):
 
 
 class Detect(beam.PTransform):
-    """(source, attributed events) to (shard, signals); accounts beside them."""
+    """(source, attributed events) to (shard, signals); accounts, and reports of training progress beside them."""
 
     def __init__(
         self, sources: Sequence[Source], rules: Sequence[Rule], lists: Mapping[str, tuple[str, ...]], shard_count: int
@@ -324,7 +383,7 @@ class Detect(beam.PTransform):
     def expand(self, events: beam.PCollection[tuple[int, pa.RecordBatch]]) -> Any:
         """Return the outputs by tag."""
         outputs = beam.ParDo(self._fn).with_output_types(tuple[int, Signals])
-        return events | outputs.with_outputs(ACCOUNT, main=EVENTS)
+        return events | outputs.with_outputs(ACCOUNT, PROGRESS, main=EVENTS)
 
 
 def merged(signals: Iterable[Signals]) -> tuple[Signals, Account]:
@@ -357,42 +416,108 @@ def merged(signals: Iterable[Signals]) -> tuple[Signals, Account]:
 class _Gather(_Timed):
     stage = "findings"
 
-    def __init__(self, rules: Sequence[Rule], lists: Mapping[str, tuple[str, ...]]) -> None:
-        self._rules, self._lists = rules, lists
-        self._plans: dict[str, Plan] | None = None
-        self._listed: Lists | None = None
+    def __init__(
+        self, rules: Sequence[Rule], correlations: Sequence[Correlation], lists: Mapping[str, tuple[str, ...]]
+    ) -> None:
+        self._rules, self._correlations, self._lists = rules, correlations, lists
+        self._asked: Asked | None = None
 
     def process(self, element: tuple[int, Iterable[Signals]], progress: Sequence[pa.RecordBatch] = ()) -> Iterator[Any]:
         started = self._started()
-        if self._plans is None or self._listed is None:
-            self._plans = {category: Plan.compile(self._rules, category, self._lists) for category in DERIVED}
-            self._listed = Lists.of(self._lists)
+        if self._asked is None:
+            self._asked = Asked.of(self._rules, self._correlations, self._lists)
         shard, signals = element
         together, account = merged(signals)
-        gathered = gather_shard(together, self._rules, self._plans, self._listed, reports(progress))
+        gathered = gather_shard(together, self._asked, reports(progress))
         account.seconds.update(self._seconds(started))
         yield shard, gathered.findings
+        if gathered.units is not None and gathered.units.num_rows:
+            yield beam.pvalue.TaggedOutput(UNITS, gathered.units)
         yield beam.pvalue.TaggedOutput(ACCOUNT, account)
 
 
 class Gather(beam.PTransform):
-    """(shard, signals) to (shard, findings of the whole input); accounts beside them."""
+    """(shard, signals) to (shard, findings of the whole input); accounts, and units for correlations beside them."""
 
     def __init__(
         self,
         rules: Sequence[Rule],
+        correlations: Sequence[Correlation],
         lists: Mapping[str, tuple[str, ...]],
         progress: beam.PCollection[pa.RecordBatch] | None = None,
     ) -> None:
         """Gather the findings of ``rules``, with all reports of training ``progress``."""
         super().__init__()
-        self._fn, self._progress = _Gather(rules, lists), progress
+        self._fn, self._progress = _Gather(rules, correlations, lists), progress
 
     def expand(self, signals: beam.PCollection[tuple[int, Signals]]) -> Any:
         """Return the outputs by tag."""
         sides = [] if self._progress is None else [beam.pvalue.AsList(self._progress)]
         outputs = beam.ParDo(self._fn, *sides).with_output_types(tuple[int, pa.RecordBatch])
-        return signals | beam.GroupByKey() | "Findings" >> outputs.with_outputs(ACCOUNT, main=EVENTS)
+        return signals | beam.GroupByKey() | "Findings" >> outputs.with_outputs(ACCOUNT, UNITS, main=EVENTS)
+
+
+class _Correlate(_Timed):
+    stage = "correlate"
+
+    def __init__(self, correlations: Sequence[Correlation]) -> None:
+        self._correlations = correlations
+
+    def process(self, _: None, units: Sequence[pa.RecordBatch]) -> Iterator[Any]:
+        started = self._started()
+        if units:
+            yield correlation_findings(self._correlations, joined(units))
+        yield beam.pvalue.TaggedOutput(ACCOUNT, Account(seconds=Counter(self._seconds(started))))
+
+
+class Correlate(beam.PTransform):
+    """Units of the whole input to the findings of correlations; accounts beside them."""
+
+    def __init__(self, correlations: Sequence[Correlation]) -> None:
+        """Evaluate ``correlations``, each of which stands after those that it refers to."""
+        super().__init__()
+        self._fn = _Correlate(correlations)
+
+    def expand(self, units: beam.PCollection[pa.RecordBatch]) -> Any:
+        """Return the outputs by tag."""
+        once = units.pipeline | beam.Create([None])
+        outputs = beam.ParDo(self._fn, beam.pvalue.AsList(units)).with_output_types(pa.RecordBatch)
+        return once | "Correlations" >> outputs.with_outputs(ACCOUNT, main=EVENTS)
+
+
+class _AddFindings(beam.DoFn):
+    def __init__(self, shard_count: int) -> None:
+        self._shard_count = shard_count
+
+    def process(
+        self, element: tuple[int, pa.RecordBatch], more: Sequence[pa.RecordBatch]
+    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+        shard, findings = element
+        own = [part for batch in more if (part := self._of(batch, shard)).num_rows]
+        if own:
+            findings = pa.Table.from_batches([findings, *own]).combine_chunks().to_batches()[0]
+            findings = findings.take(pc.sort_indices(findings.column("finding.id")))
+        yield shard, findings
+
+    def _of(self, batch: pa.RecordBatch, shard: int) -> pa.RecordBatch:
+        return batch.filter(pa.array(shards(workload_digests(batch), self._shard_count) == shard))
+
+
+class AddFindings(beam.PTransform):
+    """(shard, findings) to the same with those of the correlations in it that are on entities of that shard.
+
+    Whatever is on one entity stays together, since its incident is made of all of it.
+    """
+
+    def __init__(self, more: beam.PCollection[pa.RecordBatch], shard_count: int) -> None:
+        """Add ``more`` findings, which are few, to those of ``shard_count`` shards."""
+        super().__init__()
+        self._more, self._fn = more, _AddFindings(shard_count)
+
+    def expand(self, findings: beam.PCollection[tuple[int, pa.RecordBatch]]) -> Any:
+        """Return the findings."""
+        outputs = beam.ParDo(self._fn, beam.pvalue.AsList(self._more)).with_output_types(tuple[int, pa.RecordBatch])
+        return findings | outputs
 
 
 class _Group(_Timed):

@@ -69,6 +69,21 @@ class Hits:
         return cls(hits.value_parent_indices().to_numpy().astype(np.int64), numbers(hits.flatten()))
 
 
+@dataclass(frozen=True)
+class Found:
+    """Findings, and where they come from.
+
+    Attributes:
+        findings: in the shape of the finding record.
+        first: the first row that belongs to each.
+        unit: the unit of each, 0 where there were none.
+    """
+
+    findings: pa.RecordBatch
+    first: NDArray[np.int64]
+    unit: NDArray[np.int64]
+
+
 def gather(
     rows: pa.RecordBatch,
     holders: pa.RecordBatch,
@@ -76,7 +91,7 @@ def gather(
     conversation: NDArray[np.int64],
     rules: Sequence[Rule],
     hits: Hits,
-) -> tuple[pa.RecordBatch, NDArray[np.int64]]:
+) -> Found:
     """Return the findings on the rows of some entities.
 
     Args:
@@ -88,8 +103,7 @@ def gather(
         hits: which rows to take, and why.
 
     Returns:
-        A batch in the shape of the finding record, and for each the first row that belongs to it; sorted by
-        ``finding.id``, findings of one id (there are such with units only) by unit.
+        The findings, sorted by ``finding.id``, and those of one id (there are such with units only) by unit.
     """
     row, rule = hits.rows, hits.rules
     holder = numbers(rows.column(HOLDER))[row]
@@ -110,7 +124,7 @@ def gather(
     found = conform(pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)), record("finding"))
     unit = np.zeros(count, np.int64) if hits.units is None else hits.units[first]
     order = np.lexsort((unit, ordinals(found.column("finding.id"))))
-    return found.take(pa.array(order)), earliest[order]
+    return Found(found.take(pa.array(order)), earliest[order], unit[order])
 
 
 def _plain(column: pa.Array) -> pa.Array:

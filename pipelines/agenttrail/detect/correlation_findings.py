@@ -1,0 +1,168 @@
+"""What correlations find, as findings: each run of qualifying windows puts the findings on its units together.
+
+A unit is what one hit of a correlation stands for - a conversation, a derived event, a tool call - and travels as the
+finding that it would make by itself, with the columns that correlations group by beside it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from agenttrail.columns.groups import (
+    agreed,
+    distinct_lists,
+    group_rows,
+    lists_by,
+    max_by,
+    min_by,
+    ordinals,
+    rank_in_group,
+    smallest_by,
+    sum_by,
+)
+from agenttrail.columns.ids import content_ids
+from agenttrail.columns.numbers import numbers
+from agenttrail.detect.correlated import Correlated, correlate_all
+from agenttrail.detect.findings import MOST_EVIDENCE
+from agenttrail.schema import TIMESTAMP, conform, record
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from agenttrail.detect.correlations import Correlation
+
+KEY_PREFIX = "unit:"
+"""Stands before the columns of a unit that correlations group by or count."""
+UNIT_DIGEST = "unit.digest"
+"""Column in flight only: digest of the first event of a unit."""
+_KEY = ("entity.type", "entity.id", "job.id", "entity.anchor")
+_NAMES = ("gen_ai.agent.id", "trajectory.id", "sandbox.id", "host.name", "k8s.namespace.name", "k8s.pod.uid")
+_STATE = ("attribution.status", "attribution.lease_start", "attribution.lease_end")
+_LISTS = (
+    "attribution.scope", "attribution.lease_id", "attribution.candidates", "attribution.reason", "peer.port",
+    "network.transport", "network.direction", "event.dataset", "event.outcome",
+)  # fmt: skip
+_SUMS = ("event.count", "network.conversations", "source.bytes", "destination.bytes")
+_CALL = ("gen_ai.tool.name", "gen_ai.tool.call.id", "gen_ai.tool.call.start", "gen_ai.tool.call.gap")
+_MOST_LISTED = 100
+
+
+def key_columns(correlations: Sequence[Correlation]) -> tuple[str, ...]:
+    """Return the event columns that correlations group by or count."""
+    names = {name for one in correlations for keys in one.keys for name in keys}
+    return tuple(sorted(names | {name for one in correlations for name in one.values}))
+
+
+def correlation_findings(correlations: Sequence[Correlation], units: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the findings of all correlations on all units.
+
+    A finding is on the entity that all units of its run share; where they are of one pod, on that pod; else each entity
+    has a finding of its own with its part of the run.
+    """
+    rule = units.column("rule.id").dictionary_encode()
+    codes = rule.indices.to_numpy(zero_copy_only=False)
+    matched = {word: np.flatnonzero(codes == code) for code, word in enumerate(rule.dictionary.to_pylist())}
+    keyed = {name: units.column(name) for name in units.schema.names if name.startswith(KEY_PREFIX)}
+    columns = {name.removeprefix(KEY_PREFIX): column for name, column in keyed.items()}
+    columns["event.start"] = units.column("finding.first_seen")
+    rows = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+    rank = np.empty(units.num_rows, dtype=np.int64)
+    digest = np.frombuffer(b"".join(units.column(UNIT_DIGEST).to_pylist()), dtype="S16")
+    rank[np.lexsort((ordinals(units.column("rule.id")), digest))] = np.arange(units.num_rows)
+    found = correlate_all(correlations, rows, matched, rank)
+    parts = [_findings(one, found[one.id], units) for one in correlations if one.id in found]
+    parts = [part for part in parts if part.num_rows]
+    if not parts:
+        return conform(units.slice(0, 0), record("finding"))
+    whole = pa.Table.from_batches(parts).combine_chunks().to_batches()[0]
+    return whole.take(pc.sort_indices(whole.column("finding.id")))
+
+
+def _findings(correlation: Correlation, found: Correlated, units: pa.RecordBatch) -> pa.RecordBatch:
+    run = np.repeat(np.arange(len(found.offsets) - 1), np.diff(found.offsets))
+    member = units.take(pa.array(found.rows))
+    keys = _entities(member, run)
+    which, first = group_rows([pa.array(run), *keys])
+    count = len(first)
+    columns = {name: key.take(pa.array(first)) for name, key in zip(_KEY, keys, strict=True)}
+    columns |= {name: agreed(which, count, member.column(name), null_agrees=False) for name in (*_NAMES, "peer.ip")}
+    columns |= {name: smallest_by(which, count, member.column(name)) for name in _STATE}
+    columns["attribution.level"] = columns["entity.type"]
+    for name in _LISTS:
+        lists = member.column(name)
+        owner = which[lists.value_parent_indices().to_numpy()]
+        columns[name] = distinct_lists(owner, count, lists.flatten(), _MOST_LISTED)
+    columns |= {name: pa.array(sum_by(which, count, numbers(member.column(name)))) for name in _SUMS}
+    start, end = (numbers(member.column(f"finding.{seen}_seen").cast(pa.int64())) for seen in ("first", "last"))
+    columns["finding.first_seen"] = pa.array(min_by(which, count, start)).view(TIMESTAMP)
+    columns["finding.last_seen"] = pa.array(max_by(which, count, end)).view(TIMESTAMP)
+    columns["@timestamp"] = columns["finding.first_seen"]
+    columns["finding.evidence"] = _evidence(member, which, count)
+    digests = ordinals(member.column(UNIT_DIGEST).cast(pa.binary()))
+    earliest = np.lexsort((digests, start, which))[np.searchsorted(np.sort(which), np.arange(count))]
+    columns |= {name: member.column(name).take(pa.array(earliest)) for name in _CALL}
+    columns |= _said(correlation, count)
+    shared = [_hashable(values.take(pa.array(run[first]))) for values in found.keys.values()]
+    begun = columns["finding.first_seen"].cast(pa.int64()).cast(pa.string())
+    columns["finding.id"] = content_ids(
+        ["finding", columns["rule.id"], *(columns[name] for name in _KEY), *shared, begun]
+    )
+    columns["incident.id"] = content_ids(["incident", *(columns[name] for name in _KEY)])
+    return conform(pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)), record("finding"))
+
+
+def _hashable(values: pa.Array) -> pa.Array:
+    return values.cast(pa.binary() if pa.types.is_fixed_size_binary(values.type) else pa.string())
+
+
+def _entities(member: pa.RecordBatch, run: NDArray[np.int64]) -> list[pa.Array]:
+    """Return type, id, job and anchor of the entity that each member's finding is on."""
+    count = int(run.max(initial=-1)) + 1
+    own = [member.column(name) for name in _KEY]
+    codes, _ = group_rows(own)
+    one = (max_by(run, count, codes) == min_by(run, count, codes))[run]
+    uid = agreed(run, count, member.column("k8s.pod.uid"), null_agrees=False).take(pa.array(run))
+    pod = agreed(run, count, member.column("sandbox.id"), null_agrees=False).take(pa.array(run))
+    wide = pa.array(~one & np.asarray(uid.is_valid()) & np.asarray(pod.is_valid()))
+    kind, name, job, anchor = own
+    return [
+        pc.if_else(wide, pa.scalar("sandbox"), kind), pc.if_else(wide, pod, name), job, pc.if_else(wide, uid, anchor),
+    ]  # fmt: skip
+
+
+def _evidence(member: pa.RecordBatch, which: NDArray[np.int64], count: int) -> pa.Array:
+    """Return the first distinct events of each finding by (start, id)."""
+    lists = member.column("finding.evidence")
+    owner = which[lists.value_parent_indices().to_numpy()]
+    events = lists.flatten()
+    start, name = events.field("event.start"), events.field("event.id")
+    _, distinct = group_rows([pa.array(owner), name])
+    owner, events = owner[distinct], events.take(pa.array(distinct))
+    times = numbers(start.take(pa.array(distinct)).cast(pa.int64()))
+    place = rank_in_group(owner, times, ordinals(name.take(pa.array(distinct))))
+    shown = np.flatnonzero(place < MOST_EVIDENCE)
+    shown = shown[np.lexsort((place[shown], owner[shown]))]
+    return lists_by(owner[shown], count, events.take(pa.array(shown)))
+
+
+def _said(correlation: Correlation, count: int) -> dict[str, pa.Array]:
+    """Return what the correlation's author says."""
+    several = pa.list_(pa.string())
+    texts = {
+        "rule.id": correlation.id, "rule.name": correlation.name, "finding.title": correlation.title,
+        "finding.severity": correlation.severity,
+    }  # fmt: skip
+    lists = {
+        "rule.reference": sorted(correlation.references), "threat.technique.id": correlation.techniques,
+        "threat.tactic.name": correlation.tactics, "recommendation": correlation.recommendation,
+        "falsepositives": correlation.falsepositives,
+    }  # fmt: skip
+    return {name: pa.array([text] * count, pa.string()) for name, text in texts.items()} | {
+        name: pa.array([list(values)] * count, several) for name, values in lists.items()
+    }
