@@ -151,9 +151,10 @@ def test_the_report_says_what_was_counted_and_what_could_not_be_seen(job: Any) -
     assert told["total"] == _BALANCED
     assert (told["findings"], told["incidents"]) == (3, 1)
     assert told["seconds"] == {"parse": 1.235}
-    off = {rule.name: rule.off for rule in job.rules if rule.off}
+    rules = (*job.rules, *job.correlations)
+    off = {rule.name: rule.off for rule in rules if rule.off}  # type: ignore[attr-defined] # both have these
     assert off
-    assert told["rules"] == {"on": len(job.rules) - len(off), "off": off}
+    assert told["rules"] == {"on": len(rules) - len(off), "off": off}
     assert notes(job, account) == [
         *(f"rule {name} is off: {why}" for name, why in off.items()),
         "the job names no leases: nothing can be attributed to a workload",

@@ -22,7 +22,7 @@ from tests.formats.golden import sample_of
 
 from agenttrail import __version__
 from agenttrail.cli import main
-from agenttrail.detect.rules import load_rules
+from agenttrail.detect.rules import load_all
 from agenttrail.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -184,7 +184,9 @@ def test_the_program_itself_returns_what_it_says() -> None:
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert wrong.stderr == "agenttrail: /nowhere: no such rule file or folder\n"
     good = subprocess.run([PROGRAM, "rules", "check"], capture_output=True, text=True, check=False)
-    assert (good.returncode, good.stdout, good.stderr) == (0, f"{len(load_rules(['builtin']))} rules, no problem\n", "")
+    shipped = load_all(["builtin"])
+    told = f"{len(shipped.rules)} rules, {len(shipped.correlations)} correlations, no problem\n"
+    assert (good.returncode, good.stdout, good.stderr) == (0, told, "")
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:

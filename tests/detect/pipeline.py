@@ -33,7 +33,7 @@ def found_in(
 ) -> tuple[pa.RecordBatch, Account]:
     """Return the findings of all batches, in no order, and the account; ``bundle`` batches end a bundle."""
     account = Account()
-    detect, gather = _Detect(sources, rules, lists, shards), _Gather(rules, lists)
+    detect, gather = _Detect(sources, rules, lists, shards), _Gather(rules, (), lists)
     signals: dict[int, list[Signals]] = defaultdict(list)
     for first in range(0, len(batches), bundle):
         detect.start_bundle()
