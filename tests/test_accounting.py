@@ -152,7 +152,7 @@ def test_the_report_says_what_was_counted_and_what_could_not_be_seen(job: Any) -
     assert (told["findings"], told["incidents"]) == (3, 1)
     assert told["seconds"] == {"parse": 1.235}
     rules = (*job.rules, *job.correlations)
-    off = {rule.name: rule.off for rule in rules if rule.off}  # type: ignore[attr-defined] # both have these
+    off = {rule.name: rule.off for rule in rules if rule.off}
     assert off
     assert told["rules"] == {"on": len(rules) - len(off), "off": off}
     assert notes(job, account) == [
