@@ -370,8 +370,8 @@ def test_a_folder_that_is_no_output_directory(said: Any, tmp_path: Path) -> None
     assert f"is {tmp_path} the output directory of a run?" in done.err
     (tmp_path / "incidents.ndjson").write_text("{}\n")
     assert "incidents.ndjson:1: not an incident" in said("incidents", "list", "--from", tmp_path).err
-    (tmp_path / "incidents.ndjson").write_text("\n{")
-    assert "incidents.ndjson:2: not valid JSON" in said("incidents", "list", "--from", tmp_path).err
+    (tmp_path / "incidents.ndjson").write_text("{")
+    assert "incidents.ndjson:1: not valid JSON" in said("incidents", "list", "--from", tmp_path).err
 
 
 # -- hostile text
