@@ -20,6 +20,8 @@ def last_before(
     Of others with one key and time it is the last in their order.
     """
     count = len(other_keys)
+    if not count:
+        return np.full(len(keys), NONE, dtype=np.int64)
     order = np.lexsort((np.arange(count), other_times, other_keys))
     # the others come first among equals, so that each row finds those of its own time behind it
     kind = np.repeat(np.array([0, 1]), [count, len(keys)])
@@ -28,7 +30,7 @@ def last_before(
     is_row = merged >= count
     place, rows = seen[is_row], merged[is_row] - count
     found = np.full(len(keys), NONE, dtype=np.int64)
-    found[rows] = np.where(place >= 0, order[merged[np.maximum(place, 0)] % max(count, 1)], NONE)
+    found[rows] = np.where(place >= 0, order[merged[np.maximum(place, 0)] % count], NONE)
     same = found >= 0
     same[same] = other_keys[found[same]] == keys[same]
     return np.where(same, found, NONE)
