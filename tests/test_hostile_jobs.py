@@ -132,6 +132,8 @@ def test_files_whose_first_byte_cannot_be_read(folder: Path) -> None:
         done = _agenttrail("run", _job(folder, text))
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.startswith(f"agenttrail: {_MEMORY}: cannot be read at byte 0: ")
+    os.mkfifo(folder / "pipe")
+    assert "no regular file" in _agenttrail("formats", "detect", folder / "pipe").stdout
     done = _agenttrail("formats", "detect", _MEMORY)
     assert done.returncode == 1
     assert f"{_MEMORY}: cannot be read at byte 0: " in done.stdout

@@ -99,6 +99,7 @@ def test_links_are_replaced_and_what_they_name_is_left_alone(job: Path) -> None:
     (job.parent / "mine").write_text("mine")
     for name in ("run.json", "incidents.ndjson", "dead_letters.ndjson"):
         (out / name).symlink_to("../mine")
+    (out / PARTS).symlink_to("nowhere")
     assert main(["run", str(job)]) == 0
     assert (job.parent / "mine").read_text() == "mine"
     assert not any(path.is_symlink() for path in out.iterdir())

@@ -163,7 +163,7 @@ def prepare(directory: str, *, events: bool = False) -> None:
     _check_targets(directory, events=events)
     parts = join(directory, PARTS)
     try:
-        if FileSystems.exists(parts):
+        if FileSystems.exists(parts) or (is_local(parts) and Path(parts).is_symlink()):
             remove([parts])
         FileSystems.mkdirs(parts)
     except Exception as error:  # every file system has errors of its own

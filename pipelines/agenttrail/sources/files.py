@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -93,10 +95,21 @@ def match(pattern: str) -> list[tuple[str, int]]:
         raise InputError(msg) from error
     files = [file for file in found if FileSystems.get_scheme(file.path) or not Path(file.path).is_dir()]
     for file in files:
-        if FileSystems.get_scheme(file.path) is None and not Path(file.path).is_file():
-            msg = f"{file.path}: is no regular file: reading it may never end"
-            raise InputError(msg)
+        _check_regular(file.path)
     return sorted((file.path, file.size_in_bytes) for file in files)
+
+
+def _check_regular(path: str) -> None:
+    """Refuse pipes and devices; what is not there or a folder is told by whoever opens it."""
+    if FileSystems.get_scheme(path) is not None:
+        return
+    try:
+        kind = os.stat(path).st_mode  # noqa: PTH116 - Beam's paths are text
+    except OSError:
+        return
+    if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+        msg = f"{path}: is no regular file: reading it may never end"
+        raise InputError(msg)
 
 
 def _open(path: str) -> BinaryIO:
@@ -111,8 +124,9 @@ def first_bytes(path: str, size: int) -> bytes:
     """Return the first ``size`` bytes of a file's content, fewer where it is shorter or damaged.
 
     Raises:
-        InputError: it cannot be opened or read.
+        InputError: it cannot be opened or read, or is a pipe or device.
     """
+    _check_regular(path)
     held = b""
     with _open(path) as handle:
         try:
