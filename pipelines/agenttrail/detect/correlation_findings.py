@@ -27,7 +27,8 @@ from agenttrail.columns.groups import (
 from agenttrail.columns.ids import content_ids
 from agenttrail.columns.numbers import numbers
 from agenttrail.detect.correlated import Correlated, correlate_all
-from agenttrail.detect.findings import MOST_EVIDENCE
+from agenttrail.detect.findings import KEY, MOST_EVIDENCE, NAMES, STATE
+from agenttrail.detect.signals import digest_words
 from agenttrail.schema import TIMESTAMP, conform, record
 
 if TYPE_CHECKING:
@@ -41,9 +42,6 @@ KEY_PREFIX = "unit:"
 """Stands before the columns of a unit that correlations group by or count."""
 UNIT_DIGEST = "unit.digest"
 """Column in flight only: digest of the first event of a unit."""
-_KEY = ("entity.type", "entity.id", "job.id", "entity.anchor")
-_NAMES = ("gen_ai.agent.id", "trajectory.id", "sandbox.id", "host.name", "k8s.namespace.name", "k8s.pod.uid")
-_STATE = ("attribution.status", "attribution.lease_start", "attribution.lease_end")
 _LISTS = (
     "attribution.scope", "attribution.lease_id", "attribution.candidates", "attribution.reason", "peer.port",
     "network.transport", "network.direction", "event.dataset", "event.outcome",
@@ -73,8 +71,9 @@ def correlation_findings(correlations: Sequence[Correlation], units: pa.RecordBa
     columns["event.start"] = units.column("finding.first_seen")
     rows = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
     rank = np.empty(units.num_rows, dtype=np.int64)
-    digest = np.frombuffer(b"".join(units.column(UNIT_DIGEST).to_pylist()), dtype="S16")
-    rank[np.lexsort((ordinals(units.column("rule.id")), digest))] = np.arange(units.num_rows)
+    rank[np.lexsort((ordinals(units.column("rule.id")), digest_words(units.column(UNIT_DIGEST))))] = np.arange(
+        len(rank)
+    )
     found = correlate_all(correlations, rows, matched, rank)
     parts = [_findings(one, found[one.id], units) for one in correlations if one.id in found]
     parts = [part for part in parts if part.num_rows]
@@ -90,9 +89,9 @@ def _findings(correlation: Correlation, found: Correlated, units: pa.RecordBatch
     keys = _entities(member, run)
     which, first = group_rows([pa.array(run), *keys])
     count = len(first)
-    columns = {name: key.take(pa.array(first)) for name, key in zip(_KEY, keys, strict=True)}
-    columns |= {name: agreed(which, count, member.column(name), null_agrees=False) for name in (*_NAMES, "peer.ip")}
-    columns |= {name: smallest_by(which, count, member.column(name)) for name in _STATE}
+    columns = {name: key.take(pa.array(first)) for name, key in zip(KEY, keys, strict=True)}
+    columns |= {name: agreed(which, count, member.column(name), null_agrees=False) for name in (*NAMES, "peer.ip")}
+    columns |= {name: smallest_by(which, count, member.column(name)) for name in STATE}
     columns["attribution.level"] = columns["entity.type"]
     for name in _LISTS:
         lists = member.column(name)
@@ -111,9 +110,9 @@ def _findings(correlation: Correlation, found: Correlated, units: pa.RecordBatch
     shared = [_hashable(values.take(pa.array(run[first]))) for values in found.keys.values()]
     begun = columns["finding.first_seen"].cast(pa.int64()).cast(pa.string())
     columns["finding.id"] = content_ids(
-        ["finding", columns["rule.id"], *(columns[name] for name in _KEY), *shared, begun]
+        ["finding", columns["rule.id"], *(columns[name] for name in KEY), *shared, begun]
     )
-    columns["incident.id"] = content_ids(["incident", *(columns[name] for name in _KEY)])
+    columns["incident.id"] = content_ids(["incident", *(columns[name] for name in KEY)])
     return conform(pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)), record("finding"))
 
 
@@ -124,7 +123,7 @@ def _hashable(values: pa.Array) -> pa.Array:
 def _entities(member: pa.RecordBatch, run: NDArray[np.int64]) -> list[pa.Array]:
     """Return type, id, job and anchor of the entity that each member's finding is on."""
     count = int(run.max(initial=-1)) + 1
-    own = [member.column(name) for name in _KEY]
+    own = [member.column(name) for name in KEY]
     codes, _ = group_rows(own)
     one = (max_by(run, count, codes) == min_by(run, count, codes))[run]
     uid = agreed(run, count, member.column("k8s.pod.uid"), null_agrees=False).take(pa.array(run))

@@ -37,11 +37,14 @@ if TYPE_CHECKING:
 MOST_EVIDENCE = 20
 """Events that a finding shows."""
 _MOST_LISTED = 100
-_KEY = ("entity.type", "entity.id", "job.id", "entity.anchor")
-_NAMES = (
+KEY = ("entity.type", "entity.id", "job.id", "entity.anchor")
+"""What sets the entity of a finding apart from every other."""
+NAMES = (
     "gen_ai.agent.id", "trajectory.id", "sandbox.id", "host.name", "k8s.namespace.name", "k8s.pod.uid",
 )  # fmt: skip
-_STATE = ("attribution.status", "attribution.level", "attribution.lease_start", "attribution.lease_end")
+"""What it is called, where all agree."""
+STATE = ("attribution.status", "attribution.level", "attribution.lease_start", "attribution.lease_end")
+"""How well it is known, and since when; the least of several."""
 _SEVERAL_OF_HOLDER = ("attribution.scope", "attribution.lease_id")
 _SEVERAL_OF_ROW = ("network.transport", "network.direction", "event.dataset", "event.outcome", "attribution.reason")
 
@@ -108,7 +111,7 @@ def gather(
     row, rule = hits.rows, hits.rules
     holder = numbers(rows.column(HOLDER))[row]
     peer = _peers(rows)
-    keys = [holders.column(name).take(pa.array(holder)) for name in _KEY]
+    keys = [holders.column(name).take(pa.array(holder)) for name in KEY]
     units = [] if hits.units is None else [pa.array(hits.units)]
     towards = peer["peer.ip"].take(pa.array(row))
     if hits.peerless is not None:
@@ -120,7 +123,7 @@ def gather(
     columns |= _conversation_columns(conversations, conversation[row], finding, count)
     columns["finding.evidence"], earliest = _evidence(rows, row, finding, count)
     columns["finding.id"] = _ids(columns)
-    columns["incident.id"] = content_ids(["incident", *(columns[name] for name in _KEY)])
+    columns["incident.id"] = content_ids(["incident", *(columns[name] for name in KEY)])
     found = conform(pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)), record("finding"))
     unit = np.zeros(count, np.int64) if hits.units is None else hits.units[first]
     order = np.lexsort((unit, ordinals(found.column("finding.id"))))
@@ -173,8 +176,8 @@ def _holder_columns(
     _, first = group_rows([pa.array(finding), pa.array(holder)])
     of_finding, of_holder = finding[first], holder[first]
     index = pa.array(of_holder)
-    columns = {name: smallest_by(of_finding, count, holders.column(name).take(index)) for name in (*_KEY, *_STATE)}
-    for name in _NAMES:
+    columns = {name: smallest_by(of_finding, count, holders.column(name).take(index)) for name in (*KEY, *STATE)}
+    for name in NAMES:
         columns[name] = agreed(of_finding, count, holders.column(name).take(index), null_agrees=False)
     for name in _SEVERAL_OF_HOLDER:
         columns[name] = distinct_lists(of_finding, count, holders.column(name).take(index), _MOST_LISTED)
@@ -247,4 +250,4 @@ def _evidence(
 def _ids(columns: dict[str, pa.Array]) -> pa.Array:
     """A finding is named by its rule, its entity's occupancy and its peer."""
     peer = columns["peer.ip"].cast(pa.binary())
-    return content_ids(["finding", columns["rule.id"], *(columns[name] for name in _KEY), peer])
+    return content_ids(["finding", columns["rule.id"], *(columns[name] for name in KEY), peer])
