@@ -12,9 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from agenttrail import timeline
 from agenttrail.columns.asof import last_before
 from agenttrail.columns.batches import joined
-from agenttrail.columns.groups import column_codes, max_by, min_by
+from agenttrail.columns.groups import column_codes, group_rows, max_by, min_by
+from agenttrail.columns.ids import hexadecimal
 from agenttrail.columns.numbers import numbers
 from agenttrail.columns.text import constant
 from agenttrail.conversations import converse
@@ -22,7 +24,7 @@ from agenttrail.detect.analytics import ANALYTICS, TELEMETRY_ANALYTICS
 from agenttrail.detect.analytics.gpu_progress import METRIC
 from agenttrail.detect.correlation_findings import KEY_PREFIX, UNIT_DIGEST, key_columns
 from agenttrail.detect.derived import Derived, offsets_of, ranges
-from agenttrail.detect.findings import Found, Hits, gather
+from agenttrail.detect.findings import Found, Hits, gather, peers
 from agenttrail.detect.plan import Plan
 from agenttrail.detect.signals import DIGEST, HOLDER, Lists, digest_words
 from agenttrail.entities import ENTITY_DIGEST, WORKLOAD_DIGEST
@@ -44,6 +46,7 @@ DERIVED = (CONVERSATION, *ANALYTICS, *TELEMETRY_ANALYTICS)
 """Categories of derived events, which rules name in ``logsource``."""
 EXECUTE_TOOL = "execute_tool"
 _SECOND = 1_000_000
+_OPENING = ("medium", "high", "critical")
 _UNKNOWN = np.iinfo(np.int64).min
 _OPEN = np.iinfo(np.int64).max
 _CALL = ("gen_ai.tool.name", "gen_ai.tool.call.id")
@@ -56,12 +59,12 @@ class Gathered:
     Attributes:
         findings: of the row rules and of the rules on derived events, sorted by id.
         units: what correlations ask for, see ``correlation_findings``; None where none asks.
-        gaps: what could not be seen of GPUs and steps, as ``gpu_progress`` tells it.
+        timeline: entries of every entity that may have an incident.
     """
 
     findings: pa.RecordBatch
     units: pa.RecordBatch | None
-    gaps: pa.RecordBatch | None
+    timeline: pa.RecordBatch
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,78 @@ def gather_shard(signals: Signals, asked: Asked, progress: pa.RecordBatch) -> Ga
         return Found(named, told.first, told.unit)
 
     units = _units(shard, asked, seen, found) if len(asked.correlated) else None
-    return Gathered(found(_together(seen)).findings, units, gaps)
+    findings = found(_together(seen)).findings
+    return Gathered(findings, units, _timeline(shard, calls, progress, gaps, [findings, units]))
+
+
+def _timeline(
+    shard: _Shard,
+    calls: _ToolCalls,
+    progress: pa.RecordBatch,
+    gaps: pa.RecordBatch | None,
+    found: Sequence[pa.RecordBatch | None],
+) -> pa.RecordBatch:
+    """Return the entries of all entities on which something was found that may open an incident."""
+    incident = hexadecimal(shard.holders.column(ENTITY_DIGEST))
+    opening = [
+        one.column("incident.id").filter(pc.is_in(one.column("finding.severity"), value_set=pa.array(_OPENING)))
+        if place == 0
+        else one.column("incident.id")
+        for place, one in enumerate(found)
+        if one is not None
+    ]
+    wanted = np.asarray(pc.is_in(incident, value_set=pa.concat_arrays(opening)), dtype=bool)
+    rows = np.flatnonzero(wanted[shard.holder])
+    told = _with_columns(shard.rows.take(pa.array(rows)), _whom(shard, incident, shard.holder[rows]))
+    flows = (
+        told.filter(told.column("network.direction").is_valid()) if "network.direction" in told.schema.names else None
+    )
+    samples = _where(told, "metric.name", METRIC)
+    entries = [*timeline.leases(shard.holders.filter(pa.array(wanted)), incident.filter(pa.array(wanted)))]
+    entries.append(timeline.tool_calls(_where(told, "gen_ai.operation.name", EXECUTE_TOOL)))
+    entries.append(timeline.gpu_use(samples) if samples.num_rows else samples.slice(0, 0))
+    if flows is not None and flows.num_rows:
+        entries.append(timeline.egress(_with_columns(flows, peers(flows))))
+    entries += _of_reports(shard, incident, wanted, progress, gaps)
+    return joined([entry for entry in entries if entry.num_rows] or [entries[0]])
+
+
+def _where(rows: pa.RecordBatch, name: str, word: str) -> pa.RecordBatch:
+    return rows.filter(pa.array(_are(rows, name, word)))
+
+
+def _whom(shard: _Shard, incident: pa.Array, holders: NDArray[np.int64]) -> dict[str, pa.Array]:
+    index = pa.array(holders)
+    whom = {name: shard.holders.column(name).take(index) for name in timeline.WHOM}
+    return whom | {"incident.id": incident.take(index)}
+
+
+def _of_reports(
+    shard: _Shard,
+    incident: pa.Array,
+    wanted: NDArray[np.bool_],
+    progress: pa.RecordBatch,
+    gaps: pa.RecordBatch | None,
+) -> list[pa.RecordBatch]:
+    """Return steps that the entities' sandboxes reported, and what is missing."""
+    out = []
+    holders = np.flatnonzero(wanted)
+    _, first = group_rows([incident.take(pa.array(holders))]) if len(holders) else (None, holders)
+    holders = holders[first]
+    sandboxes = shard.holders.column("sandbox.id").take(pa.array(holders))
+    if progress.num_rows and len(holders):
+        place = pc.index_in(progress.column("sandbox.id"), value_set=sandboxes, skip_nulls=True)
+        mine = np.flatnonzero(np.asarray(place.is_valid()))
+        owner = holders[np.asarray(place.take(pa.array(mine)), dtype=np.int64)]
+        reports_ = progress.take(pa.array(mine)).select(["event.start", "training.step"])
+        if len(mine):
+            out.append(timeline.steps(_with_columns(reports_, _whom(shard, incident, owner))))
+    if gaps is not None and gaps.num_rows:
+        entities, place_ = np.unique(shard.entity, return_index=True)
+        owner = shard.holder[place_[np.searchsorted(entities, numbers(gaps.column("entity")))]]
+        missing = _with_columns(gaps, _whom(shard, incident, owner))
+        out.append(timeline.gaps(missing.filter(pa.array(wanted[owner]))))
+    return out
 
 
 def select_named(events: pa.RecordBatch, plan: Plan) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:

@@ -15,7 +15,10 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from agenttrail import attribute as attribution
-from agenttrail import coders  # noqa: F401 - registers them
+from agenttrail import (
+    coders,  # noqa: F401 - registers them
+    timeline,
+)
 from agenttrail import leases as leases_
 from agenttrail.accounting import ACCOUNT, DEAD, EVENTS, Account
 from agenttrail.attribute import LeaseTable
@@ -48,6 +51,8 @@ LEASES = "leases"
 """Tag of the leases that events tell of."""
 UNITS = "units"
 """Tag of what correlations look at."""
+TIMELINE = "timeline"
+"""Tag of entries of timelines."""
 PROGRESS = "progress"
 """Tag of reports of training progress."""
 
@@ -433,6 +438,8 @@ class _Gather(_Timed):
         yield shard, gathered.findings
         if gathered.units is not None and gathered.units.num_rows:
             yield beam.pvalue.TaggedOutput(UNITS, gathered.units)
+        if gathered.timeline.num_rows:
+            yield beam.pvalue.TaggedOutput(TIMELINE, (shard, gathered.timeline))
         yield beam.pvalue.TaggedOutput(ACCOUNT, account)
 
 
@@ -454,7 +461,7 @@ class Gather(beam.PTransform):
         """Return the outputs by tag."""
         sides = [] if self._progress is None else [beam.pvalue.AsList(self._progress)]
         outputs = beam.ParDo(self._fn, *sides).with_output_types(tuple[int, pa.RecordBatch])
-        return signals | beam.GroupByKey() | "Findings" >> outputs.with_outputs(ACCOUNT, UNITS, main=EVENTS)
+        return signals | beam.GroupByKey() | "Findings" >> outputs.with_outputs(ACCOUNT, UNITS, TIMELINE, main=EVENTS)
 
 
 class _Correlate(_Timed):
@@ -544,3 +551,43 @@ class Group(beam.PTransform):
     ) -> beam.PCollection[tuple[int, pa.RecordBatch]]:
         """Return the incidents."""
         return findings | beam.ParDo(self._fn).with_output_types(tuple[int, pa.RecordBatch])
+
+
+def _of_incidents(
+    element: tuple[int, pa.RecordBatch], incidents: Sequence[tuple[int, pa.RecordBatch]]
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    shard, entries = element
+    ids = pa.concat_arrays([pa.array([], pa.string()), *(batch.column("incident.id") for _, batch in incidents)])
+    kept = entries.filter(pc.is_in(entries.column("incident.id"), value_set=ids))
+    if kept.num_rows:
+        yield shard, kept
+
+
+def _ordered(element: tuple[int, Iterable[pa.RecordBatch]]) -> tuple[int, pa.RecordBatch]:
+    shard, entries = element
+    return shard, timeline.ordered(list(entries))
+
+
+class Timeline(beam.PTransform):
+    """(shard, entries) and (shard, findings) to (shard, timeline) of the entities that have an incident."""
+
+    def __init__(self, incidents: beam.PCollection[tuple[int, pa.RecordBatch]]) -> None:
+        """Keep the entries of ``incidents``."""
+        super().__init__()
+        self._incidents = incidents
+
+    def expand(self, both: tuple[Any, Any]) -> beam.PCollection[tuple[int, pa.RecordBatch]]:
+        """Return the timelines."""
+        entries, findings = both
+        typed = tuple[int, pa.RecordBatch]
+        found = findings | "FindingEntries" >> beam.MapTuple(
+            lambda shard, batch: (shard, timeline.findings(batch))
+        ).with_output_types(typed)
+        incidents = beam.pvalue.AsList(self._incidents)
+        return (
+            (entries, found)
+            | beam.Flatten()
+            | "OfIncidents" >> beam.FlatMap(_of_incidents, incidents).with_output_types(typed)
+            | beam.GroupByKey()
+            | "Ordered" >> beam.Map(_ordered).with_output_types(typed)
+        )

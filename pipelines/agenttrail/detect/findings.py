@@ -110,7 +110,7 @@ def gather(
     """
     row, rule = hits.rows, hits.rules
     holder = numbers(rows.column(HOLDER))[row]
-    peer = _peers(rows)
+    peer = peers(rows)
     keys = [holders.column(name).take(pa.array(holder)) for name in KEY]
     units = [] if hits.units is None else [pa.array(hits.units)]
     towards = peer["peer.ip"].take(pa.array(row))
@@ -139,7 +139,7 @@ def _column(rows: pa.RecordBatch, name: str, type_: pa.DataType | None = None) -
     return pa.nulls(rows.num_rows, type_ or pa.string()) if index < 0 else _plain(rows.column(index))
 
 
-def _peers(rows: pa.RecordBatch) -> dict[str, pa.Array]:
+def peers(rows: pa.RecordBatch) -> dict[str, pa.Array]:
     """Return the end that is not the workload's, which travels as the other end of the row's direction."""
     ingress = pc.fill_null(pc.equal(_column(rows, "network.direction"), "ingress"), fill_value=False)
     return {
