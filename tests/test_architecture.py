@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "pipelines"
-MIDDLE = ("formats", "leases", "attribute", "conversations", "detect", "incidents")
+MIDDLE = ("formats", "leases", "trajectories", "attribute", "conversations", "detect", "timeline", "incidents")
 """Pure packages that meet as batches only."""
 BELOW = (
     "columns", "schema", "errors", "resources", "parsing", "flows", "metadata", "paths", "lists", "documents",

@@ -18,12 +18,13 @@ from agenttrail.columns.batches import joined
 from agenttrail.columns.groups import column_codes, group_rows, max_by, min_by
 from agenttrail.columns.ids import hexadecimal
 from agenttrail.columns.numbers import numbers
+from agenttrail.columns.offsets import offsets_of, ranges
 from agenttrail.columns.text import constant
 from agenttrail.conversations import converse
 from agenttrail.detect.analytics import ANALYTICS, TELEMETRY_ANALYTICS
 from agenttrail.detect.analytics.gpu_progress import METRIC
 from agenttrail.detect.correlation_findings import KEY_PREFIX, UNIT_DIGEST, key_columns
-from agenttrail.detect.derived import Derived, offsets_of, ranges
+from agenttrail.detect.derived import Derived
 from agenttrail.detect.findings import Found, Hits, gather, peers
 from agenttrail.detect.plan import Plan
 from agenttrail.detect.signals import DIGEST, HOLDER, Lists, digest_words
@@ -168,12 +169,11 @@ def gather_shard(signals: Signals, asked: Asked, progress: pa.RecordBatch) -> Ga
 
     units = _units(shard, asked, seen, found) if len(asked.correlated) else None
     findings = found(_together(seen)).findings
-    return Gathered(findings, units, _timeline(shard, calls, progress, gaps, [findings, units]))
+    return Gathered(findings, units, _timeline(shard, progress, gaps, [findings, units]))
 
 
 def _timeline(
     shard: _Shard,
-    calls: _ToolCalls,
     progress: pa.RecordBatch,
     gaps: pa.RecordBatch | None,
     found: Sequence[pa.RecordBatch | None],
@@ -190,14 +190,13 @@ def _timeline(
     wanted = np.asarray(pc.is_in(incident, value_set=pa.concat_arrays(opening)), dtype=bool)
     rows = np.flatnonzero(wanted[shard.holder])
     told = _with_columns(shard.rows.take(pa.array(rows)), _whom(shard, incident, shard.holder[rows]))
-    flows = (
-        told.filter(told.column("network.direction").is_valid()) if "network.direction" in told.schema.names else None
-    )
+    flows = told.filter(_column(told, "network.direction").is_valid())
     samples = _where(told, "metric.name", METRIC)
-    entries = [*timeline.leases(shard.holders.filter(pa.array(wanted)), incident.filter(pa.array(wanted)))]
+    entries = timeline.leases(shard.holders.filter(pa.array(wanted)), incident.filter(pa.array(wanted)))
     entries.append(timeline.tool_calls(_where(told, "gen_ai.operation.name", EXECUTE_TOOL)))
-    entries.append(timeline.gpu_use(samples) if samples.num_rows else samples.slice(0, 0))
-    if flows is not None and flows.num_rows:
+    if samples.num_rows:
+        entries.append(timeline.gpu_use(samples))
+    if flows.num_rows:
         entries.append(timeline.egress(_with_columns(flows, peers(flows))))
     entries += _of_reports(shard, incident, wanted, progress, gaps)
     return joined([entry for entry in entries if entry.num_rows] or [entries[0]])

@@ -15,11 +15,12 @@ from agenttrail.accounting import ACCOUNT, DEAD, EVENTS, Account, check, total
 from agenttrail.errors import DefinitionError, Problem
 from agenttrail.formats import FORMATS
 from agenttrail.sinks import files as sink
-from agenttrail.sinks.files import WriteDeadLetters, WriteEvents, WriteSorted
+from agenttrail.sinks.files import WriteDeadLetters, WriteEvents, WriteSorted, WriteTimeline
 from agenttrail.sources.files import BLOCK_BYTES, RANGE_BYTES, ReadBlocks, ReadDocuments
 from agenttrail.transforms import (
     LEASES,
     PROGRESS,
+    TIMELINE,
     UNITS,
     AddFindings,
     Attribute,
@@ -30,6 +31,7 @@ from agenttrail.transforms import (
     Group,
     Parse,
     Resolve,
+    Timeline,
 )
 
 if TYPE_CHECKING:
@@ -98,6 +100,7 @@ def build(pipeline: beam.Pipeline, job: Job, options: RunOptions) -> None:
         findings = findings | AddFindings(correlated[EVENTS], options.shards)
         accounts.append(correlated[ACCOUNT])
     incidents = findings | Group(KINDS)
+    timelines = (gathered[TIMELINE], findings) | Timeline(incidents)
 
     dead = [remains, leases[DEAD], events[DEAD], told_remains, told[DEAD]]
     if job.elasticsearch:
@@ -110,6 +113,7 @@ def build(pipeline: beam.Pipeline, job: Job, options: RunOptions) -> None:
         "findings": findings | "WriteFindings" >> WriteSorted(directory, "findings"),
         "incidents": incidents | "WriteIncidents" >> WriteSorted(directory, "incidents"),
         "dead_letters": _write_dead_letters(dead, directory),
+        "timeline": timelines | "WriteTimeline" >> WriteTimeline(directory),
     }
     if job.write_events:
         every = (attributed[EVENTS], called[EVENTS]) | "AllEvents" >> beam.Flatten()
@@ -150,6 +154,7 @@ class _Finish(beam.DoFn):
         findings: list[tuple[str, dict[str, int]]],
         incidents: list[tuple[str, dict[str, int]]],
         dead_letters: list[str],
+        timeline: list[str],
         events: list[str] | None = None,
     ) -> Iterator[None]:
         job = self._job
@@ -158,6 +163,7 @@ class _Finish(beam.DoFn):
             "findings": [path for path, _ in findings],
             "incidents": [path for path, _ in incidents],
             "dead_letters": list(dead_letters),
+            "timeline": list(timeline),
             "events": list(events or ()),
         }
         sink.finish(str(job.directory), parts, events=job.write_events)

@@ -155,7 +155,7 @@ def index_mappings(of: Record) -> dict[str, object]:
 def field_reference() -> str:
     """Return the reference of all record types as Markdown."""
     parts = ["# Field reference", "", "Made from `schemas/*.yml` by `make docs`; a test holds the two together.", ""]
-    for name in ("event", "lease", "finding", "incident"):
+    for name in ("event", "lease", "finding", "incident", "timeline"):
         type_ = record(name)
         parts += [f"## {type_.name}", "", type_.description, "", "| field | type | meaning |", "|---|---|---|"]
         for field in type_.fields.values():

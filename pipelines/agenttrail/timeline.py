@@ -54,13 +54,9 @@ def leases(holders: pa.RecordBatch, incidents: pa.Array) -> list[pa.RecordBatch]
         keys = [at.cast(pa.int64()), *whom.values()]
         _, first = group_rows(keys)
         first = first[np.asarray(at.is_valid())[first]]
-        rows, named = pa.array(first), whom | {"@timestamp": at}
+        rows = pa.array(first)
         out.append(
-            _entries(
-                kind,
-                len(first),
-                {name: column.take(rows) for name, column in whom.items()} | {"@timestamp": at.take(rows)},
-            )
+            _entries(kind, len(first), {name: one.take(rows) for name, one in (whom | {"@timestamp": at}).items()})
         )
     return out
 

@@ -17,7 +17,7 @@ from agenttrail.columns.groups import agreed, column_codes
 from agenttrail.columns.ids import content_ids
 from agenttrail.columns.intervals import OPEN, Segments
 from agenttrail.columns.numbers import numbers
-from agenttrail.detect.derived import ranges
+from agenttrail.columns.offsets import ranges
 from agenttrail.schema import TIMESTAMP, conform, record
 
 if TYPE_CHECKING:

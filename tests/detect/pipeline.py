@@ -10,7 +10,7 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.utils.windowed_value import WindowedValue
 
-from agenttrail.accounting import Account
+from agenttrail.accounting import ACCOUNT, Account
 from agenttrail.columns.addresses import format_addresses
 from agenttrail.columns.batches import joined
 from agenttrail.schema import ADDRESS, conform, record
@@ -49,7 +49,8 @@ def _told(outputs: Any, account: Account) -> list[Any]:
     elements = []
     for output in outputs:
         if isinstance(output, beam.pvalue.TaggedOutput):
-            account.add(output.value)
+            if output.tag == ACCOUNT:
+                account.add(output.value)
         else:
             elements.append(output.value if isinstance(output, WindowedValue) else output)
     return elements

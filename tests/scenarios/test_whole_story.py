@@ -139,6 +139,32 @@ def test_hot_gpus_without_steps_and_a_long_thin_conversation_are_one_incident(mo
     assert thin["network.conversations"] == 1
 
 
+def test_the_timeline_tells_the_story_of_the_entity_with_an_incident(morning: Path) -> None:
+    """Its lease, its tool calls, its GPUs and its traffic by the minute, and what was found - and nobody else's."""
+    import pyarrow.parquet as pq
+
+    (incident,) = _run(morning, *_EVENTS)
+    entries = pq.read_table(morning / "out" / "timeline").to_pylist()
+    assert {one["incident.id"] for one in entries} == {incident["incident.id"]}
+    by_kind: dict[str, list[dict[str, Any]]] = {}
+    for one in entries:
+        by_kind.setdefault(one["timeline.kind"], []).append(one)
+    assert {kind: len(some) for kind, some in by_kind.items() if kind != "finding"} == {
+        "lease_start": 1, "lease_end": 1, "tool_call": 2, "gpu": 60, "step": 60, "egress": 40,
+        "gap": 1,
+    }  # fmt: skip
+    assert by_kind["gap"][0]["event.reason"] == "training progress silent"  # after the last report
+    assert [one["gen_ai.tool.call.id"] for one in by_kind["tool_call"]] == ["call-1", "call-2"]
+    assert {one["gpu.utilization"] for one in by_kind["gpu"]} == {97.0}
+    assert {(one["peer.ip"], one["source.bytes"], one["destination.bytes"]) for one in by_kind["egress"]} == {
+        (_POOL, 900, 1_500)
+    }
+    assert "impact/gpu-diversion" in {one["rule.name"] for one in by_kind["finding"]}
+    times = [one["@timestamp"] for one in entries]
+    assert times == sorted(times)
+    assert len({one["timeline.id"] for one in entries}) == len(entries)
+
+
 def test_no_secret_of_a_tool_call_is_written(morning: Path) -> None:
     """Neither in evidence, nor in the events."""
     _run(morning, *_EVENTS)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agenttrail.detect.derived import offsets_of, ranges, run_offsets
+from agenttrail.columns.offsets import offsets_of, ranges, run_offsets
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

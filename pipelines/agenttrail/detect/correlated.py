@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from agenttrail.columns.groups import column_codes, group_rows
+from agenttrail.columns.offsets import offsets_of, ranges
 from agenttrail.detect.correlate import Hits, Runs, correlate
 from agenttrail.detect.correlations import key_type
-from agenttrail.detect.derived import integers, offsets_of, ranges
+from agenttrail.detect.derived import integers
 from agenttrail.schema import TIMESTAMP, cast
 
 if TYPE_CHECKING:

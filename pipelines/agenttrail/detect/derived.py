@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from agenttrail.columns.groups import agreed, ordinals
 from agenttrail.columns.numbers import numbers
+from agenttrail.columns.offsets import offsets_of, ranges
 from agenttrail.columns.text import constant
 from agenttrail.schema import ADDRESS, ENUM, TIMESTAMP, cast
 
@@ -115,22 +116,6 @@ def integers(rows: pa.RecordBatch, name: str, missing: int = 0) -> NDArray[np.in
 def flags(rows: pa.RecordBatch, name: str) -> NDArray[np.bool_]:
     """Return a boolean column; null is false."""
     return np.asarray(pc.fill_null(column_of(rows, name, pa.bool_()), fill_value=False), dtype=bool)
-
-
-def run_offsets(groups: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return where each run of equal values starts, and the length of all."""
-    starts = np.flatnonzero(groups[1:] != groups[:-1]) + 1
-    return np.concatenate([np.zeros(1, np.int64), starts, [len(groups)]]) if len(groups) else np.zeros(1, np.int64)
-
-
-def offsets_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the offsets of consecutive slices of these lengths."""
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-
-
-def ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the integers of [start, start + length) of every pair, one after the other."""
-    return np.arange(int(lengths.sum())) + np.repeat(starts - offsets_of(lengths)[:-1], lengths)
 
 
 def _outcome(outcome: pa.Array, first: NDArray[np.int64]) -> pa.Array:

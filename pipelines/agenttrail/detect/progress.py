@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from agenttrail.columns.chains import running_max
 from agenttrail.columns.groups import group_rows
 from agenttrail.columns.numbers import numbers
-from agenttrail.detect.derived import column_of, integers, run_offsets
+from agenttrail.columns.offsets import run_offsets
+from agenttrail.detect.derived import column_of, integers
 
 MINUTE = 60_000_000
 """Microseconds of a slot of event time."""

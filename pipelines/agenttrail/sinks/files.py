@@ -33,13 +33,18 @@ if TYPE_CHECKING:
 PARTS = ".parts"
 SORTED = ("incidents", "findings")
 DEAD_LETTERS = "dead_letters"
-EVENTS = "events"
+EVENTS, TIMELINE = "events", "timeline"
 _FILES = (*(f"{name}.ndjson" for name in (*SORTED, DEAD_LETTERS)), "run.json")
 _NOT_IN_EVENTS = ("event.id", "event.original", "network.community_id", "entity.type", "entity.id", "entity.anchor")
 _PRIVATE = 0o600
 _BUFFER = 1 << 20
 _EVENTS_PART = re.compile(r"\d{3,}-[0-9a-f]{16}-\d{15,}\.parquet")
 _NO_EVENTS = f"000-{'0' * 16}-{'0' * 15}.parquet"
+FOLDERS = {
+    EVENTS: (_EVENTS_PART, _NO_EVENTS, "event"),
+    TIMELINE: (re.compile(r"timeline-\d{5,}\.parquet"), "timeline-00000.parquet", "timeline"),
+}
+"""Folders of an output directory: how the files that a run puts there are named, the empty one, and their record."""
 
 
 def join(directory: str, *names: str) -> str:
@@ -144,8 +149,8 @@ def is_output(path: str, directory: str) -> bool:
     match below:
         case [name]:
             return name in _FILES
-        case [folder, name] if folder == EVENTS:
-            return bool(_EVENTS_PART.fullmatch(name))
+        case [folder, name] if folder in FOLDERS:
+            return bool(FOLDERS[folder][0].fullmatch(name))
         case _:
             return below[:1] == [PARTS]
 
@@ -183,15 +188,18 @@ def _check_targets(directory: str, *, events: bool) -> None:
         if os.path.lexists(root / name) and not (root / name).is_file() and not (root / name).is_symlink():
             msg = f"{root / name}: cannot be written: it is no regular file; move it away, or name another directory"
             raise SinkError(msg)
-    folder = root / EVENTS
-    if not events or not os.path.lexists(folder):
-        return
+    for kind, (named, _, _) in FOLDERS.items():
+        if os.path.lexists(root / kind) and (events or kind != EVENTS):
+            _check_folder(root / kind, named)
+
+
+def _check_folder(folder: Path, named: re.Pattern[str]) -> None:
     try:
         with TemporaryFile(dir=folder):
-            blocked = [entry.path for entry in os.scandir(folder) if _EVENTS_PART.fullmatch(entry.name)]
+            blocked = [entry.path for entry in os.scandir(folder) if named.fullmatch(entry.name)]
             blocked = [path for path in blocked if Path(path).is_dir()]
     except OSError as error:
-        msg = f"{folder}: cannot be used for events: {error.strerror}; check that it is a folder and writable"
+        msg = f"{folder}: cannot be used for {folder.name}: {error.strerror}; check that it is a folder and writable"
         raise SinkError(msg) from error
     if blocked:
         msg = f"{blocked[0]}: cannot be written: it is a folder; move it away, or name another directory"
@@ -280,25 +288,28 @@ class WriteDeadLetters(beam.PTransform):
         return batches | beam.ParDo(self._fn)
 
 
-def event_table(events: pa.RecordBatch) -> pa.Table:
-    """Return events as they are written to Parquet: every column of the record, addresses in canonical text."""
+def event_table(events: pa.RecordBatch, name: str = "event") -> pa.Table:
+    """Return events, or rows of another record, as they are written to Parquet: addresses in canonical text."""
     from agenttrail.columns.addresses import format_addresses
 
-    whole = conform(events, record("event"))
+    whole = conform(events, record(name))
     columns = {}
-    fields = record("event").fields
-    for name, column in zip(whole.schema.names, whole.columns, strict=True):
-        if name in _NOT_IN_EVENTS:
-            continue
+    fields = record(name).fields
+    for field, column in zip(whole.schema.names, whole.columns, strict=True):
         if column.type == ADDRESS:
-            columns[name] = format_addresses(column)
-        else:
-            columns[name] = scrub(column) if fields[name].type == "text" else column
+            columns[field] = format_addresses(column)
+        elif name != "event" or field not in _NOT_IN_EVENTS:
+            columns[field] = scrub(column) if fields[field].type == "text" else column
     return pa.table(columns)
 
 
-def _write_events(path: str, events: pa.RecordBatch) -> None:
-    table = event_table(events)
+def write_rows(path: str, rows: pa.RecordBatch, name: str = "event") -> None:
+    """Write rows of a record as Parquet.
+
+    Raises:
+        SinkError: they cannot be written.
+    """
+    table = event_table(rows, name)
     try:
         with closing(create(path)) as file:
             # without the Arrow schema, so that whoever reads enums finds plain text
@@ -318,7 +329,7 @@ class _WriteEvents(beam.DoFn):
         path, offset = (place.column(name)[0].as_py() for name in ("log.file.path", "log.offset"))
         name = f"{source:03d}-{content_id(path)[:16]}-{offset:015d}.parquet"  # as _EVENTS_PART has it
         part = join(self._directory, PARTS, name)
-        _write_events(part, events)
+        write_rows(part, events)
         yield part
 
 
@@ -333,6 +344,26 @@ class WriteEvents(beam.PTransform):
     def expand(self, events: beam.PCollection[tuple[int, pa.RecordBatch]]) -> Any:
         """Return the parts."""
         return events | beam.ParDo(self._fn)
+
+
+def _write_timeline(element: tuple[int, pa.RecordBatch], directory: str) -> str:
+    shard, entries = element
+    part = join(directory, PARTS, f"timeline-{shard:05d}.parquet")
+    write_rows(part, entries, "timeline")
+    return part
+
+
+class WriteTimeline(beam.PTransform):
+    """(shard, timeline) to Parquet parts of the output directory; gives their paths."""
+
+    def __init__(self, directory: str) -> None:
+        """Write below ``directory``."""
+        super().__init__()
+        self._directory = directory
+
+    def expand(self, timelines: beam.PCollection[tuple[int, pa.RecordBatch]]) -> Any:
+        """Return the parts."""
+        return timelines | beam.Map(_write_timeline, self._directory)
 
 
 def merge_sorted(parts: Iterable[str], target: str) -> None:
@@ -420,21 +451,23 @@ def _finish(directory: str, parts: dict[str, list[str]], *, events: bool) -> Non
     _check_targets(directory, events=events)  # again: a run takes long, and nothing is to be published by half
     for name in (*SORTED, DEAD_LETTERS):
         publish(directory, f"{name}.ndjson")
+    _publish_folder(directory, TIMELINE, parts.get(TIMELINE, []))
     if events:
-        _publish_events(directory, parts.get("events", []))
+        _publish_folder(directory, EVENTS, parts.get(EVENTS, []))
 
 
-def _publish_events(directory: str, parts: list[str]) -> None:
-    """Let the events of this run take the place of those of an earlier one; other files in the folder stay."""
-    folder = join(directory, EVENTS)
+def _publish_folder(directory: str, kind: str, parts: list[str]) -> None:
+    """Let the files of this run take the place of those of an earlier one; other files in the folder stay."""
+    named, nothing, name = FOLDERS[kind]
+    folder = join(directory, kind)
     if not FileSystems.exists(folder):
         FileSystems.mkdirs(folder)
     if not parts:  # readers of an empty run, too, find a file with the columns
-        parts = [join(directory, PARTS, _NO_EVENTS)]
-        _write_events(parts[0], pa.RecordBatch.from_pylist([], record("event").arrow()))
+        parts = [join(directory, PARTS, nothing)]
+        write_rows(parts[0], pa.RecordBatch.from_pylist([], record(name).arrow()), name)
     targets = [join(folder, part.rsplit("/", 1)[-1]) for part in parts]
     found = [file.path for file in FileSystems.match([join(glob.escape(folder), "*.parquet")])[0].metadata_list]
-    ours = [path for path in found if _EVENTS_PART.fullmatch(path.rsplit("/", 1)[-1])]
+    ours = [path for path in found if named.fullmatch(path.rsplit("/", 1)[-1])]
     stale = ours if not is_local(folder) else sorted(set(ours) - set(targets))  # local files are replaced at once
     if stale:
         remove(stale)

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from agenttrail.columns.groups import group_rows, max_by, min_by
-from agenttrail.detect.derived import Derived, column_of, flags, from_conversations, integers, run_offsets
+from agenttrail.columns.offsets import run_offsets
+from agenttrail.detect.derived import Derived, column_of, flags, from_conversations, integers
 from agenttrail.schema import ADDRESS
 
 if TYPE_CHECKING:

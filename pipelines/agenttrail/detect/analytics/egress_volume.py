@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from agenttrail.columns.groups import group_rows
-from agenttrail.detect.derived import Derived, column_of, flags, from_conversations, integers, offsets_of, ranges
+from agenttrail.columns.offsets import offsets_of, ranges
+from agenttrail.detect.derived import Derived, column_of, flags, from_conversations, integers
 from agenttrail.schema import ADDRESS
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from agenttrail.columns.groups import agreed, group_rows
+from agenttrail.columns.offsets import offsets_of, ranges, run_offsets
 from agenttrail.columns.segments import maximal_segments
 from agenttrail.columns.text import choose, constant
-from agenttrail.detect.derived import Derived, column_of, integers, offsets_of, ranges, run_offsets
+from agenttrail.detect.derived import Derived, column_of, integers
 from agenttrail.detect.progress import MINUTE, RUNGS, read_progress
 from agenttrail.schema import TIMESTAMP
 

@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 
 from agenttrail.columns.chains import chain
 from agenttrail.columns.groups import group_rows, max_by, min_by
-from agenttrail.detect.derived import Derived, column_of, from_conversations, integers, run_offsets
+from agenttrail.columns.offsets import run_offsets
+from agenttrail.detect.derived import Derived, column_of, from_conversations, integers
 from agenttrail.schema import ADDRESS
 
 if TYPE_CHECKING:
