@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.scenarios.days import lines_of
 
+from agenttrail.cli import main
 from agenttrail.job_files import load_job
 from agenttrail.jobs import run
 
@@ -163,6 +164,15 @@ def test_the_timeline_tells_the_story_of_the_entity_with_an_incident(morning: Pa
     times = [one["@timestamp"] for one in entries]
     assert times == sorted(times)
     assert len({one["timeline.id"] for one in entries}) == len(entries)
+
+
+def test_people_are_shown_the_tool_call_before(morning: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With its name, its id and the seconds between, and without what it said."""
+    _run(morning, *_EVENTS)
+    assert main(["incidents", "show", "--from", str(morning / "out")]) == 0
+    shown = capsys.readouterr().out
+    assert f"10.0 s after tool call shell call-2 at {_time(3_890)}" in shown
+    assert _SECRET not in shown
 
 
 def test_no_secret_of_a_tool_call_is_written(morning: Path) -> None:

@@ -218,8 +218,18 @@ def _finding_lines(finding: Document) -> list[str]:
         f"  {finding['finding.severity']}: {finding['finding.title']} ({finding['rule.name']})",
         f"    peer {peer} port {ports or '-'}, {transports}; {seen}",
         f"    in {carried}",
+        *_call_before(finding),
         *(f"    {event['event.start']}  {event.get('event.original', '')}" for event in evidence[:_MOST_SHOWN]),
     ]
     if finding["event.count"] > _MOST_SHOWN:
         lines.append(f"    … {finding['event.count'] - min(len(evidence), _MOST_SHOWN)} more")
     return lines
+
+
+def _call_before(finding: Document) -> list[str]:
+    """Return the tool call before the first event, where one is known."""
+    if "gen_ai.tool.call.start" not in finding:
+        return []
+    call, tool = (shortened(str(finding.get(name, "")), _NAME) for name in ("gen_ai.tool.call.id", "gen_ai.tool.name"))
+    gap = finding["gen_ai.tool.call.gap"]
+    return [f"    {gap:,.1f} s after tool call {tool} {call} at {finding['gen_ai.tool.call.start']}"]
