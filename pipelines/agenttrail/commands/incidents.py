@@ -228,7 +228,7 @@ def _finding_lines(finding: Document) -> list[str]:
 
 def _call_before(finding: Document) -> list[str]:
     """Return the tool call before the first event, where one is known."""
-    if "gen_ai.tool.call.start" not in finding:
+    if not {"gen_ai.tool.call.start", "gen_ai.tool.call.gap"} <= finding.keys():
         return []
     call, tool = (shortened(str(finding.get(name, "")), _NAME) for name in ("gen_ai.tool.call.id", "gen_ai.tool.name"))
     gap = finding["gen_ai.tool.call.gap"]
