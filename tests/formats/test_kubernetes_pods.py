@@ -21,3 +21,10 @@ def test_a_broken_line_among_pods_costs_itself() -> None:
     parsed = FORMATS["kubernetes_pods"].parser({})(Block(_POD[:-9] + b"\n" + _POD, "pods.jsonl", 0))
     assert (parsed.lines, parsed.events.num_rows) == (2, 1)
     assert parsed.dead.column("error.message").to_pylist() == ["line 1: not valid JSON"]
+
+
+def test_an_item_nested_deeper_than_can_be_written_is_a_dead_letter() -> None:
+    """It costs itself, not the run."""
+    deep = '{"items":[{"metadata":' + "[" * 500 + "]" * 500 + "}]}"
+    parsed = FORMATS["kubernetes_pods"].parser({})(Block(deep.encode(), "pods.json", 0))
+    assert (parsed.events.num_rows, parsed.dead.num_rows) == (0, 1)

@@ -146,3 +146,30 @@ def test_a_pipe_among_the_files_is_an_error_and_is_not_opened(tmp_path: Path) ->
     os.mkfifo(tmp_path / "pipe.log")
     with pytest.raises(InputError, match=r"pipe\.log: is no regular file"):
         match(str(tmp_path / "*.log"))
+
+
+def test_zstd_may_begin_with_a_frame_to_skip_and_end_in_zero_bytes() -> None:
+    """As parallel compressors and block devices leave it."""
+    import io
+
+    import zstandard
+
+    from agenttrail.sources.decompression import is_compressed, pieces
+
+    data = b"\x50\x2a\x4d\x18\x04\x00\x00\x00skip" + zstandard.compress(b"one\ntwo\n") + b"\0" * 5_000
+    assert is_compressed(data[:4])
+    assert b"".join(pieces(io.BytesIO(data))) == b"one\ntwo\n"
+
+
+def test_a_small_zstd_bomb_comes_in_small_pieces() -> None:
+    """Memory is bounded by the piece, not by what a file unpacks to."""
+    import io
+
+    import zstandard
+
+    from agenttrail.sources.decompression import pieces
+
+    data = zstandard.compress(bytes(400 << 20), 19)
+    sizes = [len(piece) for piece in pieces(io.BytesIO(data))]
+    assert sum(sizes) == 400 << 20
+    assert max(sizes) <= 192 << 20

@@ -1,13 +1,14 @@
 """Leases in plain form, for any inventory that has no format of its own: CSV with a header, or JSON lines.
 
-Columns are the fields of the lease record (``agenttrail formats`` lists them), with or without ``lease.`` in front;
-``address`` and ``start`` are needed, an empty ``end`` means that the lease lasts.
+Columns are the fields of the lease record (``agenttrail formats`` lists them), with or without ``lease.`` in front, or
+by their short names (agent, trajectory, sandbox, job, host, namespace, uid); ``address`` and ``start`` are needed, an
+empty ``end`` means that the lease lasts.
 """
 
 from __future__ import annotations
 
 import csv
-import io
+import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,12 @@ _FIELDS = {
     name.removeprefix("lease."): name for name in record("lease").fields if name not in ("lease.id", "log.file.path")
 }
 _NEEDED = ("address", "start")
+_SHORT = {
+    "agent": "gen_ai.agent.id", "trajectory": "trajectory.id", "sandbox": "sandbox.id", "job": "job.id",
+    "host": "host.name", "namespace": "k8s.namespace.name", "uid": "k8s.pod.uid",
+}  # fmt: skip
+"""Names that people give these columns."""
+_SLIP = 0.8  # how alike a slip of the pen is to what was meant
 
 
 @dataclass(frozen=True)
@@ -59,11 +66,8 @@ class Parser:
 
     def _lease(self, item: object) -> dict[str, Any]:
         if not isinstance(item, dict):
-            msg = "not a JSON object" if item is None else "the number of cells is not that of the header"
-            raise ValueError(msg)  # noqa: TRY004 - one reason among others for a dead letter
-        given = {
-            str(key).removeprefix("lease."): None if value in ("", None) else str(value) for key, value in item.items()
-        }
+            raise ValueError(item)  # noqa: TRY004 - one reason among others for a dead letter
+        given = {key: None if value in ("", None) else str(value) for key, value in item.items()}
         missing = [name for name in _NEEDED if given.get(name) is None]
         if missing:
             msg = f"{missing[0]} is missing"
@@ -88,14 +92,18 @@ def _address(text: str) -> bytes:
 
 
 def _csv_rows(block: Block) -> Iterator[tuple[int, bytes, object]]:
-    """Yield line number, original and cells by column of each row; None where the cells do not fit the header."""
+    """Yield line number, original and cells by column of each row; in place of cells that do not fit, why.
+
+    Every line is read by itself, so that a quote which is never closed costs its line only.
+    """
     try:
-        text = block.data.decode("utf-8-sig")
+        lines = block.data.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         msg = f"{block.path}: not valid UTF-8 at byte {error.start}"
         raise InputError(msg) from error
-    reader = csv.reader(io.StringIO(text, newline=""))
-    names = [name.strip().removeprefix("lease.") for name in next(reader, [])]
+    csv.field_size_limit(max(len(block.data), csv.field_size_limit()))
+    header = _cells(lines[0].rstrip("\r"))
+    names = [_field_name(name.strip()) for name in header] if isinstance(header, list) else [str(header)]
     wrong = [name for name in names if name not in _FIELDS] + [
         f"{name} (missing)" for name in _NEEDED if name not in names
     ]
@@ -103,21 +111,49 @@ def _csv_rows(block: Block) -> Iterator[tuple[int, bytes, object]]:
         told = ", ".join(map(repr, wrong))
         msg = f"{block.path}:1: not a header of address leases: {told}; the columns are {', '.join(_FIELDS)}"
         raise InputError(msg)
-    for cells in reader:
-        if cells:
-            original = ",".join(cells).encode()
-            yield reader.line_num, original, dict(zip(names, cells, strict=True)) if len(cells) == len(names) else cells
+    for number, line in enumerate(lines[1:], start=2):
+        text = line.rstrip("\r")
+        if not text.strip():
+            continue
+        cells = _cells(text)
+        if isinstance(cells, list) and len(cells) != len(names):
+            cells = "the number of cells is not that of the header"
+        yield number, text.encode(), dict(zip(names, cells, strict=True)) if isinstance(cells, list) else cells
+
+
+def _cells(line: str) -> list[str] | str:
+    """Return the cells of one line, or why it has none."""
+    try:
+        return next(csv.reader([line], strict=True), [])
+    except csv.Error as error:
+        return f"not a line of CSV: {error}"
+
+
+def _field_name(name: str) -> str:
+    """Return the field that a column or key names: its own name, the short one, or one with ``lease.`` in front."""
+    return _SHORT.get(name, name.removeprefix("lease."))
 
 
 def _json_rows(block: Block) -> Iterator[tuple[int, bytes, object]]:
-    """Yield line number, original and object of each line; None where it is no JSON."""
-    for number, line in enumerate(block.data.splitlines(), start=1):
+    """Yield line number, original and object of each line; in place of what is none, why."""
+    for number, line in enumerate(block.data.split(b"\n"), start=1):
         if line.strip():
             try:
                 item = orjson.loads(line)
             except orjson.JSONDecodeError:
-                item = None
-            yield number, line.strip(), item
+                item = "not a JSON object"
+            yield number, line.strip(), _object(item)
+
+
+def _object(item: object) -> object:
+    """Return an object by our names, or why it is none: a key that looks like a slip would lose its value."""
+    if not isinstance(item, dict):
+        return item if isinstance(item, str) and item.startswith("not a") else "not a JSON object"
+    named = {_field_name(str(key)): value for key, value in item.items()}
+    for key in named.keys() - _FIELDS.keys():
+        if close := difflib.get_close_matches(key, _FIELDS, n=1, cutoff=_SLIP):
+            return f"unknown key {key[:100]!r}; did you mean {close[0]}?"
+    return named
 
 
 FORMAT = Format(

@@ -41,6 +41,14 @@ class _NotAPodError(ValueError):
     """One object cannot be used; the message says why."""
 
 
+def _as_text(item: object) -> bytes:
+    """Return an item of a list as JSON again; orjson writes fewer levels than it reads."""
+    try:
+        return orjson.dumps(item)
+    except TypeError:
+        return repr(item).encode()
+
+
 @dataclass(frozen=True)
 class Parser:
     """Parses the files of one source.
@@ -80,7 +88,7 @@ class Parser:
                 leases = self._leases(_pod(item))
             except (_NotAPodError, AttributeError, TypeError) as error:
                 reason = str(error) if isinstance(error, _NotAPodError) else "the pod is not shaped as the API says"
-                dead.append((raw or orjson.dumps(item), f"{place}: {reason}"))
+                dead.append((raw or _as_text(item), f"{place}: {reason}"))
                 continue
             skipped += not leases
             rows += leases

@@ -38,6 +38,7 @@ _FILES = (*(f"{name}.ndjson" for name in (*SORTED, DEAD_LETTERS)), "run.json")
 _NOT_IN_EVENTS = ("event.id", "event.original", "network.community_id", "entity.type", "entity.id", "entity.anchor")
 _PRIVATE = 0o600
 _BUFFER = 1 << 20
+_ESCAPED = [bytes([byte]) for byte in range(32) if byte not in b"\t\n\r"]  # six bytes each in JSON
 _EVENTS_PART = re.compile(r"\d{3,}-[0-9a-f]{16}-\d{15,}\.parquet")
 _NO_EVENTS = f"000-{'0' * 16}-{'0' * 15}.parquet"
 FOLDERS = {
@@ -240,12 +241,23 @@ def dead_letter_lines(batch: pa.RecordBatch) -> bytes:
     rest = json_objects(batch.select(names)).to_pylist()
     lines = []
     for original, members in zip(originals, rest, strict=True):
-        try:
-            shown = {"event.original": original.decode()}
-        except UnicodeDecodeError:
+        text = _text(original)
+        if text is not None:
+            shown = {"event.original": text}
+        else:
             shown = {"event.original": _base64(original), "event.original_encoding": "base64"}
         lines.append(orjson.dumps(shown)[:-1] + b"," + members[1:].encode())
     return b"".join(line + b"\n" for line in lines)
+
+
+def _text(original: bytes) -> str | None:
+    """Return an original as text; None where it is none, or where escapes would make it longer than base64 does."""
+    if sum(map(original.count, _ESCAPED)) * 5 > len(original) // 3:
+        return None
+    try:
+        return original.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _scrubbed(originals: pa.Array) -> list[bytes]:

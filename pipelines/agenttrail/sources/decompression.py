@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_FIRST_SKIPPED, _SKIPPED = 0x50, b"\x2a\x4d\x18"
 _COMPRESSED_PIECE = 1 << 20
-_ZSTD_PIECE = 1 << 16  # small, since its decompressor gives back all that a piece holds
+_ZSTD_PIECE = 1 << 12  # small, since its decompressor gives back all that a piece holds: some thousand times as much
 _LARGEST_PIECE = 8 << 20
 _SALVAGE_STEP = 1 << 14
 _GZIP_WINDOW = 31  # gzip header and trailer
@@ -27,7 +28,12 @@ class BrokenStreamError(Exception):
 
 def is_compressed(start: bytes) -> bool:
     """Tell by its first bytes whether a file is compressed in a way that can be read."""
-    return start.startswith((_GZIP, _ZSTD))
+    return start.startswith(_GZIP) or _is_zstd(start)
+
+
+def _is_zstd(start: bytes) -> bool:
+    """A file may begin with a frame to be skipped, as parallel compressors write them."""
+    return start.startswith(_ZSTD) or (start[1:4] == _SKIPPED and _FIRST_SKIPPED <= start[0] < _FIRST_SKIPPED + 16)
 
 
 def pieces(file: BinaryIO) -> Iterator[bytes]:
@@ -39,7 +45,7 @@ def pieces(file: BinaryIO) -> Iterator[bytes]:
     start = file.read(_COMPRESSED_PIECE)
     if start.startswith(_GZIP):
         yield from _gzip(file, start)
-    elif start.startswith(_ZSTD):
+    elif _is_zstd(start):
         yield from _zstd(file, start)
     else:
         while start:
@@ -77,13 +83,13 @@ def _fresh_frame() -> Any:
 
 
 def _zstd(file: BinaryIO, start: bytes) -> Iterator[bytes]:
-    """Frames may follow one another."""
+    """Frames may follow one another, and zero bytes the last one."""
     data, frame, inside, given = start, _fresh_frame(), False, 0
     try:
         while data:
             for at in range(0, len(data), _ZSTD_PIECE):
                 rest = data[at : at + _ZSTD_PIECE]
-                while rest:
+                while rest := rest if inside else rest.lstrip(b"\0"):
                     piece = frame.decompress(rest)
                     if piece:
                         yield piece

@@ -29,7 +29,7 @@ BLOCK_BYTES = 16 << 20
 """Raw text in one block.  Half of it costs a tenth of the speed, half a MiB would cost half."""
 RANGE_BYTES = 64 << 20
 """A plain file is read in ranges of this size, each by itself."""
-MOST_LINE_BYTES = 256 << 20
+MOST_LINE_BYTES = 128 << 20
 """A longer line is cut up."""
 MOST_DOCUMENT_BYTES = 1 << 30
 _MARK = b"\xef\xbb\xbf"  # byte order mark, with which some exporters begin a file; it is no part of the first line
