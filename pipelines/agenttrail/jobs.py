@@ -31,6 +31,7 @@ from agenttrail.transforms import (
     Group,
     Parse,
     Resolve,
+    Slim,
     Timeline,
 )
 
@@ -95,22 +96,28 @@ def build(pipeline: beam.Pipeline, job: Job, options: RunOptions) -> None:
     findings = gathered[EVENTS]
     accounts = [read, leases[ACCOUNT], events[ACCOUNT], attributed[ACCOUNT], signals[ACCOUNT], gathered[ACCOUNT]]
     accounts += [told_read, told[ACCOUNT], called[ACCOUNT], of_named[ACCOUNT]]
+    # what waits for correlations lies in memory: incidents are made without the evidence, which is most of a finding
+    slim, written = findings | Slim(), [findings]
     if any(not one.off for one in job.correlations):
-        correlated = gathered[UNITS] | Correlate(job.correlations)
-        findings = findings | AddFindings(correlated[EVENTS], options.shards)
+        correlated = gathered[UNITS] | Correlate(job.correlations, options.shards)
+        slim = slim | AddFindings(correlated[EVENTS] | "SlimCorrelated" >> Slim(), options.shards)
+        written.append(correlated[EVENTS])
         accounts.append(correlated[ACCOUNT])
-    incidents = findings | Group(KINDS)
-    timelines = (gathered[TIMELINE], findings) | Timeline(incidents)
+    incidents = slim | Group(KINDS)
+    timelines = (gathered[TIMELINE], slim) | Timeline(incidents)
 
     dead = [remains, leases[DEAD], events[DEAD], told_remains, told[DEAD]]
     if job.elasticsearch:
         from agenttrail.sinks.elasticsearch_upserts import UpsertIncidents
 
-        upserts = findings | UpsertIncidents(job.elasticsearch, KINDS)
+        whole = findings if len(written) == 1 else findings | "AddWhole" >> AddFindings(written[1], options.shards)
+        upserts = whole | UpsertIncidents(job.elasticsearch, KINDS)
         dead.append(upserts[DEAD])
         accounts.append(upserts[ACCOUNT])
     parts = {
-        "findings": findings | "WriteFindings" >> WriteSorted(directory, "findings"),
+        "findings": tuple(written)
+        | "Findings" >> beam.Flatten()
+        | "WriteFindings" >> WriteSorted(directory, "findings"),
         "incidents": incidents | "WriteIncidents" >> WriteSorted(directory, "incidents"),
         "dead_letters": _write_dead_letters(dead, directory),
         "timeline": timelines | "WriteTimeline" >> WriteTimeline(directory),

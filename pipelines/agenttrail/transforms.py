@@ -467,29 +467,39 @@ class Gather(beam.PTransform):
 class _Correlate(_Timed):
     stage = "correlate"
 
-    def __init__(self, correlations: Sequence[Correlation]) -> None:
-        self._correlations = correlations
+    def __init__(self, correlations: Sequence[Correlation], shard: int) -> None:
+        self._correlations, self._shard = correlations, shard
 
     def process(self, _: None, units: Sequence[pa.RecordBatch]) -> Iterator[Any]:
         started = self._started()
         if units:
-            yield correlation_findings(self._correlations, joined(units))
+            yield self._shard, correlation_findings(self._correlations, joined(units))
         yield beam.pvalue.TaggedOutput(ACCOUNT, Account(seconds=Counter(self._seconds(started))))
 
 
 class Correlate(beam.PTransform):
-    """Units of the whole input to the findings of correlations; accounts beside them."""
+    """Units of the whole input to (a shard of its own, findings of correlations); accounts beside them."""
 
-    def __init__(self, correlations: Sequence[Correlation]) -> None:
-        """Evaluate ``correlations``, each of which stands after those that it refers to."""
+    def __init__(self, correlations: Sequence[Correlation], shard: int) -> None:
+        """Evaluate ``correlations``, each of which stands after those that it refers to; call their shard ``shard``."""
         super().__init__()
-        self._fn = _Correlate(correlations)
+        self._fn = _Correlate(correlations, shard)
 
     def expand(self, units: beam.PCollection[pa.RecordBatch]) -> Any:
         """Return the outputs by tag."""
         once = units.pipeline | beam.Create([None])
-        outputs = beam.ParDo(self._fn, beam.pvalue.AsList(units)).with_output_types(pa.RecordBatch)
+        outputs = beam.ParDo(self._fn, beam.pvalue.AsList(units)).with_output_types(tuple[int, pa.RecordBatch])
         return once | "Correlations" >> outputs.with_outputs(ACCOUNT, main=EVENTS)
+
+
+class Slim(beam.PTransform):
+    """(shard, findings) to the same without evidence, for all that does not show it."""
+
+    def expand(self, findings: beam.PCollection[tuple[int, pa.RecordBatch]]) -> Any:
+        """Return the findings."""
+        return findings | beam.MapTuple(
+            lambda shard, batch: (shard, batch.drop_columns(["finding.evidence"]))
+        ).with_output_types(tuple[int, pa.RecordBatch])
 
 
 class _AddFindings(beam.DoFn):
@@ -497,10 +507,10 @@ class _AddFindings(beam.DoFn):
         self._shard_count = shard_count
 
     def process(
-        self, element: tuple[int, pa.RecordBatch], more: Sequence[pa.RecordBatch]
+        self, element: tuple[int, pa.RecordBatch], more: Sequence[tuple[int, pa.RecordBatch]]
     ) -> Iterator[tuple[int, pa.RecordBatch]]:
         shard, findings = element
-        own = [part for batch in more if (part := self._of(batch, shard)).num_rows]
+        own = [part for _, batch in more if (part := self._of(batch, shard)).num_rows]
         if own:
             findings = pa.Table.from_batches([findings, *own]).combine_chunks().to_batches()[0]
             findings = findings.take(pc.sort_indices(findings.column("finding.id")))
@@ -516,7 +526,7 @@ class AddFindings(beam.PTransform):
     Whatever is on one entity stays together, since its incident is made of all of it.
     """
 
-    def __init__(self, more: beam.PCollection[pa.RecordBatch], shard_count: int) -> None:
+    def __init__(self, more: beam.PCollection[tuple[int, pa.RecordBatch]], shard_count: int) -> None:
         """Add ``more`` findings, which are few, to those of ``shard_count`` shards."""
         super().__init__()
         self._more, self._fn = more, _AddFindings(shard_count)
