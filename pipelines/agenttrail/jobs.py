@@ -115,9 +115,11 @@ def build(pipeline: beam.Pipeline, job: Job, options: RunOptions) -> None:
         dead.append(upserts[DEAD])
         accounts.append(upserts[ACCOUNT])
     parts = {
-        "findings": tuple(written)
-        | "Findings" >> beam.Flatten()
-        | "WriteFindings" >> WriteSorted(directory, "findings"),
+        "findings": [
+            found | f"WriteFindings{number}" >> WriteSorted(directory, "findings")
+            for number, found in enumerate(written)
+        ]
+        | "FindingParts" >> beam.Flatten(),
         "incidents": incidents | "WriteIncidents" >> WriteSorted(directory, "incidents"),
         "dead_letters": _write_dead_letters(dead, directory),
         "timeline": timelines | "WriteTimeline" >> WriteTimeline(directory),
