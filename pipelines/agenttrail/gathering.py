@@ -21,7 +21,7 @@ from agenttrail.columns.numbers import numbers
 from agenttrail.columns.offsets import offsets_of, ranges
 from agenttrail.columns.text import constant
 from agenttrail.conversations import converse
-from agenttrail.detect.analytics import ANALYTICS, TELEMETRY_ANALYTICS
+from agenttrail.detect.analytics import ANALYTICS, JOINT_ANALYTICS, TELEMETRY_ANALYTICS, gpu_conversation, gpu_progress
 from agenttrail.detect.analytics.gpu_progress import METRIC
 from agenttrail.detect.correlation_findings import KEY_PREFIX, UNIT_DIGEST, key_columns
 from agenttrail.detect.derived import Derived
@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     _RowsOf = Callable[[NDArray[np.int64]], tuple[NDArray[np.int64], NDArray[np.int64]]]
 
 CONVERSATION, TOOL_CALL = "conversation", "tool_call"
-DERIVED = (CONVERSATION, *ANALYTICS, *TELEMETRY_ANALYTICS)
+LONG_CONNECTION, GPU_PROGRESS, GPU_CONVERSATION = "long_connection", "gpu_progress", "gpu_conversation"
+DERIVED = (CONVERSATION, *ANALYTICS, *TELEMETRY_ANALYTICS, *JOINT_ANALYTICS)
 """Categories of derived events, which rules name in ``logsource``."""
 EXECUTE_TOOL = "execute_tool"
 _SECOND = 1_000_000
@@ -149,33 +150,43 @@ def gather_shard(signals: Signals, asked: Asked, progress: pa.RecordBatch) -> Ga
     entities = signals.holders.column(ENTITY_DIGEST).take(signals.rows.column(HOLDER))
     conversations, which = converse(shard.rows, entities)
     calls = _ToolCalls.of(shard)
-    own, gaps = Hits.of(shard.rows), None
-    seen = [_Seen.of_rows(own, which)]
-    wanted = {category for category in DERIVED if asked.plans[category].rules}
-    if wanted - set(TELEMETRY_ANALYTICS):
-        talks = _Talks.of(shard, conversations, which, asked.lists, calls)
-        for category in sorted(wanted & {CONVERSATION, *ANALYTICS}):
-            derived = talks.whole() if category == CONVERSATION else ANALYTICS[category](talks.conversations)
-            seen += _seen(asked.plans[category], derived, talks.rows_of)
     samples = shard.are("metric.name")
-    for category in sorted(wanted & set(TELEMETRY_ANALYTICS)):
-        derived, gaps = TELEMETRY_ANALYTICS[category](_samples(shard, samples), progress)
-        seen += _seen(asked.plans[category], derived, lambda members: (samples[members], np.arange(len(members))))
+    busy, gaps = gpu_progress.derive(_samples(shard, samples), progress)
+    seen = [_Seen.of_rows(Hits.of(shard.rows), which)]
+    seen += _of_derived(shard, asked, _Talks.of(shard, conversations, which, asked.lists, calls), (samples, busy))
 
     def found(hits: Hits) -> Found:
-        told = gather(shard.rows, shard.holders, conversations, which, asked.rules, hits)
-        named = calls.named(told.findings, shard.workload[told.first], shard.start()[told.first])
-        return Found(named, told.first, told.unit)
+        made = gather(shard.rows, shard.holders, conversations, which, asked.rules, hits)
+        named = calls.named(made.findings, shard.workload[made.first], shard.start()[made.first])
+        return Found(named, made.first, made.unit)
 
     units = _units(shard, asked, seen, found) if len(asked.correlated) else None
     findings = found(_together(seen)).findings
     return Gathered(findings, units, _timeline(shard, progress, gaps, [findings, units]))
 
 
+def _of_derived(shard: _Shard, asked: Asked, talks: _Talks, gpus: tuple[NDArray[np.int64], Derived]) -> Iterator[_Seen]:
+    """Yield what the rules on derived events hit; ``gpus`` are the rows of samples, and when those were busy."""
+    samples, busy = gpus
+    wanted = {category for category in DERIVED if asked.plans[category].rules}
+    of_gpus = {GPU_PROGRESS: busy}
+    if GPU_CONVERSATION in wanted:
+        wanted.add(LONG_CONNECTION)
+    for category in sorted(wanted & {CONVERSATION, *ANALYTICS}):
+        derived = talks.whole() if category == CONVERSATION else ANALYTICS[category](talks.conversations)
+        if category == LONG_CONNECTION:
+            beside = gpu_conversation.derive(derived, busy, _samples(shard, samples))
+            derived, of_gpus[GPU_CONVERSATION] = beside.connections, beside.gpus
+        yield from _seen(asked.plans[category], derived, talks.rows_of)
+    for category in sorted(wanted & set(of_gpus)):
+        rows_of = lambda members: (samples[members], np.arange(len(members)))  # noqa: E731 - of one line, as others are
+        yield from _seen(asked.plans[category], of_gpus[category], rows_of)
+
+
 def _timeline(
     shard: _Shard,
     progress: pa.RecordBatch,
-    gaps: pa.RecordBatch | None,
+    gaps: pa.RecordBatch,
     found: Sequence[pa.RecordBatch | None],
 ) -> pa.RecordBatch:
     """Return the entries of all entities on which something was found that may open an incident."""
@@ -217,7 +228,7 @@ def _of_reports(
     incident: pa.Array,
     wanted: NDArray[np.bool_],
     progress: pa.RecordBatch,
-    gaps: pa.RecordBatch | None,
+    gaps: pa.RecordBatch,
 ) -> list[pa.RecordBatch]:
     """Return steps that the entities' sandboxes reported, and what is missing."""
     out = []
@@ -232,7 +243,7 @@ def _of_reports(
         reports_ = progress.take(pa.array(mine)).select(["event.start", "training.step"])
         if len(mine):
             out.append(timeline.steps(_with_columns(reports_, _whom(shard, incident, owner))))
-    if gaps is not None and gaps.num_rows:
+    if gaps.num_rows:
         entities, place_ = np.unique(shard.entity, return_index=True)
         owner = shard.holder[place_[np.searchsorted(entities, numbers(gaps.column("entity")))]]
         missing = _with_columns(gaps, _whom(shard, incident, owner))

@@ -62,7 +62,9 @@ def _finding(draw: st.DrawFn) -> dict[str, Any]:
     row = {
         **draw(_ENTITY),
         **_RULES[draw(st.sampled_from(sorted(_RULES)))],
-        "peer.ip": peer, "peer.port": draw(st.lists(st.sampled_from([22, 443, 3333]), unique=True)),
+        "peer.ip": peer,
+        "destination.ip": [] if peer else draw(st.lists(st.sampled_from(["198.51.100.8", "203.0.113.9"]), unique=True)),
+        "peer.port": draw(st.lists(st.sampled_from([22, 443, 3333]), unique=True)),
         "finding.first_seen": first, "finding.last_seen": last, "@timestamp": first,
         "event.dataset": sorted(draw(st.sets(st.sampled_from([*KINDS, "unheard_of"]), min_size=1, max_size=2))),
         "event.count": draw(st.integers(1, 10**12)),
@@ -87,7 +89,14 @@ _FINDINGS = st.lists(_finding(), max_size=25, unique_by=lambda row: str(row["fin
 
 
 def _batch(findings: list[dict[str, Any]]) -> pa.RecordBatch:
-    rows = [{**row, "peer.ip": row["peer.ip"] and address(row["peer.ip"])} for row in findings]
+    rows = [
+        {
+            **row,
+            "peer.ip": row["peer.ip"] and address(row["peer.ip"]),
+            "destination.ip": [address(one) for one in row["destination.ip"]],
+        }
+        for row in findings
+    ]
     columns = [pa.array([row[field.name] for row in rows], field.type) for field in _FINDING]
     return pa.RecordBatch.from_arrays(columns, schema=_FINDING)
 

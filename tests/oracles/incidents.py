@@ -46,7 +46,10 @@ def _one(key: tuple[Any, ...], members: list[Row], kinds: Mapping[str, str]) -> 
         "incident.severity": LEVELS[min(worst + (len(sources) > 1), 4)],
         "incident.first_seen": first, "@timestamp": first,
         "incident.last_seen": max(one["finding.last_seen"] for one in opening),
-        "destination.ip": sorted({one["peer.ip"] for one in opening} - {None}, key=address)[:MOST],
+        "destination.ip": sorted(
+            {one["peer.ip"] for one in opening} - {None} | {peer for one in opening for peer in one["destination.ip"]},
+            key=address,
+        )[:MOST],
         "destination.port": several(port for one in opening for port in one["peer.port"]),
         "finding.id": sorted(one["finding.id"] for one in listed),
         "finding.count": len(members),

@@ -18,7 +18,7 @@ def long_connections(conversations: list[Conversation], gap: int) -> list[dict[s
                 chain = []
             chain.append(one)
         found.append(chain)
-    return [_one(chain) for chain in found if _stated(chain)]
+    return [_one(chain) for chain in found if _length(chain) >= 5 * _MINUTE]
 
 
 def _length(chain: list[Conversation]) -> int:
@@ -33,11 +33,6 @@ def _lease(chain: list[Conversation]) -> tuple[int, int] | None:
     start, end = min(s for s in starts if s is not None), max(e for e in ends if e is not None)
     inside = min(end, max(one.end for one in chain)) - max(start, min(one.start for one in chain))
     return (end - start, max(inside, 0)) if end > start else None
-
-
-def _stated(chain: list[Conversation]) -> bool:
-    length, lease = _length(chain), _lease(chain)
-    return length >= 10 * _MINUTE and (length >= 60 * _MINUTE or (lease is not None and 2 * lease[1] >= lease[0]))
 
 
 def _one(chain: list[Conversation]) -> dict[str, object]:

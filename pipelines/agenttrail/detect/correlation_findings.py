@@ -91,6 +91,7 @@ def _findings(correlation: Correlation, found: Correlated, units: pa.RecordBatch
     count = len(first)
     columns = {name: key.take(pa.array(first)) for name, key in zip(KEY, keys, strict=True)}
     columns |= {name: agreed(which, count, member.column(name), null_agrees=False) for name in (*NAMES, "peer.ip")}
+    columns["destination.ip"] = distinct_lists(which, count, member.column("peer.ip"), _MOST_LISTED)
     columns |= {name: smallest_by(which, count, member.column(name)) for name in STATE}
     columns["attribution.level"] = columns["entity.type"]
     for name in _LISTS:

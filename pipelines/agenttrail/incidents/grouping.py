@@ -105,7 +105,7 @@ def _opening_findings(findings: pa.RecordBatch, which: NDArray[np.int64], count:
     columns = {
         "incident.first_seen": pa.array(min_by(which, count, first)).view(TIMESTAMP),
         "incident.last_seen": pa.array(max_by(which, count, last)).view(TIMESTAMP),
-        "destination.ip": distinct_lists(which, count, findings.column("peer.ip"), MOST_LISTED),
+        "destination.ip": _peers(findings, which, count),
         "destination.port": _merged(findings.column("peer.port"), which, count),
     }
     columns["@timestamp"] = columns["incident.first_seen"]
@@ -115,6 +115,13 @@ def _opening_findings(findings: pa.RecordBatch, which: NDArray[np.int64], count:
     for name in (*_PROOF, "threat.technique.id", "threat.tactic.name", "recommendation"):
         columns[name] = _merged(findings.column(name), which, count)
     return columns
+
+
+def _peers(findings: pa.RecordBatch, which: NDArray[np.int64], count: int) -> pa.Array:
+    """Return the peers of findings on one peer, and of those that put several together."""
+    several = findings.column("destination.ip")
+    owner = np.concatenate([which, which[several.value_parent_indices().to_numpy()]])
+    return distinct_lists(owner, count, pa.concat_arrays([findings.column("peer.ip"), several.flatten()]), MOST_LISTED)
 
 
 def _agreeing_kinds(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agenttrail.detect.analytics import beacon, egress_volume, gpu_progress, long_connection
+from agenttrail.detect.analytics import beacon, egress_volume, gpu_conversation, gpu_progress, long_connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,3 +25,5 @@ ANALYTICS: dict[str, Callable[[pa.RecordBatch], Derived]] = {
 """Analytics over conversations: ``derive(conversations)`` by the category that rules name in ``logsource``."""
 TELEMETRY_ANALYTICS = {"gpu_progress": gpu_progress.derive}
 """Analytics over telemetry: ``derive(samples, progress)`` by category."""
+JOINT_ANALYTICS = {"gpu_conversation": gpu_conversation.derive}
+"""Analytics over what the others derived: ``derive(connections, busy, samples)`` by category."""

@@ -20,12 +20,8 @@ if TYPE_CHECKING:
 GAP = 120_000_000
 """Microseconds without a record that one connection may have: windows of flow logs leave holes, and a tunnel or a
 miner that lost its connection is back within seconds or two minutes."""
-LEAST = 600_000_000
-"""Microseconds that a connection must last to be stated."""
-LEAST_SHARE = 0.5
-"""Share of the lease that a connection must last to be stated ..."""
-ALWAYS = 3_600_000_000
-"""... unless it lasts this many microseconds."""
+LEAST = 300_000_000
+"""Microseconds that a connection must last to be stated: a floor; rules say what length and what share is wrong."""
 _UNKNOWN = np.iinfo(np.int64).min
 
 
@@ -34,10 +30,9 @@ def derive(conversations: pa.RecordBatch, gap: int = GAP) -> Derived:
 
     Conversations of one workload (``entity``) with one peer, peer's port and protocol, whatever the workload's port,
     are one connection as long as none starts more than ``gap`` after the furthest end before it.  Conversations that
-    were blocked connect nothing and are left out.  A connection is stated if it lasts ``LEAST`` and either
-    ``LEAST_SHARE`` of the lease or ``ALWAYS``; so one of a workload whose lease is open or unknown needs ``ALWAYS``.
-    These are floors; at what length something is wrong, rules say.  (Source: long connections of RITA and Zeek, whose
-    thresholds of 1, 4, 8 and 12 hours suit hosts; the share suits workloads that live for minutes.)
+    were blocked connect nothing and are left out.  A connection is stated if it lasts ``LEAST``.  At what length
+    something is wrong, rules say: hours for hosts (long connections of RITA and Zeek: 1, 4, 8 and 12), a share of the
+    lease for workloads that live for minutes, and less where other evidence coincides.
 
     Args:
         conversations: what ``converse()`` returns, with ``entity``, ``lease.start``, ``lease.end``, ``outward``.
@@ -75,12 +70,9 @@ def derive(conversations: pa.RecordBatch, gap: int = GAP) -> Derived:
     which = chains[members][offsets[:-1]]
     first, last = first[which], last[which]
     share = _lease_share(kept, members, offsets, first, last)
-    stated = (last - first >= ALWAYS) | (share >= LEAST_SHARE)
-    held = np.repeat(stated, np.diff(offsets))
-    offsets = run_offsets(chains[members][held])
-    members = rows[members[held]]
-    facts = _facts(conversations, members, offsets, (last - first)[stated])
-    facts["connection.lease_share"] = pa.array(share[stated], mask=np.isnan(share[stated]))
+    members = rows[members]
+    facts = _facts(conversations, members, offsets, last - first)
+    facts["connection.lease_share"] = pa.array(share, mask=np.isnan(share))
     return from_conversations("long_connection", conversations, offsets, members, facts)
 
 
