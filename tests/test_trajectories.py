@@ -57,7 +57,7 @@ def _seconds(column: pa.Array) -> list[int | None]:
 
 
 @given(st.lists(_lease(), min_size=1, max_size=4), st.lists(_span(), max_size=5), st.randoms(use_true_random=False))
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=max(settings().max_examples, 800), deadline=None)
 def test_every_moment_of_a_lease_names_what_the_spans_name(
     leases: list[dict[str, Any]], spans: list[dict[str, Any]], random: Any
 ) -> None:

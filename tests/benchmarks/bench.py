@@ -44,6 +44,8 @@ class Sizes:
     naive_large: int = 200_000
     json_small: int = 400_000
     json_large: int = 1_600_000
+    conversations: int = 5_000_000
+    groups: int = 100_000
 
     @property
     def disk(self) -> int:
@@ -90,6 +92,7 @@ class Results:
         whole: the whole job.
         clean: Alibaba's JSON.
         mixed: the same with broken lines and numbers as text.
+        correlations: every type of correlation over many conversations.
         start_up: CPU seconds of `agenttrail run` on a thousand lines.
         mix: what the input is made of.
         books: ``run.json`` of the whole job at the large size.
@@ -103,6 +106,7 @@ class Results:
     whole: Slope
     clean: Slope
     mixed: Slope
+    correlations: Cost
     start_up: float
     mix: dict[str, float]
     books: dict[str, Any]
@@ -183,6 +187,17 @@ class Bench:
                 raise RuntimeError(msg)
         return slope
 
+    def correlations(self) -> Cost:
+        """Measure the four types of correlation."""
+        sizes = self.sizes
+        asked = ("--conversations", str(sizes.conversations), "--groups", str(sizes.groups))
+        _say("correlations")
+        cost = self.run("-m", "tests.benchmarks.correlations_job", *asked)
+        if not all(answers(cost)["findings"].values()):
+            msg = f"a correlation found nothing: {cost.output}"
+            raise RuntimeError(msg)
+        return cost
+
     def all(self) -> Results:
         """Measure everything."""
         rows = self.sizes.small, self.sizes.large
@@ -193,8 +208,9 @@ class Bench:
         mix = check_mix(answers(lazy.large), books)
         clean = self.json("alibaba", "clean lines")
         mixed = self.json("alibaba-mixed", "one broken line in 5,000, numbers mixed as text", BROKEN_EVERY)
+        correlations = self.correlations()
         start_up = self.run("-m", "agenttrail", "run", str(self.input("aws", 1_000, 1_000))).cpu
-        return Results(ours, full, lazy, naive, rules, whole, clean, mixed, start_up, mix, books)
+        return Results(ours, full, lazy, naive, rules, whole, clean, mixed, correlations, start_up, mix, books)
 
 
 def _say(text: str) -> None:
@@ -299,10 +315,23 @@ by attribution status, hits of every rule, number, totals and checksums of all s
 - Start-up: `agenttrail run` on a thousand lines takes {found.start_up:.1f} CPU seconds.
 - CPU seconds by step at {sizes.large:,} lines, by the books of the run: {steps}.
 
+## Correlations
+
+{sizes.conversations:,} conversations of two rules in {sizes.groups:,} groups by name, over a day, windows of half an hour;
+grouping is in the figures.  At most {found.correlations.memory / 1e9:.2f} GB, of which the input is a part.
+
+{_correlations(found.correlations)}
+
 ## Targets
 
 {_targets(found)}
 """
+
+
+def _correlations(cost: Cost) -> str:
+    told = answers(cost)
+    rows = [f"| `{type_}` | {seconds:.2f} | {told['findings'][type_]:,} |" for type_, seconds in told["seconds"].items()]
+    return "\n".join(["| type | CPU seconds | findings |", "|---|---|---|", *rows])
 
 
 def _targets(found: Results) -> str:
@@ -316,6 +345,7 @@ def _targets(found: Results) -> str:
         ("times naive Beam", "≥", 25.0, found.naive.micros / found.ours.micros),
         ("Alibaba JSON, clean lines, M rows / CPU-s", "≥", 0.2, found.clean.speed),
         ("Alibaba JSON, broken lines and numbers as text, M rows / CPU-s", "≥", 0.1, found.mixed.speed),
+        ("costliest type of correlation, CPU-s", "≤", 5.0, max(answers(found.correlations)["seconds"].values())),
         ("cost a row, large over small", "≤", 1.1, found.linear),
         ("peak GB, small", "≤", 1.0, memory[0]),
         ("peak GB, large", "≤", 2.0, memory[1]),

@@ -21,7 +21,7 @@ def _oracle(row: tuple[int, int], others: list[tuple[int, int]]) -> int:
 
 
 @given(_ROWS, _ROWS)
-@settings(max_examples=3_000, deadline=None)
+@settings(max_examples=max(settings().max_examples, 3_000), deadline=None)
 def test_each_row_meets_the_last_of_its_key_that_is_not_later(
     rows: list[tuple[int, int]], others: list[tuple[int, int]]
 ) -> None:

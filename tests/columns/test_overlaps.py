@@ -30,7 +30,7 @@ def _oracle(one: Row, others: list[Row]) -> tuple[float, int]:
 
 
 @given(_ROWS, _ROWS)
-@settings(max_examples=3_000, deadline=None)
+@settings(max_examples=max(settings().max_examples, 3_000), deadline=None)
 def test_each_interval_is_laid_beside_the_one_it_coincides_with_most(rows: list[Row], others: list[Row]) -> None:
     """Of its own key only, and of those that coincide alike the first."""
     share, which = most_overlapped(_columns(rows), _columns(others))
