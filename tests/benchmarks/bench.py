@@ -317,8 +317,8 @@ by attribution status, hits of every rule, number, totals and checksums of all s
 
 ## Correlations
 
-{sizes.conversations:,} conversations of two rules in {sizes.groups:,} groups by name, over a day, windows of half an hour;
-grouping is in the figures.  At most {found.correlations.memory / 1e9:.2f} GB, of which the input is a part.
+{sizes.conversations:,} conversations of two rules in {sizes.groups:,} groups by name, over a day, in windows of half an
+hour; grouping is in the figures.  At most {found.correlations.memory / 1e9:.2f} GB, of which the input is a part.
 
 {_correlations(found.correlations)}
 
@@ -329,8 +329,8 @@ grouping is in the figures.  At most {found.correlations.memory / 1e9:.2f} GB, o
 
 
 def _correlations(cost: Cost) -> str:
-    told = answers(cost)
-    rows = [f"| `{type_}` | {seconds:.2f} | {told['findings'][type_]:,} |" for type_, seconds in told["seconds"].items()]
+    seconds, findings = (answers(cost)[name] for name in ("seconds", "findings"))
+    rows = [f"| `{type_}` | {seconds[type_]:.2f} | {findings[type_]:,} |" for type_ in seconds]
     return "\n".join(["| type | CPU seconds | findings |", "|---|---|---|", *rows])
 
 

@@ -38,7 +38,7 @@ def conversations(count: int, groups: int) -> tuple[pa.RecordBatch, dict[str, np
         "sandbox.id": names.take(pa.array(dice.integers(0, groups, count))),
         "peer.port": pa.array(dice.integers(1, 1_024, count).astype(np.int32)),
     }
-    rule = dice.random(count) < 0.5  # noqa: PLR2004 - one half each
+    rule = dice.random(count) < 0.5
     matched = {"first": np.flatnonzero(rule), "second": np.flatnonzero(~rule)}
     return pa.RecordBatch.from_pydict(columns), matched, dice.permutation(count)
 
