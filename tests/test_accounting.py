@@ -158,6 +158,9 @@ def test_the_report_says_what_was_counted_and_what_could_not_be_seen(job: Any) -
     assert notes(job, account) == [
         *(f"rule {name} is off: {why}" for name, why in off.items()),
         "the job names no leases: nothing can be attributed to a workload",
+        "no source tells of tool calls: findings name none, and what rules ask of tool calls is not seen",
+        "no source tells of GPUs: their use is not seen",
+        "no source tells of training progress: GPUs that are busy without a step are not seen",
         "7 events are in scope 'vpc-z', in which there is no lease",
         "aws_vpc_flow a.log: 1 of 10 lines could not be read; see dead_letters.ndjson",
         "Elasticsearch refused 2 documents; see dead_letters.ndjson",

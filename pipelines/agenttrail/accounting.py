@@ -31,12 +31,14 @@ class Account:
         seconds: CPU seconds by stage.
         unknown_scopes: rows by scope that no lease is in.
         written: documents by (kind, what became of them) in Elasticsearch.
+        coverage: workloads by what was seen, or could not be seen, of them.
     """
 
     counts: Counter[tuple[int, str]] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)
     unknown_scopes: Counter[str] = field(default_factory=Counter)
     written: Counter[tuple[str, str]] = field(default_factory=Counter)
+    coverage: Counter[str] = field(default_factory=Counter)
 
     @classmethod
     def of(
@@ -57,6 +59,7 @@ class Account:
         self.seconds.update(other.seconds)
         self.unknown_scopes.update(other.unknown_scopes)
         self.written.update(other.written)
+        self.coverage.update(other.coverage)
         if len(self.unknown_scopes) > _MOST_KEPT:
             self.unknown_scopes = Counter(dict(self.unknown_scopes.most_common(_MOST_KEPT)))
         return self

@@ -21,6 +21,7 @@ from agenttrail.columns.numbers import numbers
 from agenttrail.columns.offsets import offsets_of, ranges
 from agenttrail.columns.text import constant
 from agenttrail.conversations import converse
+from agenttrail.coverage import SANDBOXES, SILENT_AGENTS, WITH_GPUS
 from agenttrail.detect.analytics import ANALYTICS, JOINT_ANALYTICS, TELEMETRY_ANALYTICS, gpu_conversation, gpu_progress
 from agenttrail.detect.analytics.gpu_progress import METRIC
 from agenttrail.detect.correlation_findings import KEY_PREFIX, UNIT_DIGEST, key_columns
@@ -62,11 +63,13 @@ class Gathered:
         findings: of the row rules and of the rules on derived events, sorted by id.
         units: what correlations ask for, see ``correlation_findings``; None where none asks.
         timeline: entries of every entity that may have an incident.
+        coverage: workloads by what was seen, or could not be seen, of them.
     """
 
     findings: pa.RecordBatch
     units: pa.RecordBatch | None
     timeline: pa.RecordBatch
+    coverage: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,21 @@ def gather_shard(signals: Signals, asked: Asked, progress: pa.RecordBatch) -> Ga
 
     units = _units(shard, asked, seen, found) if len(asked.correlated) else None
     findings = found(_together(seen)).findings
-    return Gathered(findings, units, _timeline(shard, progress, gaps, [findings, units]))
+    return Gathered(findings, units, _timeline(shard, progress, gaps, [findings, units]), _coverage(shard, gaps))
+
+
+def _coverage(shard: _Shard, gaps: pa.RecordBatch) -> dict[str, int]:
+    """Count workloads that are sandboxes of which anything matters, and of how many of them something is missing."""
+    level = shard.holders.column("attribution.level")
+    occupied = np.asarray(pc.is_in(level, value_set=pa.array(["trajectory", "sandbox"])))[shard.holder]
+    sandboxes = np.unique(shard.workload[occupied])
+    called = np.isin(sandboxes, shard.workload[shard.are("gen_ai.operation.name", EXECUTE_TOOL)])
+    sampled = np.isin(sandboxes, shard.workload[shard.are("metric.name")])
+    counts = {SANDBOXES: len(sandboxes), SILENT_AGENTS: int((~called).sum()), WITH_GPUS: int(sampled.sum())}
+    for what in gpu_progress.GAPS:
+        missing = gaps.filter(pc.equal(cast(gaps.column("what"), pa.string()), what))
+        counts[what] = pc.count_distinct(missing.column("entity")).as_py()
+    return counts
 
 
 def _of_derived(shard: _Shard, asked: Asked, talks: _Talks, gpus: tuple[NDArray[np.int64], Derived]) -> Iterator[_Seen]:

@@ -12,6 +12,7 @@ import orjson
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from agenttrail.accounting import ACCOUNT, DEAD, EVENTS, Account, check, total
+from agenttrail.coverage import unseen
 from agenttrail.errors import DefinitionError, Problem
 from agenttrail.formats import FORMATS
 from agenttrail.sinks import files as sink
@@ -215,6 +216,7 @@ def report(job: Job, account: Account, counted: dict[str, dict[str, int]]) -> di
             "off": _off(job),
         },
         **({"elasticsearch": _written(account)} if job.elasticsearch else {}),
+        "coverage": {what: count for what, count in account.coverage.items() if count},
         "notes": notes(job, account),
         "seconds": {stage: round(seconds, 3) for stage, seconds in sorted(account.seconds.items())},
     }
@@ -239,6 +241,7 @@ def notes(job: Job, account: Account) -> list[str]:
     said = [f"rule {name} is off: {why}" for name, why in _off(job).items()]
     if not any(FORMATS[source.format].gives == "leases" for source in job.sources):
         said.append("the job names no leases: nothing can be attributed to a workload")
+    said += unseen({FORMATS[source.format].kind for source in job.sources}, account.coverage)
     for scope, rows in account.most_unknown():
         said.append(f"{rows} events are in scope {scope!r}, in which there is no lease")
     if len(account.unknown_scopes) > len(account.most_unknown()):

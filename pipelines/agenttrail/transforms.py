@@ -434,6 +434,7 @@ class _Gather(_Timed):
         shard, signals = element
         together, account = merged(signals)
         gathered = gather_shard(together, self._asked, reports(progress))
+        account.coverage.update(gathered.coverage)
         account.seconds.update(self._seconds(started))
         yield shard, gathered.findings
         if gathered.units is not None and gathered.units.num_rows:

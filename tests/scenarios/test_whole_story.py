@@ -32,6 +32,11 @@ _EVENTS = {
     "gpus": "  - {format: dcgm_prometheus, path: gpus.prom}",
     "steps": "  - {format: training_progress, path: steps.jsonl}",
 }
+_UNSEEN = {
+    "spans": "no source tells of tool calls: findings name none, and what rules ask of tool calls is not seen",
+    "gpus": "no source tells of GPUs: their use is not seen",
+    "steps": "no source tells of training progress: GPUs that are busy without a step are not seen",
+}
 _POOL, _SECRET = "198.51.100.7", "hunter2-is-no-password"
 
 
@@ -189,8 +194,20 @@ def test_what_is_missing_degrades_and_is_never_guessed(morning: Path, without: s
     whole = {one["incident.id"] for one in _run(morning, *_EVENTS)}
     left = _run(morning, *(kind for kind in _EVENTS if kind != without))
     assert {one["incident.id"] for one in left} <= whole
-    if without == "spans":
-        assert [one["incident.severity"] for one in left] != []
+    assert bool(left) == (without == "spans")
+    told = json.loads((morning / "out" / "run.json").read_bytes())["notes"]
+    assert [note for note in told if note.startswith("no source tells of")] == [_UNSEEN[without]]
+
+
+def test_a_run_says_of_how_many_workloads_something_is_missing(morning: Path) -> None:
+    """Two have no spans, and of three the reports end before the samples do."""
+    _run(morning, *_EVENTS)
+    told = json.loads((morning / "out" / "run.json").read_bytes())
+    assert told["coverage"] == {
+        "sandboxes": 4, "sandboxes without a tool call": 2, "sandboxes with GPU samples": 4,
+        "training progress silent": 3,
+    }  # fmt: skip
+    assert "2 of 4 sandboxes have no tool call in the spans" in told["notes"]
 
 
 def test_spans_name_the_trajectory_of_a_pod_that_has_no_label(morning: Path) -> None:
