@@ -43,6 +43,7 @@ def _one(ones: list[Conversation], every: list[Conversation]) -> dict[str, objec
         "beacon.size_score": float(sizes),
         "beacon.duration_score": float(duration),
         "beacon.histogram_score": float(histogram),
+        "beacon.evenness": float(_dispersion(gaps, Fraction(1))) if len(gaps) >= 3 else 0.0,
         "beacon.period": float(_median(gaps)) if len(gaps) >= 3 else None,
     }
 
@@ -67,10 +68,14 @@ def _regular(values: list[int], without_median: Fraction) -> Fraction:
     skewness = Fraction(0)
     if q3 - q1 >= 10 and q2 not in (q1, q3):
         skewness = abs((q1 + q3 - 2 * q2) / (q3 - q1))
-    dispersion = without_median
-    if q2 >= 1:
-        dispersion = max(Fraction(0), (q2 - _median([abs(value - q2) for value in ordered])) / q2)
-    return (1 - skewness + dispersion) / 2
+    return (1 - skewness + _dispersion(values, without_median)) / 2
+
+
+def _dispersion(values: list[int], without_median: Fraction) -> Fraction:
+    middle = _median(values)
+    if middle < 1:
+        return without_median
+    return max(Fraction(0), (middle - _median([abs(value - middle) for value in values])) / middle)
 
 
 def _lasting(counts: list[int], coverage: Fraction) -> Fraction:

@@ -43,4 +43,5 @@ def _one(chain: list[Conversation]) -> dict[str, object]:
         "connection.lease_share": None if lease is None else lease[1] / lease[0],
         "connection.upload_share": sum(one.sent for one in chain) / total if total else None,
         "connection.rate": total / seconds,
+        "connection.sockets": len({one.source_port for one in chain}),
     }

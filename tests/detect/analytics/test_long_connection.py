@@ -34,6 +34,7 @@ def _drawn(dice: Random) -> list[Conversation]:
                 start,
                 start + dice.choice([0, 30 * _SECOND, 300 * _SECOND, 1_199_999_999]),
                 source=dice.choice(["10.0.0.1", "10.0.0.2"]),
+                source_port=dice.choice([40_000, 40_000, 65_535, 0, None]),
                 peer=dice.choice(["198.51.100.7", "198.51.100.7", "2001:db8::7"]),
                 port=dice.choice([443, 443, 443, 22, None]),
                 protocol=dice.choice([6, 6, 6, None]),

@@ -57,6 +57,9 @@ def derive(conversations: pa.RecordBatch, least: int = LEAST) -> Derived:
       and, where 11 slices or more are filled, the share of the filled slices but one that hold one of the two
       commonest numbers of conversations (numbers within 5 % of the largest count as one), at most 1.
     - ``beacon.score``: their mean.  All are 0 to 1, never null; the last two are 0 for a life without length.
+    - ``beacon.evenness``: max(0, (median - MAD) / median) of those gaps, the second term of the timestamp score alone,
+      0 where there are fewer than three.  With a jitter of up to j of the period, even on both sides, it is about
+      1 - j / 2, for contacts that come at random about 0.3; of few gaps it parts the two better than skewness does.
     - ``beacon.period``: median of those gaps in seconds; null where there are fewer than three.
 
     Args:
@@ -73,8 +76,8 @@ def derive(conversations: pa.RecordBatch, least: int = LEAST) -> Derived:
     count = len(offsets) - 1
     which = np.repeat(np.arange(count), np.diff(offsets))
     gaps, owner = _gaps(start // 1_000_000, which)
-    timestamps, period = _regularity(gaps, owner, count, 1.0)
-    sizes, _ = _regularity(sent, which, count, 0.0)
+    timestamps, evenness, period = _regularity(gaps, owner, count, 1.0)
+    sizes, _, _ = _regularity(sent, which, count, 0.0)
     born, life = _lives(conversations, members[offsets[:-1]])
     slices, counts = _slices(start, which, offsets, born, life)
     first, last = start[offsets[:-1]], start[offsets[1:] - 1]
@@ -86,6 +89,7 @@ def derive(conversations: pa.RecordBatch, least: int = LEAST) -> Derived:
         "beacon.size_score": pa.array(sizes),
         "beacon.duration_score": pa.array(duration),
         "beacon.histogram_score": pa.array(histogram),
+        "beacon.evenness": pa.array(evenness),
         "beacon.period": pa.array(period, mask=np.isnan(period)),
     }
     return from_conversations("beacon", conversations, offsets, members, facts)
@@ -117,7 +121,7 @@ def _gaps(seconds: NDArray[np.int64], which: NDArray[np.int64]) -> tuple[NDArray
 
 def _regularity(
     values: NDArray[np.int64], which: NDArray[np.int64], count: int, without_median: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Score the values of each event by their skewness and dispersion.
 
     Args:
@@ -127,7 +131,8 @@ def _regularity(
         without_median: score of the dispersion where the median is below 1.
 
     Returns:
-        The scores, 0 where there are fewer than three values, and the medians, not a number there.
+        The scores and the dispersions in them, 0 where there are fewer than three values, and the medians, not a number
+        there.
     """
     number = np.bincount(which, minlength=count)
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(number)])[:-1]
@@ -144,7 +149,8 @@ def _regularity(
     middle = np.where(has_median, q2, 1)
     dispersion = np.where(has_median, np.maximum(2 * middle - mad, 0) / (2 * middle), without_median)
     enough = number >= _FEWEST_VALUES
-    return np.where(enough, (1 - skewness + dispersion) / 2, 0.0), np.where(enough, q2 / 2, np.nan)
+    score = np.where(enough, (1 - skewness + dispersion) / 2, 0.0)
+    return score, np.where(enough, dispersion, 0.0), np.where(enough, q2 / 2, np.nan)
 
 
 def _sorted_within(values: NDArray[np.int64], which: NDArray[np.int64]) -> NDArray[np.int64]:

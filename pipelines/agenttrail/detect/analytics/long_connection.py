@@ -22,6 +22,8 @@ GAP = 120_000_000
 miner that lost its connection is back within seconds or two minutes."""
 LEAST = 300_000_000
 """Microseconds that a connection must last to be stated: a floor; rules say what length and what share is wrong."""
+_PORTS = 1 << 17
+"""More than there are ports."""
 _UNKNOWN = np.iinfo(np.int64).min
 
 
@@ -45,7 +47,9 @@ def derive(conversations: pa.RecordBatch, gap: int = GAP) -> Derived:
         reaches from the earliest start to the latest end of the members' leases; null where any of these is open or
         unknown, or nothing lies between them;
         ``connection.upload_share``: bytes sent / bytes in both directions; null without bytes;
-        ``connection.rate``: bytes in both directions / duration, per second.
+        ``connection.rate``: bytes in both directions / duration, per second;
+        ``connection.sockets``: number of distinct ports of the workload, an unknown one counted as one more: 1 for one
+        connection however many records it left, more for one that was opened again, or for many short ones.
     """
     passed = pc.fill_null(
         pc.not_equal(column_of(conversations, "event.outcome", pa.string()), "failure"), fill_value=True
@@ -102,8 +106,12 @@ def _facts(
     )
     total = sent + received
     seconds = length / 1e6
+    ports = integers(conversations, "source.port", -1)[members]
+    which = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    sockets = np.bincount(np.unique(which * _PORTS + ports + 1) // _PORTS, minlength=len(offsets) - 1)
     return {
         "connection.duration": pa.array(seconds),
         "connection.upload_share": pa.array(sent / np.maximum(total, 1), mask=total == 0),
         "connection.rate": pa.array(total / seconds),
+        "connection.sockets": pa.array(sockets),
     }
