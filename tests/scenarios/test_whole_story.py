@@ -138,6 +138,44 @@ def test_hot_gpus_without_steps_and_a_long_thin_conversation_are_one_incident(mo
     assert (thin["gen_ai.tool.call.id"], thin["gen_ai.tool.call.gap"]) == ("call-2", 10.0)
     assert thin["gen_ai.tool.call.start"] == _time(3_890)
     assert thin["network.conversations"] == 1
+    assert "gen_ai.tool.call.id" not in incident  # its GPUs were hot before the first call; what is thin is context
+
+
+def _append(path: Path, lines: list[bytes]) -> None:
+    path.write_bytes(path.read_bytes() + b"\n".join(lines) + b"\n")
+
+
+def test_a_finding_on_a_tool_call_names_that_call(morning: Path) -> None:
+    """Also where others began at the same time."""
+    commands = ["make", "./xmrig -o stratum+tcp://pool.example:3333"] * 4
+    calls = [_call("worker", 5_000, number, command) for number, command in enumerate(commands, start=10)]
+    _append(morning / "spans.jsonl", calls)
+    incidents = {one["sandbox.id"]: one for one in _run(morning, *_EVENTS)}
+    (finding,) = (
+        one
+        for one in lines_of(morning / "out" / "findings.ndjson")
+        if one["rule.name"] == "impact/stratum-in-tool-call"
+    )
+    first = finding["finding.evidence"][0]["gen_ai.tool.call.id"]
+    assert (finding["gen_ai.tool.call.id"], finding["gen_ai.tool.call.gap"]) == (first, 0.0)
+    assert incidents["worker"]["gen_ai.tool.call.id"] == first
+    assert f"at tool call shell {first}; " in incidents["worker"]["incident.summary"]
+
+
+def test_a_finding_of_a_correlation_names_the_call_before_its_first_event(morning: Path) -> None:
+    """Not the one that came while the burst went on."""
+    _append(morning / "spans.jsonl", [_call("worker", 5_000, 10, "./scan"), _call("worker", 5_008, 11, "ls")])
+    row = "2 1 eni-w 10.0.0.2 198.51.100.{0} 40000 {0} 6 1 60 {1} {1} REJECT OK"
+    _append(morning / "flow.log", [row.format(20 + n, _DAY + 5_003 + n).encode() for n in range(12)])
+    incidents = {one["sandbox.id"]: one for one in _run(morning, *_EVENTS)}
+    (burst,) = (
+        one
+        for one in lines_of(morning / "out" / "findings.ndjson")
+        if one["rule.name"] == "policy/burst-of-blocked-connections"
+    )
+    assert (burst["gen_ai.tool.call.id"], burst["gen_ai.tool.call.gap"]) == ("call-10", 3.0)
+    told = incidents["worker"]
+    assert (told["gen_ai.tool.call.id"], told["gen_ai.tool.call.gap"]) == ("call-10", 3.0)
 
 
 def test_the_timeline_tells_the_story_of_the_entity_with_an_incident(morning: Path) -> None:
