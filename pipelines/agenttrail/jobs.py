@@ -20,6 +20,7 @@ from agenttrail.sources.files import BLOCK_BYTES, RANGE_BYTES, ReadBlocks, ReadD
 from agenttrail.transforms import (
     LEASES,
     PROGRESS,
+    ROLLED,
     TIMELINE,
     UNITS,
     AddFindings,
@@ -27,6 +28,7 @@ from agenttrail.transforms import (
     AttributeNamed,
     Correlate,
     Detect,
+    EgressByList,
     Gather,
     Group,
     Parse,
@@ -104,7 +106,9 @@ def build(pipeline: beam.Pipeline, job: Job, options: RunOptions) -> None:
         written.append(correlated[EVENTS])
         accounts.append(correlated[ACCOUNT])
     incidents = slim | Group(KINDS)
-    timelines = (gathered[TIMELINE], slim) | Timeline(incidents)
+    rolled = signals[ROLLED] | EgressByList(by_address, incidents)
+    accounts.append(rolled[ACCOUNT])
+    timelines = (gathered[TIMELINE], rolled[EVENTS], slim) | Timeline(incidents)
 
     dead = [remains, leases[DEAD], events[DEAD], told_remains, told[DEAD]]
     if job.elasticsearch:
