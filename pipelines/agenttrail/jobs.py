@@ -112,12 +112,16 @@ def build(pipeline: beam.Pipeline, job: Job, options: RunOptions) -> None:
 
     dead = [remains, leases[DEAD], events[DEAD], told_remains, told[DEAD]]
     if job.elasticsearch:
+        from agenttrail.sinks.elasticsearch_timeline import UpsertTimeline
         from agenttrail.sinks.elasticsearch_upserts import UpsertIncidents
 
         whole = findings if len(written) == 1 else findings | "AddWhole" >> AddFindings(written[1], options.shards)
         upserts = whole | UpsertIncidents(job.elasticsearch, KINDS)
         dead.append(upserts[DEAD])
         accounts.append(upserts[ACCOUNT])
+        entries = timelines | UpsertTimeline(job.elasticsearch, incidents)
+        dead.append(entries[DEAD])
+        accounts.append(entries[ACCOUNT])
     parts = {
         "findings": [
             found | f"WriteFindings{number}" >> WriteSorted(directory, "findings")
@@ -232,7 +236,7 @@ def _off(job: Job) -> dict[str, str]:
 
 def _written(account: Account) -> dict[str, dict[str, int]]:
     """Return what became of the documents of each kind."""
-    told: dict[str, dict[str, int]] = {"findings": {}, "incidents": {}}
+    told: dict[str, dict[str, int]] = {"findings": {}, "incidents": {}, "timeline": {}}
     for (kind, what), count in sorted(account.written.items()):
         told[kind][what] = count
     return told
