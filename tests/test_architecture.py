@@ -16,7 +16,17 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "pipelines"
-MIDDLE = ("formats", "leases", "trajectories", "attribute", "conversations", "detect", "timeline", "incidents")
+MIDDLE = (
+    "formats",
+    "leases",
+    "trajectories",
+    "attribute",
+    "conversations",
+    "detect",
+    "rollups",
+    "timeline",
+    "incidents",
+)
 """Pure packages that meet as batches only."""
 BELOW = (
     "columns", "schema", "errors", "resources", "parsing", "flows", "metadata", "paths", "lists", "documents",

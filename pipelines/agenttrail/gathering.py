@@ -160,7 +160,7 @@ def gather_shard(signals: Signals, asked: Asked, progress: pa.RecordBatch) -> Ga
 
     def found(hits: Hits) -> Found:
         made = gather(shard.rows, shard.holders, conversations, which, asked.rules, hits)
-        named = calls.named(made.findings, shard.workload[made.first], shard.start()[made.first])
+        named = calls.named(made.findings, shard.workload[made.first], shard.start()[made.first], made.first)
         return Found(named, made.first, made.unit)
 
     units = _units(shard, asked, seen, found) if len(asked.correlated) else None
@@ -307,11 +307,13 @@ class _ToolCalls:
 
     Attributes:
         calls: their rows, by time.
+        rows: where each stands in the shard.
         workload: of each.
         start: of each.
     """
 
     calls: pa.RecordBatch
+    rows: NDArray[np.int64]
     workload: NDArray[np.int64]
     start: NDArray[np.int64]
 
@@ -319,13 +321,27 @@ class _ToolCalls:
     def of(cls, shard: _Shard) -> _ToolCalls:
         rows = shard.are("gen_ai.operation.name", EXECUTE_TOOL)
         rows = rows[np.lexsort((digest_words(shard.rows.column(DIGEST))[rows], shard.start()[rows]))]
-        return cls(shard.rows.take(pa.array(rows)), shard.workload[rows], shard.start()[rows])
+        return cls(shard.rows.take(pa.array(rows)), rows, shard.workload[rows], shard.start()[rows])
 
-    def named(self, events: pa.RecordBatch, workload: NDArray[np.int64], start: NDArray[np.int64]) -> pa.RecordBatch:
-        """Name beside each event the tool call before it in the same workload, and how long before it that began."""
+    def named(
+        self,
+        events: pa.RecordBatch,
+        workload: NDArray[np.int64],
+        start: NDArray[np.int64],
+        rows: NDArray[np.int64] | None = None,
+    ) -> pa.RecordBatch:
+        """Name beside each event the tool call before it in the same workload, and how long before it that began.
+
+        What stands at one of the ``rows`` of the shard that are tool calls is named by that call, also where another
+        one started at the same time.
+        """
         if not len(self.start):
             return events
         call = last_before(workload, start, self.workload, self.start)
+        if rows is not None:
+            place = np.argsort(self.rows)
+            own = place[np.minimum(np.searchsorted(self.rows[place], rows), len(place) - 1)]
+            call = np.where(self.rows[own] == rows, own, call)
         none = call < 0
         index = pa.array(call, mask=none)
         columns = {name: self.calls.column(name).take(index) for name in _CALL if name in self.calls.schema.names}

@@ -21,6 +21,7 @@ from agenttrail.sources.files import BLOCK_BYTES, RANGE_BYTES, ReadBlocks, ReadD
 from agenttrail.transforms import (
     LEASES,
     PROGRESS,
+    ROLLED,
     TIMELINE,
     UNITS,
     AddFindings,
@@ -28,6 +29,7 @@ from agenttrail.transforms import (
     AttributeNamed,
     Correlate,
     Detect,
+    EgressByList,
     Gather,
     Group,
     Parse,
@@ -105,16 +107,22 @@ def build(pipeline: beam.Pipeline, job: Job, options: RunOptions) -> None:
         written.append(correlated[EVENTS])
         accounts.append(correlated[ACCOUNT])
     incidents = slim | Group(KINDS)
-    timelines = (gathered[TIMELINE], slim) | Timeline(incidents)
+    rolled = signals[ROLLED] | EgressByList(by_address, incidents)
+    accounts.append(rolled[ACCOUNT])
+    timelines = (gathered[TIMELINE], rolled[EVENTS], slim) | Timeline(incidents)
 
     dead = [remains, leases[DEAD], events[DEAD], told_remains, told[DEAD]]
     if job.elasticsearch:
+        from agenttrail.sinks.elasticsearch_timeline import UpsertTimeline
         from agenttrail.sinks.elasticsearch_upserts import UpsertIncidents
 
         whole = findings if len(written) == 1 else findings | "AddWhole" >> AddFindings(written[1], options.shards)
         upserts = whole | UpsertIncidents(job.elasticsearch, KINDS)
         dead.append(upserts[DEAD])
         accounts.append(upserts[ACCOUNT])
+        entries = timelines | UpsertTimeline(job.elasticsearch, incidents)
+        dead.append(entries[DEAD])
+        accounts.append(entries[ACCOUNT])
     parts = {
         "findings": [
             found | f"WriteFindings{number}" >> WriteSorted(directory, "findings")
@@ -230,7 +238,7 @@ def _off(job: Job) -> dict[str, str]:
 
 def _written(account: Account) -> dict[str, dict[str, int]]:
     """Return what became of the documents of each kind."""
-    told: dict[str, dict[str, int]] = {"findings": {}, "incidents": {}}
+    told: dict[str, dict[str, int]] = {"findings": {}, "incidents": {}, "timeline": {}}
     for (kind, what), count in sorted(account.written.items()):
         told[kind][what] = count
     return told

@@ -18,7 +18,7 @@ from agenttrail.columns.numbers import numbers
 from agenttrail.schema import TIMESTAMP, conform, record
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -26,7 +26,15 @@ MINUTE = 60_000_000
 """Microseconds that a roll-up covers."""
 WHOM = ("entity.type", "entity.id", "gen_ai.agent.id", "trajectory.id", "sandbox.id", "job.id")
 """Columns that say whom an entry is about."""
-_TOLD_APART = ("timeline.kind", "peer.ip", "peer.port", "gen_ai.tool.call.id", "finding.id", "event.reason")
+_TOLD_APART = (
+    "timeline.kind",
+    "peer.ip",
+    "peer.port",
+    "peer.list",
+    "gen_ai.tool.call.id",
+    "finding.id",
+    "event.reason",
+)
 _ARGUMENTS = "gen_ai.tool.call.arguments"
 
 
@@ -120,30 +128,51 @@ def egress(rows: pa.RecordBatch) -> pa.RecordBatch:
     """
     peer = [rows.column("peer.ip"), rows.column("peer.port")]
     which, count, shared, first = _rolled(rows, *peer)
-    sensors = [_column(rows, name, pa.string()) for name in ("event.dataset", "observer.name")]
-    seen, seen_first = group_rows([pa.array(which), *sensors])
-    ingress = np.asarray(
-        pc.fill_null(pc.equal(_column(rows, "network.direction", pa.string()), "ingress"), fill_value=False)
-    )
+    ingress = _says(rows, "network.direction", "ingress")
     named = [numbers(_column(rows, f"{side}.bytes", pa.int64())) for side in ("source", "destination")]
-    passed = np.asarray(
-        pc.fill_null(pc.equal(_column(rows, "event.outcome", pa.string()), "success"), fill_value=False)
-    )
-    blocked = np.asarray(
-        pc.fill_null(pc.equal(_column(rows, "event.outcome", pa.string()), "failure"), fill_value=False)
-    )
+    sent = {
+        "source": np.where(ingress, named[1], named[0]),
+        "destination": np.where(ingress, named[0], named[1]),
+    }
+    passed, blocked = (_says(rows, "event.outcome", word) for word in ("success", "failure"))
     columns = shared | {"peer.ip": peer[0].take(pa.array(first)), "peer.port": peer[1].take(pa.array(first))}
-    for side, sent in (
-        ("source", np.where(ingress, named[1], named[0])),
-        ("destination", np.where(ingress, named[0], named[1])),
-    ):
-        by_sensor = sum_by(seen, len(seen_first), sent)
-        columns[f"{side}.bytes"] = pa.array(np.maximum(max_by(which[seen_first], count, by_sensor), 0))
+    columns |= _most_seen(rows, which, count, sent)
     any_passed, any_blocked = (max_by(which, count, one.astype(np.int64)) > 0 for one in (passed, blocked))
     outcome = np.where(any_passed, "success", "failure")
     columns["event.outcome"] = pa.array(outcome, pa.string(), mask=~(any_passed | any_blocked))
     columns["event.count"] = pa.array(np.bincount(which, minlength=count))
     return _entries("egress", count, columns)
+
+
+def egress_by_list(cells: pa.RecordBatch) -> pa.RecordBatch:
+    """Return bytes per minute and list of peers.
+
+    Args:
+        cells: roll-ups with ``WHOM``, ``incident.id``, ``peer.list``, ``event.start``, sensor, ``event.count`` and what
+            the workload (``source.bytes``) and its peers sent.
+
+    Returns:
+        Per minute and list: bytes summed per sensor, of which the largest counts, and all records.
+    """
+    which, count, shared, first = _rolled(cells, cells.column("peer.list"))
+    sent = {side: numbers(cells.column(f"{side}.bytes")) for side in ("source", "destination")}
+    columns = shared | _most_seen(cells, which, count, sent)
+    columns["peer.list"] = cells.column("peer.list").take(pa.array(first))
+    columns["event.count"] = pa.array(sum_by(which, count, numbers(cells.column("event.count"))))
+    return _entries("egress", count, columns)
+
+
+def _most_seen(
+    rows: pa.RecordBatch, which: NDArray[np.int64], count: int, sent: Mapping[str, NDArray[np.int64]]
+) -> dict[str, pa.Array]:
+    """Return the bytes that each side sent per group, as the sensor saw it that saw most."""
+    sensors = [_column(rows, name, pa.string()) for name in ("event.dataset", "observer.name")]
+    seen, first = group_rows([pa.array(which), *sensors])
+    columns = {}
+    for side, counted in sent.items():
+        by_sensor = sum_by(seen, len(first), counted)
+        columns[f"{side}.bytes"] = pa.array(np.maximum(max_by(which[first], count, by_sensor), 0))
+    return columns
 
 
 def _says(rows: pa.RecordBatch, name: str, word: str) -> NDArray[np.bool_]:

@@ -30,12 +30,23 @@ from agenttrail.columns.numbers import numbers
 from agenttrail.columns.text import constant
 from agenttrail.detect.correlation_findings import correlation_findings
 from agenttrail.detect.plan import Plan
-from agenttrail.detect.signals import DIGEST, HOLDER, Lists, Signals, detect, first_of_each, rule_hits, select
+from agenttrail.detect.signals import (
+    DIGEST,
+    HOLDER,
+    LISTED,
+    Lists,
+    Signals,
+    detect,
+    first_of_each,
+    rule_hits,
+    select,
+)
 from agenttrail.entities import WORKLOAD_DIGEST, name_holders, shards, workload_digests
 from agenttrail.flows import GAPS
 from agenttrail.formats import FORMATS
 from agenttrail.gathering import TOOL_CALL, Asked, gather_shard, progress_of, reports, select_named
 from agenttrail.incidents import group
+from agenttrail.rollups import Wanted, roll_up
 from agenttrail.schema import conform, record
 from agenttrail.trajectories import cut
 
@@ -53,6 +64,8 @@ UNITS = "units"
 """Tag of what correlations look at."""
 TIMELINE = "timeline"
 """Tag of entries of timelines."""
+ROLLED = "rolled"
+"""Tag of egress to listed peers, rolled up."""
 PROGRESS = "progress"
 """Tag of reports of training progress."""
 
@@ -332,7 +345,10 @@ class _Detect(_Timed):
                 yield beam.pvalue.TaggedOutput(PROGRESS, told)
             chosen, hits = select_named(events, plan)
         else:
-            chosen, hits = select(events, plan, self._listed)  # type: ignore[arg-type] # set above
+            chosen, hits, listed = select(events, plan, self._listed)  # type: ignore[arg-type] # set above
+            if (cells := roll_up(events, listed, LISTED, chosen)) is not None:
+                yield beam.pvalue.TaggedOutput(ROLLED, cells)
+        account = Account(seconds=Counter(self._seconds(started)))
         if len(chosen):
             matter = events.take(pa.array(chosen))
             holders, which = name_holders(matter)
@@ -342,7 +358,7 @@ class _Detect(_Timed):
             if sum(some.num_rows for some, _ in held) >= _ROWS_TOGETHER:
                 yield from self._sharded(source, self._held.pop(source))
             account = Account.of(source, signals=rows.num_rows, duplicates=duplicates, seconds=self._seconds(started))
-            yield beam.pvalue.TaggedOutput(ACCOUNT, account)
+        yield beam.pvalue.TaggedOutput(ACCOUNT, account)
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         """Give what is left."""
@@ -376,7 +392,10 @@ class _Detect(_Timed):
 
 
 class Detect(beam.PTransform):
-    """(source, attributed events) to (shard, signals); accounts, and reports of training progress beside them."""
+    """(source, attributed events) to (shard, signals).
+
+    Beside them accounts, reports of training progress, and roll-ups of what is no signal.
+    """
 
     def __init__(
         self, sources: Sequence[Source], rules: Sequence[Rule], lists: Mapping[str, tuple[str, ...]], shard_count: int
@@ -388,7 +407,7 @@ class Detect(beam.PTransform):
     def expand(self, events: beam.PCollection[tuple[int, pa.RecordBatch]]) -> Any:
         """Return the outputs by tag."""
         outputs = beam.ParDo(self._fn).with_output_types(tuple[int, Signals])
-        return events | outputs.with_outputs(ACCOUNT, PROGRESS, main=EVENTS)
+        return events | outputs.with_outputs(ACCOUNT, PROGRESS, ROLLED, main=EVENTS)
 
 
 def merged(signals: Iterable[Signals]) -> tuple[Signals, Account]:
@@ -574,29 +593,86 @@ def _of_incidents(
         yield shard, kept
 
 
+class _OfIncidents(_Timed):
+    stage = "timeline"
+
+    def __init__(self) -> None:
+        self._wanted: Wanted | None = None
+
+    def start_bundle(self) -> None:
+        """Forget what was wanted of an earlier bundle, which may be of other incidents."""
+        self._wanted = None
+
+    def process(
+        self, cells: pa.RecordBatch, table: LeaseTable, incidents: Sequence[tuple[int, pa.RecordBatch]]
+    ) -> Iterator[Any]:
+        started = self._started()
+        ids, entities = (
+            pa.concat_arrays([pa.array([], pa.string()), *(batch.column(name) for _, batch in incidents)])
+            for name in ("incident.id", "entity.id")
+        )
+        if self._wanted is None:
+            self._wanted = Wanted.of(table.resolutions, ids, entities)
+        found = self._wanted.of_cells(cells)
+        yield beam.pvalue.TaggedOutput(ACCOUNT, Account(seconds=Counter(self._seconds(started))))
+        if found.num_rows:
+            shard = np.repeat([shard for shard, _ in incidents], [batch.num_rows for _, batch in incidents])
+            of_row = shard[np.asarray(pc.index_in(found.column("incident.id"), value_set=ids))]
+            for number in np.unique(of_row).tolist():
+                yield number, found.filter(pa.array(of_row == number))
+
+
+def _by_list(element: tuple[int, Iterable[pa.RecordBatch]]) -> tuple[int, pa.RecordBatch]:
+    shard, cells = element
+    return shard, timeline.egress_by_list(joined(list(cells)))
+
+
+class EgressByList(beam.PTransform):
+    """Roll-ups of egress to listed peers to (shard, entries) of the entities with an incident; accounts beside them.
+
+    They wait for the incidents where they arose, and only those of incidents go further: a day has as many as its
+    workloads have minutes.
+    """
+
+    def __init__(self, table: Any, incidents: beam.PCollection[tuple[int, pa.RecordBatch]]) -> None:
+        """Keep the cells of ``incidents``, whose leases are those of the singleton ``table``."""
+        super().__init__()
+        self._table, self._incidents = table, incidents
+
+    def expand(self, cells: beam.PCollection[pa.RecordBatch]) -> Any:
+        """Return the outputs by tag."""
+        typed = tuple[int, pa.RecordBatch]
+        sides = beam.pvalue.AsSingleton(self._table), beam.pvalue.AsList(self._incidents)
+        found = cells | "CellsOfIncidents" >> beam.ParDo(_OfIncidents(), *sides).with_output_types(typed).with_outputs(
+            ACCOUNT, main=EVENTS
+        )
+        entries = found[EVENTS] | beam.GroupByKey() | "ByList" >> beam.Map(_by_list).with_output_types(typed)
+        return {EVENTS: entries, ACCOUNT: found[ACCOUNT]}
+
+
 def _ordered(element: tuple[int, Iterable[pa.RecordBatch]]) -> tuple[int, pa.RecordBatch]:
     shard, entries = element
     return shard, timeline.ordered(list(entries))
 
 
 class Timeline(beam.PTransform):
-    """(shard, entries) and (shard, findings) to (shard, timeline) of the entities that have an incident."""
+    """(shard, entries), those by list, and (shard, findings) to (shard, timeline) of the entities with an incident."""
 
     def __init__(self, incidents: beam.PCollection[tuple[int, pa.RecordBatch]]) -> None:
         """Keep the entries of ``incidents``."""
         super().__init__()
         self._incidents = incidents
 
-    def expand(self, both: tuple[Any, Any]) -> beam.PCollection[tuple[int, pa.RecordBatch]]:
+    def expand(self, told: tuple[Any, Any, Any]) -> beam.PCollection[tuple[int, pa.RecordBatch]]:
         """Return the timelines."""
-        entries, findings = both
+        entries, rolled, findings = told
         typed = tuple[int, pa.RecordBatch]
         found = findings | "FindingEntries" >> beam.MapTuple(
             lambda shard, batch: (shard, timeline.findings(batch))
         ).with_output_types(typed)
         incidents = beam.pvalue.AsList(self._incidents)
         return (
-            (entries, found)
+            (entries, rolled, found)
             | beam.Flatten()
             | "OfIncidents" >> beam.FlatMap(_of_incidents, incidents).with_output_types(typed)
             | beam.GroupByKey()

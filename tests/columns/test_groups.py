@@ -9,7 +9,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agenttrail.columns.groups import agreed, distinct_lists, group_rows, rank_in_group, smallest_by
+from agenttrail.columns.groups import agreed, distinct_lists, group_codes, group_rows, rank_in_group, smallest_by
 
 _ROWS = st.lists(
     st.tuples(st.none() | st.sampled_from("abc"), st.integers(0, 3), st.none() | st.text("xy", max_size=2)), max_size=40
@@ -58,3 +58,11 @@ def test_the_rank_is_the_place_in_the_sorted_group(rows: list[tuple[int, int, in
     groups, one, two = (np.array([row[i] for row in rows], dtype=np.int64) for i in range(3))
     expected = [sorted((r[1], r[2]) for r in rows if r[0] == row[0]).index((row[1], row[2])) for row in rows]
     assert rank_in_group(groups, one, two).tolist() == expected
+
+
+@given(st.lists(st.integers(0, 40), max_size=30), st.sampled_from([41, 10_000]))
+def test_codes_are_numbered_in_ascending_order(codes: list[int], space: int) -> None:
+    """By a table, or by sorting where that would be large."""
+    which, found = group_codes(np.array(codes, dtype=np.int64), space)
+    assert found.tolist() == sorted(set(codes))
+    assert found[which].tolist() == codes

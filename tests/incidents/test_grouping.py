@@ -56,6 +56,19 @@ _SMALL_LISTS = {
 
 
 @st.composite
+def _call(draw: st.DrawFn, first: datetime) -> dict[str, Any]:
+    """Return the tool call before a finding, where there is one; it need not have a name or an id."""
+    if draw(st.booleans()):
+        return {}
+    gap = draw(st.sampled_from([0.0, 4.0, 86_400.25]))
+    return {
+        "gen_ai.tool.name": draw(st.sampled_from([None, "shell", "python"])),
+        "gen_ai.tool.call.id": draw(st.sampled_from([None, "call-1", "call-2"])),
+        "gen_ai.tool.call.start": first - timedelta(seconds=gap), "gen_ai.tool.call.gap": gap,
+    }  # fmt: skip
+
+
+@st.composite
 def _finding(draw: st.DrawFn) -> dict[str, Any]:
     first, last = sorted((draw(_TIMES), draw(_TIMES)))
     peer = draw(st.sampled_from([None, "198.51.100.7", "203.0.113.9", "2001:db8::1"]))
@@ -72,6 +85,7 @@ def _finding(draw: st.DrawFn) -> dict[str, Any]:
         "attribution.level": "sandbox",
         "attribution.lease_start": draw(st.none() | st.just(DAY)),
         "trajectory.id": draw(st.sampled_from([None, "t1", "t1", "t2"])),
+        **draw(_call(first)),
         **{name: sorted(draw(st.sets(st.sampled_from(some)))) for name, some in _SMALL_LISTS.items()},
     }  # fmt: skip
     return _named(row)
@@ -245,6 +259,39 @@ def test_the_summary_says_who_did_what_where_and_when() -> None:
         "Title 0: agent a1, trajectory t1, sandbox pod-1 on n1 towards 198.51.100.7 (port 22) "
         "from 2026-03-02 00:00:00 to 00:05:00 UTC; 7 events in all."
     )
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (
+            {"gen_ai.tool.name": "shell", "gen_ai.tool.call.id": "call-2"},
+            ", 4.0 s after tool call shell call-2; one event",
+        ),
+        ({"gen_ai.tool.name": "shell", "gen_ai.tool.call.gap": 0.0}, ", at tool call shell; one event"),
+        ({"gen_ai.tool.call.gap": 1_234.56}, ", 1,234.6 s after tool call; one event"),
+    ],
+)
+def test_the_summary_names_the_tool_call_and_not_what_it_said(call: dict[str, Any], said: str) -> None:
+    gap = call.get("gen_ai.tool.call.gap", 4.0)
+    finding = _one(**{"gen_ai.tool.call.start": DAY - timedelta(seconds=gap), "gen_ai.tool.call.gap": gap, **call})
+    (incident,) = _grouped([finding])
+    assert f"at 2026-03-02 00:00:00 UTC{said}" in incident["incident.summary"]
+
+
+def test_the_call_is_that_of_the_earliest_finding_that_opens_and_has_one() -> None:
+    """Context names no call, and a finding without one leaves the word to the next."""
+
+    def called(minute: int, number: int, **more: Any) -> dict[str, Any]:
+        at = DAY + timedelta(minutes=minute)
+        call = {"gen_ai.tool.call.id": f"call-{number}", "gen_ai.tool.call.start": at, "gen_ai.tool.call.gap": 0.0}
+        return _one(
+            **{"peer.ip": f"198.51.100.{number}", "finding.first_seen": at, "finding.last_seen": at}, **call, **more
+        )
+
+    (incident,) = _grouped([_one(), called(1, 1, **_RULES["low-0"]), called(3, 3), called(2, 2)])
+    assert incident["gen_ai.tool.call.id"] == "call-2"
+    assert ", part of it at tool call call-2; " in incident["incident.summary"]
 
 
 def test_the_summary_of_more_than_a_day_names_both_days() -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 LEVELS = ("informational", "low", "medium", "high", "critical")
+CALL = ("gen_ai.tool.name", "gen_ai.tool.call.id", "gen_ai.tool.call.start", "gen_ai.tool.call.gap")
 _BASE = {"medium": 40, "high": 65, "critical": 85}
 
 
@@ -65,6 +66,9 @@ def _one(key: tuple[Any, ...], members: list[Row], kinds: Mapping[str, str]) -> 
         "threat.technique.id", "threat.tactic.name", "recommendation",
     ):  # fmt: skip
         incident[name] = several(value for one in opening for value in one[name])
+    called = [one for one in opening if one["gen_ai.tool.call.start"] is not None]
+    earliest = min(called, key=lambda one: (one["finding.first_seen"], one["finding.id"]), default={})
+    incident |= {name: earliest.get(name) for name in CALL}
     terms = [_BASE[LEVELS[worst]]]
     terms += [min(5 * (len({one["rule.id"] for one in opening}) - 1), 10)]
     terms += [10 * (len(sources) > 1), -15 * (incident["attribution.status"] != "attributed")]

@@ -11,7 +11,7 @@ from tests.scenarios.days import lines_of
 
 from agenttrail.cli import main
 from agenttrail.job_files import load_job
-from agenttrail.jobs import run
+from agenttrail.jobs import RunOptions, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,8 +120,12 @@ def morning(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _run(folder: Path, *kinds: str) -> list[dict[str, Any]]:
+def _write_job(folder: Path, *kinds: str) -> None:
     (folder / "job.yml").write_text(_JOB.format(events="\n".join(_EVENTS[kind] for kind in kinds)))
+
+
+def _run(folder: Path, *kinds: str) -> list[dict[str, Any]]:
+    _write_job(folder, *kinds)
     run(load_job(folder / "job.yml"))
     return lines_of(folder / "out" / "incidents.ndjson")
 
@@ -143,6 +147,47 @@ def test_hot_gpus_without_steps_and_a_long_thin_conversation_are_one_incident(mo
     assert (thin["gen_ai.tool.call.id"], thin["gen_ai.tool.call.gap"]) == ("call-2", 10.0)
     assert thin["gen_ai.tool.call.start"] == _time(3_890)
     assert thin["network.conversations"] == 1
+    # its GPUs were hot long before: what counts is when the conversation began
+    assert incident["incident.first_seen"] == _time(3_900)
+    assert (incident["gen_ai.tool.call.id"], incident["gen_ai.tool.call.gap"]) == ("call-2", 10.0)
+    assert incident["destination.ip"] == [_POOL]
+
+
+def _append(path: Path, lines: list[bytes]) -> None:
+    path.write_bytes(path.read_bytes() + b"\n".join(lines) + b"\n")
+
+
+def test_a_finding_on_a_tool_call_names_that_call(morning: Path) -> None:
+    """Also where others began at the same time."""
+    commands = ["make", "./xmrig -o stratum+tcp://pool.example:3333"] * 4
+    calls = [_call("worker", 5_000, number, command) for number, command in enumerate(commands, start=10)]
+    _append(morning / "spans.jsonl", calls)
+    incidents = {one["sandbox.id"]: one for one in _run(morning, *_EVENTS)}
+    (finding,) = (
+        one
+        for one in lines_of(morning / "out" / "findings.ndjson")
+        if one["rule.name"] == "impact/stratum-in-tool-call"
+    )
+    first = finding["finding.evidence"][0]["gen_ai.tool.call.id"]
+    assert (finding["gen_ai.tool.call.id"], finding["gen_ai.tool.call.gap"]) == (first, 0.0)
+    assert incidents["worker"]["gen_ai.tool.call.id"] == first
+    assert f"at tool call shell {first}; " in incidents["worker"]["incident.summary"]
+
+
+def test_a_finding_of_a_correlation_names_the_call_before_its_first_event(morning: Path) -> None:
+    """Not the one that came while the burst went on."""
+    _append(morning / "spans.jsonl", [_call("worker", 5_000, 10, "./scan"), _call("worker", 5_008, 11, "ls")])
+    row = "2 1 eni-w 10.0.0.2 198.51.100.{0} 40000 {0} 6 1 60 {1} {1} REJECT OK"
+    _append(morning / "flow.log", [row.format(20 + n, _DAY + 5_003 + n).encode() for n in range(12)])
+    incidents = {one["sandbox.id"]: one for one in _run(morning, *_EVENTS)}
+    (burst,) = (
+        one
+        for one in lines_of(morning / "out" / "findings.ndjson")
+        if one["rule.name"] == "policy/burst-of-blocked-connections"
+    )
+    assert (burst["gen_ai.tool.call.id"], burst["gen_ai.tool.call.gap"]) == ("call-10", 3.0)
+    told = incidents["worker"]
+    assert (told["gen_ai.tool.call.id"], told["gen_ai.tool.call.gap"]) == ("call-10", 3.0)
 
 
 def test_the_timeline_tells_the_story_of_the_entity_with_an_incident(morning: Path) -> None:
@@ -169,6 +214,39 @@ def test_the_timeline_tells_the_story_of_the_entity_with_an_incident(morning: Pa
     times = [one["@timestamp"] for one in entries]
     assert times == sorted(times)
     assert len({one["timeline.id"] for one in entries}) == len(entries)
+
+
+def test_egress_to_listed_peers_is_told_per_minute_and_list(morning: Path) -> None:
+    """Of two sensors the one that saw more counts; whatever the blocks, and only where there is an incident."""
+    import pyarrow.parquet as pq
+
+    listed = [
+        line
+        for peer, sent in (("192.0.2.9", 300), ("192.0.2.8", 40), ("10.0.0.3", 7))
+        for at in (4_020, 4_050, 4_080)
+        for line in _flow("10.0.0.1", peer, 443, at, at + 9, sent, 11)
+    ]
+    other_sensor = [line.replace(b"eni-10.0.0.1", b"eni-nat") for line in listed[:3]]
+    _append(morning / "flow.log", [*listed, *other_sensor])
+    told = []
+    for block_bytes in (1 << 20, 700):
+        _write_job(morning, *_EVENTS)
+        run(load_job(morning / "job.yml"), RunOptions(block_bytes=block_bytes, shards=3))
+        entries = pq.read_table(morning / "out" / "timeline").to_pylist()
+        told.append(entries)
+    assert told[0] == told[1]
+    found = {
+        (f"{one['@timestamp']:%H:%M}", one["peer.list"]): (
+            one["source.bytes"], one["destination.bytes"], one["event.count"]
+        )
+        for one in told[0]
+        if one["timeline.kind"] == "egress" and one["peer.ip"] is None
+    }  # fmt: skip
+    assert found == {
+        ("01:07", "allowed"): (4 * 170, 4 * 11, 11), ("01:07", "internal"): (14, 22, 4),
+        ("01:08", "allowed"): (340, 22, 4), ("01:08", "internal"): (7, 11, 2),
+    }  # fmt: skip
+    assert {one["sandbox.id"] for one in told[0]} == {"miner"}
 
 
 def test_people_are_shown_the_tool_call_before(morning: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ hit, and the original line, scrubbed.  Whom the rows are about travels beside th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 DIGEST, HITS, HOLDER = "event.digest", "rule.hits", "holder"
 """Columns in flight only: ``event.id`` as 16 bytes, numbers of the rules that hit, place among the holders."""
 
+LISTED = ("internal", "allowed")
+"""Kinds of peers that nobody has to ask after."""
 _ARGUMENTS = "gen_ai.tool.call.arguments"
 _COMPUTED = ("event.id", "network.community_id", "event.original")
 _KEPT = (
@@ -66,25 +68,51 @@ class Lists:
     @classmethod
     def of(cls, lists: Mapping[str, tuple[str, ...]]) -> Lists:
         """Compile ``internal`` and ``egress_allow`` of a job's lists."""
-        entries = [parse_network(entry) for name in ("internal", "egress_allow") for entry in lists.get(name, ())]
-        return cls(NetworkLists.compile([entries]), bool(lists.get("egress_allow")))
+        entries = [[parse_network(entry) for entry in lists.get(name, ())] for name in ("internal", "egress_allow")]
+        return cls(NetworkLists.compile(entries), bool(lists.get("egress_allow")))
 
-    def unlisted(self, events: pa.RecordBatch) -> NDArray[np.bool_]:
-        """Return the rows with a peer on no list; none at all where no allow-list is known."""
+    def numbered(self, peers: pa.Array) -> NDArray[np.int8]:
+        """Return which of ``LISTED`` each peer is on, the first of several; -1 for none, and for null."""
+        inside, allowed = (self.listed.masks & np.uint64(bit) != 0 for bit in (1, 2))
+        table = np.where(inside, 0, np.where(allowed, 1, -1)).astype(np.int8)
+        return table[self.listed.codes(peers)]
+
+    def unlisted(self, events: pa.RecordBatch, listed: NDArray[np.int8] | None = None) -> NDArray[np.bool_]:
+        """Return the rows with a peer on no list; none at all where no allow-list is known.
+
+        Args:
+            events: with ``peer.ip``.
+            listed: what :meth:`numbered` says of these, where it has been asked already.
+        """
         if not self.allow_list_known:
             return np.zeros(events.num_rows, dtype=bool)
         peers = events.column("peer.ip")
-        unlisted: NDArray[np.bool_] = self.listed.codes(peers) == 0
+        unlisted: NDArray[np.bool_] = (self.numbered(peers) if listed is None else listed) < 0
         return unlisted & present(peers)
 
 
-def select(events: pa.RecordBatch, plan: Plan, lists: Lists) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
-    """Return the rows of a batch of attributed events that matter, and per rule of ``plan`` the rows that it hits."""
+class Selected(NamedTuple):
+    """What matters of a batch.
+
+    Attributes:
+        rows: that matter.
+        hits: per rule of the plan the rows that it hits.
+        listed: of every row of the batch the list that its peer is on, as :meth:`Lists.numbered` says.
+    """
+
+    rows: NDArray[np.int64]
+    hits: list[NDArray[np.int64]]
+    listed: NDArray[np.int8]
+
+
+def select(events: pa.RecordBatch, plan: Plan, lists: Lists) -> Selected:
+    """Return the rows of a batch of attributed events that matter, and why."""
     hits = plan.run(events)
-    matters = lists.unlisted(events) | _is(events, "event.outcome", "failure")
+    listed = lists.numbered(events.column("peer.ip"))
+    matters = lists.unlisted(events, listed) | _is(events, "event.outcome", "failure")
     for rows in hits:
         matters[rows] = True
-    return np.flatnonzero(matters), hits
+    return Selected(np.flatnonzero(matters), hits, listed)
 
 
 def detect(events: pa.RecordBatch, hits: pa.Array, holder: NDArray[np.int64]) -> tuple[pa.RecordBatch, int]:

@@ -18,6 +18,7 @@ from agenttrail.columns.groups import (
     group_rows,
     max_by,
     min_by,
+    ordinals,
     rank_in_group,
     smallest_by,
     sum_by,
@@ -39,6 +40,7 @@ _NAMES = (
     "gen_ai.agent.id", "trajectory.id", "sandbox.id", "host.name", "k8s.namespace.name", "k8s.pod.uid",
 )  # fmt: skip
 _STATE = ("attribution.status", "attribution.level", "attribution.lease_start", "attribution.lease_end")
+_CALL = ("gen_ai.tool.name", "gen_ai.tool.call.id", "gen_ai.tool.call.start", "gen_ai.tool.call.gap")
 _PROOF = ("attribution.scope", "attribution.lease_id", "attribution.candidates", "attribution.reason")
 
 
@@ -114,7 +116,20 @@ def _opening_findings(findings: pa.RecordBatch, which: NDArray[np.int64], count:
     columns |= {name: smallest_by(which, count, findings.column(name)) for name in _STATE}
     for name in (*_PROOF, "threat.technique.id", "threat.tactic.name", "recommendation"):
         columns[name] = _merged(findings.column(name), which, count)
-    return columns
+    return columns | _first_call(findings, which, count, first)
+
+
+def _first_call(
+    findings: pa.RecordBatch, which: NDArray[np.int64], count: int, seen: NDArray[np.int64]
+) -> dict[str, pa.Array]:
+    """Return the tool call before the earliest finding, by (first seen, id), that has one before it."""
+    known = np.flatnonzero(np.asarray(findings.column("gen_ai.tool.call.start").is_valid()))
+    order = known[np.lexsort((ordinals(findings.column("finding.id"))[known], seen[known], which[known]))]
+    owners, place = np.unique(which[order], return_index=True)
+    row = np.full(count, -1)
+    row[owners] = order[place]
+    index = pa.array(row, mask=row < 0)
+    return {name: findings.column(name).take(index) for name in _CALL}
 
 
 def _peers(findings: pa.RecordBatch, which: NDArray[np.int64], count: int) -> pa.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from agenttrail.columns.addresses import format_addresses
@@ -9,11 +10,13 @@ from agenttrail.columns.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     import pyarrow as pa
 
 _LONGEST = 120  # characters of one value in a sentence
 _SHOWN = 3  # peers and rules in a sentence
+_ROUNDING = timedelta(microseconds=2)  # a gap is a float of seconds
 
 
 def summaries(columns: Mapping[str, pa.Array], rules: Sequence[Sequence[str]]) -> tuple[list[str], list[str]]:
@@ -34,6 +37,7 @@ def summaries(columns: Mapping[str, pa.Array], rules: Sequence[Sequence[str]]) -
             columns[name].to_pylist()
             for name in ("incident.first_seen", "incident.last_seen", "event.count", "attribution.status")
         ),
+        _calls(columns),
         strict=True,
     )
     titles, texts = [], []
@@ -41,6 +45,23 @@ def summaries(columns: Mapping[str, pa.Array], rules: Sequence[Sequence[str]]) -
         titles.append(_title(rules[index], row[0], row[1]))
         texts.append(_summary(row, rules[index], peers[index], ports[index]))
     return titles, texts
+
+
+def _calls(columns: Mapping[str, pa.Array]) -> list[str]:
+    """Return of each incident how long after which tool call it began, "" where none is known."""
+    names = ("gen_ai.tool.name", "gen_ai.tool.call.id", "gen_ai.tool.call.start", "gen_ai.tool.call.gap")
+    rows = zip(*(columns[name].to_pylist() for name in (*names, "incident.first_seen")), strict=True)
+    return [_call(*row) for row in rows]
+
+
+def _call(tool: str | None, call: str | None, start: datetime | None, gap: float | None, first: datetime) -> str:
+    if start is None or gap is None:
+        return ""
+    named = " ".join(["tool call", *(shown(value) for value in (tool, call) if value)])
+    after = f"{gap:,.1f} s after {named}" if gap else f"at {named}"
+    # what was found first may have had no call before it
+    later = first - start < timedelta(seconds=gap) - _ROUNDING
+    return f", part of it {after}" if later else f", {after}"
 
 
 def _lists(column: pa.Array) -> list[pa.Array]:
@@ -69,7 +90,7 @@ def _title(rules: Sequence[str], kind: str, entity: str) -> str:
 
 
 def _summary(row: Sequence[Any], rules: Sequence[str], peers: Sequence[str], ports: Sequence[int]) -> str:
-    kind, entity, agent, trajectory, sandbox, host, first, last, events, status = row
+    kind, entity, agent, trajectory, sandbox, host, first, last, events, status, call = row
     names = [
         f"{label} {shown(value)}"
         for label, value in (("agent", agent), ("trajectory", trajectory), ("sandbox", sandbox))
@@ -83,4 +104,4 @@ def _summary(row: Sequence[Any], rules: Sequence[str], peers: Sequence[str], por
     span = f"from {first:%Y-%m-%d %H:%M:%S} to {until} UTC" if first != last else f"at {first:%Y-%m-%d %H:%M:%S} UTC"
     counted = f"{events} events in all" if events != 1 else "one event"
     doubt = "" if status == "attributed" else f"  Who it was is {status}."
-    return f"{_enumerated(rules)}: {who}{where}{towards}{at} {span}; {counted}.{doubt}"
+    return f"{_enumerated(rules)}: {who}{where}{towards}{at} {span}{call}; {counted}.{doubt}"

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from agenttrail.sinks.elasticsearch_bulk import MOST_ACTIONS, MOST_BYTES, Actions, DeadDocument, Delivery, Written, cut
 from agenttrail.sinks.elasticsearch_connection import PATIENCE, ElasticsearchSettings, connect
 from agenttrail.sinks.elasticsearch_indices import index_names, is_set_up, setup
-from agenttrail.sinks.elasticsearch_queries import places, search_incidents, stored_findings
+from agenttrail.sinks.elasticsearch_queries import places, search_incidents, stored_findings, stored_timeline
 
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BulkWriter", "DeadDocument", "ElasticsearchSettings", "Written", "connect", "index_names",
     "is_set_up",
-    "search_incidents", "setup", "stored_findings",
+    "search_incidents", "setup", "stored_findings", "stored_timeline",
 ]  # fmt: skip
 
 # A script works on one version of a document, and Elasticsearch stores what it makes only if that is still the
@@ -120,7 +120,15 @@ class BulkWriter:
             SinkError: as :meth:`index`.
         """
         found, indices = places(self._client, "findings", ids, prefix=self._prefix, patience=self._patience)
-        return self._deliver(Actions("supersede", found, indices, None, _lines("delete", found, indices, "")))
+        return self.delete(found, indices)
+
+    def delete(self, ids: pa.Array, indices: pa.Array) -> Written:
+        """Delete documents; those that are gone already are passed over.
+
+        Raises:
+            SinkError: as :meth:`index`.
+        """
+        return self._deliver(Actions("supersede", ids, indices, None, _lines("delete", ids, indices, "")))
 
     def supersede_incidents(self, ids: pa.Array, successors: pa.Array) -> Written:
         """Delete incidents in whose place others stand; triaged ones stay and name their successor.

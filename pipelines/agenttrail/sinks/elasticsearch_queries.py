@@ -26,6 +26,8 @@ _IDS = 1_000  # of one query
 _PAGE = 1_000  # documents
 _PAGE_WITH_EVIDENCE = 200  # documents; one may hold 20 original lines
 _EVIDENCE = "finding.evidence"
+_ENTRIES = 5_000  # of a timeline, which are small
+_IN_TIME = [("@timestamp", "asc", "date"), ("timeline.id", "asc", "keyword")]
 
 
 def query_of(filters: IncidentFilters) -> dict[str, Any]:
@@ -160,6 +162,43 @@ def places(
         for hit in page
     ]
     return pa.array([id_ for id_, _ in found], pa.string()), pa.array([index for _, index in found], pa.string())
+
+
+def timeline_places(
+    client: Elasticsearch, incidents: pa.Array, *, prefix: str, patience: float
+) -> tuple[pa.Array, pa.Array]:
+    """Return the ids of all timeline entries that are stored of some incidents, and the index of each.
+
+    Raises:
+        SinkError: Elasticsearch cannot be read.
+    """
+    index, wanted = f"{prefix}-timeline-*", incidents.to_pylist()
+    persist(client, lambda: client.indices.refresh(index=index), patience)
+    found = [
+        (hit["_id"], hit["_index"])
+        for first in range(0, len(wanted), _IDS)
+        for page in _pages(
+            client, index, {"terms": {"incident.id": wanted[first : first + _IDS]}}, _IN_TIME, page=_ENTRIES,
+            patience=patience, without="*",
+        )
+        for hit in page
+    ]  # fmt: skip
+    return pa.array([id_ for id_, _ in found], pa.string()), pa.array([index for _, index in found], pa.string())
+
+
+def stored_timeline(
+    client: Elasticsearch, incident: str, *, prefix: str = "agenttrail", patience: float = 0.0
+) -> list[dict[str, Any]]:
+    """Return the timeline of an incident as flat documents, by time and id.
+
+    Raises:
+        SinkError: Elasticsearch cannot be read.
+    """
+    query = {"term": {"incident.id": incident}}
+    pages = _pages(client, f"{prefix}-timeline-*", query, _IN_TIME, page=_ENTRIES, patience=patience)
+    entries = [hit["_source"] for page in pages for hit in page]
+    # Elasticsearch knows times to the millisecond
+    return sorted(entries, key=lambda one: (parse_time(one["@timestamp"], "time"), one["timeline.id"]))
 
 
 def _pages(

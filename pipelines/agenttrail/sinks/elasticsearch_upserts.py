@@ -8,12 +8,11 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from agenttrail.accounting import ACCOUNT, DEAD, Account
+from agenttrail.accounting import ACCOUNT, DEAD
 from agenttrail.columns.json_text import json_objects
 from agenttrail.documents import read_records
 from agenttrail.errors import SinkError
 from agenttrail.incidents import group
-from agenttrail.parsing import dead_letters
 from agenttrail.schema import record
 from agenttrail.sinks.elasticsearch import (
     BulkWriter,
@@ -23,6 +22,7 @@ from agenttrail.sinks.elasticsearch import (
     is_set_up,
     stored_findings,
 )
+from agenttrail.sinks.elasticsearch_books import told
 from agenttrail.sinks.elasticsearch_connection import NotPermittedError
 from agenttrail.sinks.elasticsearch_indices import refresh
 
@@ -31,9 +31,7 @@ if TYPE_CHECKING:
 
     from elasticsearch import Elasticsearch
 
-    from agenttrail.sinks.elasticsearch import DeadDocument, Written
-
-STAGE = "elasticsearch"
+    from agenttrail.sinks.elasticsearch import Written
 
 
 def check(settings: ElasticsearchSettings) -> None:
@@ -69,12 +67,12 @@ class _Upsert(beam.DoFn):
             return
         names = index_names("findings", findings, prefix=settings.prefix)
         written = writer.index(findings.column("finding.id"), names, json_objects(findings))
-        yield from _told("findings", written)
+        yield from told("findings", written)
         incidents = group(self._all_findings(self._client, findings, written), self._kinds)
         if not incidents.num_rows:
             return
         names = index_names("incidents", incidents, prefix=settings.prefix)
-        yield from _told("incidents", writer.replace(incidents.column("incident.id"), names, json_objects(incidents)))
+        yield from told("incidents", writer.replace(incidents.column("incident.id"), names, json_objects(incidents)))
         # so that whoever looks when the run has ended sees them
         refresh(self._client, "incidents", prefix=settings.prefix, patience=settings.patience)
 
@@ -91,25 +89,6 @@ class _Upsert(beam.DoFn):
             others.append(stored.filter(pc.invert(known)))
         table = pa.Table.from_batches([own, *others]).combine_chunks()
         return table.to_batches()[0] if table.num_rows else own
-
-
-def _told(kind: str, written: Written) -> Iterator[Any]:
-    """Yield the account of what was written, and what was refused as dead letters."""
-    counts = {name: getattr(written, name) for name in ("created", "updated", "unchanged", "deleted")}
-    account = Account()
-    account.written.update({(kind, name): count for name, count in counts.items() if count})
-    if written.dead:
-        account.written[kind, "refused"] += len(written.dead)
-        yield beam.pvalue.TaggedOutput(DEAD, _dead_letters(kind, written.dead))
-    yield beam.pvalue.TaggedOutput(ACCOUNT, account)
-
-
-def _dead_letters(kind: str, dead: list[DeadDocument]) -> pa.RecordBatch:
-    """Return refused documents as dead letters; their place is their index and id."""
-    originals = pa.array([one.document.encode() for one in dead], pa.binary())
-    reasons = pa.array([f"{one.action} {one.index}/{one.id}: {one.reason}" for one in dead])
-    nowhere = pa.nulls(len(dead), pa.int64())
-    return dead_letters(originals, dead[0].index, nowhere, kind, reasons, STAGE)
 
 
 class UpsertIncidents(beam.PTransform):
