@@ -23,6 +23,7 @@ from agenttrail.columns.text import constant
 from agenttrail.conversations import converse
 from agenttrail.coverage import SANDBOXES, SILENT_AGENTS, WITH_GPUS
 from agenttrail.detect.analytics import ANALYTICS, JOINT_ANALYTICS, TELEMETRY_ANALYTICS, gpu_conversation, gpu_progress
+from agenttrail.detect.analytics.gpu_conversation import TENSOR
 from agenttrail.detect.analytics.gpu_progress import METRIC
 from agenttrail.detect.correlation_findings import KEY_PREFIX, UNIT_DIGEST, key_columns
 from agenttrail.detect.derived import Derived
@@ -271,11 +272,12 @@ def _of_reports(
 def select_named(events: pa.RecordBatch, plan: Plan) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
     """Return the rows of events that name their workload that matter, and per rule of ``plan`` the rows that it hits.
 
-    What matters is every tool call, at which alone rules look, and every sample of how much a GPU is used.
+    What matters is every tool call, at which alone rules look, and every sample of how much a GPU and its tensor cores
+    are used.
     """
     called = np.flatnonzero(_are(events, "event.action", EXECUTE_TOOL))
     hits = [called[found] for found in plan.run(events.take(pa.array(called)))] if len(called) else []
-    sampled = np.flatnonzero(_are(events, "metric.name", METRIC))
+    sampled = np.flatnonzero(_are(events, "metric.name", METRIC) | _are(events, "metric.name", TENSOR))
     return np.sort(np.concatenate([called, sampled])), hits or [called for _ in plan.rules]
 
 

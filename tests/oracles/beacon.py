@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from statistics import median
@@ -17,13 +18,29 @@ _DAY = 86_400 * _SECOND
 def beacons(conversations: list[Conversation], least: int) -> list[dict[str, object]]:
     """Return what beacon.derive() must state."""
     return [
-        _one(ones, [one for one in conversations if one.entity == ones[0].entity])
+        _one(ones, contacts, [one for one in conversations if one.entity == ones[0].entity])
         for ones in by_peer([one for one in conversations if one.outward])
-        if len(ones) >= least
+        if len(contacts := _contacts(ones)) >= least
     ]
 
 
-def _one(ones: list[Conversation], every: list[Conversation]) -> dict[str, object]:
+def _contacts(ones: list[Conversation]) -> list[Conversation]:
+    """Put together what stays on one TCP port of the workload with holes of at most a quarter of an hour."""
+    found: list[list[Conversation]] = []
+    open_: dict[int, list[Conversation]] = {}
+    for one in ones:
+        port = one.source_port if one.protocol == 6 else None
+        held = open_.get(port) if port is not None else None
+        if held is not None and one.start <= max(member.end for member in held) + 900 * _SECOND:
+            held.append(one)
+            continue
+        found.append([one])
+        if port is not None:
+            open_[port] = found[-1]
+    return [replace(some[0], sent=sum(one.sent for one in some)) for some in found]
+
+
+def _one(members: list[Conversation], ones: list[Conversation], every: list[Conversation]) -> dict[str, object]:
     seconds = [one.start // _SECOND for one in ones]
     gaps = [later - earlier for earlier, later in pairwise(seconds) if later > earlier]
     born, gone = _life(every)
@@ -37,13 +54,14 @@ def _one(ones: list[Conversation], every: list[Conversation]) -> dict[str, objec
         duration = _lasting(counts, Fraction(ones[-1].start - ones[0].start, gone - born))
     timestamps = _regular(gaps, Fraction(1)) if len(gaps) >= 3 else Fraction(0)
     sizes = _regular([one.sent for one in ones], Fraction(0))
-    return described(ones) | {
+    return described(members) | {
         "beacon.score": float((timestamps + sizes + duration + histogram) / 4),
         "beacon.timestamp_score": float(timestamps),
         "beacon.size_score": float(sizes),
         "beacon.duration_score": float(duration),
         "beacon.histogram_score": float(histogram),
         "beacon.evenness": float(_dispersion(gaps, Fraction(1))) if len(gaps) >= 3 else 0.0,
+        "beacon.count": len(ones),
         "beacon.period": float(_median(gaps)) if len(gaps) >= 3 else None,
     }
 

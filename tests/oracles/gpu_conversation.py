@@ -23,7 +23,7 @@ class Sample(NamedTuple):
 
 
 def beside(
-    connections: list[Interval], busy: list[tuple[Interval, list[Sample]]]
+    connections: list[Interval], busy: list[tuple[Interval, list[Sample]]], tensor: dict[int, list[Sample]]
 ) -> tuple[list[float | None], list[Row]]:
     """Return the overlap of each connection, and the events that gpu_conversation.derive() must state."""
     overlaps: list[float | None] = []
@@ -34,6 +34,8 @@ def beside(
         overlaps.append(_share(one, ranked[0][0]) if ranked else None)
         if ranked and _share(one, ranked[0][0]) > 0:
             other, samples = ranked[0]
+            begin, finish = max(one.start, other.start), min(one.end, other.end)
+            at_work = [sample.value for sample in tensor.get(one.entity, []) if begin <= sample.time <= finish]
             within = [sample for sample in samples if one.start <= sample.time <= one.end]
             if within:
                 events.append(
@@ -44,6 +46,9 @@ def beside(
                         "gpu.utilization": sum(sample.value for sample in within) / len(within),
                         "gpu.busy_duration": (min(one.end, other.end) - max(one.start, other.start)) / 1_000_000,
                         "connection.gpu_overlap": overlaps[-1],
+                        "connection.gpu_share": (min(one.end, other.end) - max(one.start, other.start))
+                        / (one.end - one.start),
+                        "gpu.tensor_active": sum(at_work) / len(at_work) if at_work else None,
                         "samples": len(within),
                     }
                 )

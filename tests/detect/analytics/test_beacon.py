@@ -43,6 +43,8 @@ def _drawn(dice: Random) -> list[Conversation]:
                         start + dice.randrange(3) * _SECOND,
                         peer=peer,
                         port=dice.choice([443] * 20 + [None, 22]),
+                        source_port=40_000 + dice.choice([number, number, number, number // 3, 0]),
+                        protocol=dice.choice([6] * 30 + [17]),
                         sent=size + dice.randrange(spread + 1),
                         lease_start=opened,
                         lease_end=closed,
@@ -65,7 +67,8 @@ def test_scores_are_those_of_the_oracle_in_any_order(seed: int, least: int) -> N
 def _contact(seconds: list[float], sizes: list[int] | None = None, **more: Any) -> list[Conversation]:
     sizes = sizes or [120] * len(seconds)
     times = [_BASE + round(second * _SECOND) for second in seconds]
-    return [Conversation(1, time, time, sent=size, **more) for time, size in zip(times, sizes, strict=True)]
+    numbered = enumerate(zip(times, sizes, strict=True), start=40_000)
+    return [Conversation(1, time, time, sent=size, **{"source_port": port} | more) for port, (time, size) in numbered]
 
 
 def _lease(seconds: int) -> dict[str, Any]:
@@ -125,6 +128,14 @@ def test_seven_are_too_few_and_inward_ones_do_not_count() -> None:
 def test_blocked_beacons_are_beacons() -> None:
     row = _only(_contact([60 * number for number in range(30)], outcome="failure"))
     assert row["event.outcome"] == "failure"
+
+
+def test_a_connection_that_stays_open_is_one_contact_however_often_it_is_recorded() -> None:
+    """The windows of a flow log are even, whoever talks in them."""
+    ones = _contact([60.0 * minute for minute in range(30)], source_port=40_000, **_lease(3_600))
+    assert not beacon.derive(batch_of(ones)).events.num_rows
+    again = _contact([16 * 60.0 * number for number in range(9)], source_port=40_000, **_lease(9_000))
+    assert _only(again)["beacon.count"] == 9
 
 
 def test_nothing_comes_of_nothing() -> None:

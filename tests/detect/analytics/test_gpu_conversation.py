@@ -13,6 +13,7 @@ from tests.oracles.gpu_conversation import Interval, Sample, beside
 
 from agenttrail.columns.offsets import offsets_of
 from agenttrail.detect.analytics import gpu_conversation
+from agenttrail.detect.analytics.gpu_progress import METRIC
 from agenttrail.detect.derived import Derived
 from agenttrail.schema import ADDRESS, TIMESTAMP
 
@@ -22,9 +23,10 @@ _EXAMPLES = max(settings().max_examples, 5_000 // _CASES)
 _SECOND = 1_000_000
 _BASE = 1_772_409_600 * _SECOND
 Busy = list[tuple[Interval, list[Sample]]]
+Tensor = dict[int, list[Sample]]
 
 
-def _drawn(dice: Random) -> tuple[list[Interval], Busy]:
+def _drawn(dice: Random) -> tuple[list[Interval], Busy, Tensor]:
     """Draw connections, and disjoint busy intervals whose samples reach from their begin to their end."""
     connections = []
     for _ in range(dice.randrange(3 * _CASES)):
@@ -38,10 +40,18 @@ def _drawn(dice: Random) -> tuple[list[Interval], Busy]:
             samples = [Sample(time, float(dice.randrange(60, 101))) for time in times]
             busy.append((Interval(entity, times[0], times[-1]), samples))
             at = times[-1] + dice.randrange(100, 900, 50) * _SECOND
-    return connections, busy
+    tensor: Tensor = {
+        entity: [
+            Sample(_BASE + dice.randrange(0, 3_000, 50) * _SECOND, dice.randrange(101) / 100)
+            for _ in range(dice.randrange(12))
+        ]
+        for entity in range(_CASES)
+        if dice.random() < 0.7
+    }
+    return connections, busy, tensor
 
 
-def _derived(connections: list[Interval], busy: Busy) -> tuple[Derived, Derived, pa.RecordBatch]:
+def _derived(connections: list[Interval], busy: Busy, tensor: Tensor) -> tuple[Derived, Derived, pa.RecordBatch]:
     def times(values: list[int]) -> pa.Array:
         return pa.array(values, TIMESTAMP)
 
@@ -65,14 +75,20 @@ def _derived(connections: list[Interval], busy: Busy) -> tuple[Derived, Derived,
         "training.rung": pa.array(["sandbox"] * len(busy), pa.string()),
     }
     samples = [sample for _, some in busy for sample in some]
+    owners = [interval.entity for interval, some in busy for _ in some]
+    more = [(entity, sample) for entity, some in tensor.items() for sample in some]
     offsets = offsets_of(np.array([len(some) for _, some in busy], np.int64))
     return (
         Derived(pa.RecordBatch.from_pydict(own), np.append(count, len(count)), count),
         Derived(pa.RecordBatch.from_pydict(told), offsets, np.arange(len(samples))),
         pa.RecordBatch.from_pydict(
             {
-                "event.start": times([sample.time for sample in samples]),
-                "metric.value": pa.array([sample.value for sample in samples], pa.float64()),
+                "event.start": times([sample.time for sample in samples] + [sample.time for _, sample in more]),
+                "metric.value": pa.array(
+                    [sample.value for sample in samples] + [sample.value for _, sample in more], pa.float64()
+                ),
+                "metric.name": pa.array([METRIC] * len(samples) + [gpu_conversation.TENSOR] * len(more), pa.string()),
+                "entity": pa.array(owners + [entity for entity, _ in more], pa.int64()),
             }
         ),
     )
@@ -82,10 +98,10 @@ def _derived(connections: list[Interval], busy: Busy) -> tuple[Derived, Derived,
 @given(st.integers(0, 2**48))
 def test_what_coincides_is_what_the_oracle_says_in_any_order(seed: int) -> None:
     dice = Random(seed)
-    connections, busy = _drawn(dice)
+    connections, busy, tensor = _drawn(dice)
     dice.shuffle(busy)
-    found = gpu_conversation.derive(*_derived(connections, busy))
-    overlaps, events = beside(connections, busy)
+    found = gpu_conversation.derive(*_derived(connections, busy, tensor))
+    overlaps, events = beside(connections, busy, tensor)
     assert found.connections.events.column("connection.gpu_overlap").to_pylist() == overlaps
     rows = rows_of(found.gpus.events)
     lengths = np.diff(found.gpus.members_offsets).tolist()

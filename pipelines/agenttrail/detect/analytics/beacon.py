@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from agenttrail.columns.groups import group_rows, max_by, min_by
-from agenttrail.columns.offsets import run_offsets
+from agenttrail.columns.chains import chain
+from agenttrail.columns.groups import group_rows, max_by, min_by, sum_by
+from agenttrail.columns.offsets import offsets_of, run_offsets
 from agenttrail.detect.derived import Derived, column_of, flags, from_conversations, integers
 from agenttrail.schema import ADDRESS
 
@@ -16,12 +18,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LEAST = 8
-"""Conversations that it takes to speak of regularity."""
+"""Contacts that it takes to speak of regularity."""
 LONG_LIVED = 86_400_000_000
 """Microseconds of a lease from which a workload's life counts as what was seen of it."""
 SLICES = 24
 """Most slices that a life is cut into, as RITA cuts its day into hours."""
 FEWEST_SLICES = 4
+CONTINUED = 900_000_000
+"""Microseconds between conversations from one TCP port of the workload within which they are one contact: a connection
+that stays open is cut at the capture windows of flow logs, which are as even as any beacon."""
+_TCP = 6
 _PER_SLICE = 4
 """Conversations per slice, on average, below which there are fewer slices."""
 _SPREAD = 10
@@ -29,58 +35,64 @@ _SPREAD = 10
 _FEWEST_VALUES = 3
 _BIMODAL_SLICES = 11
 _UNKNOWN = np.iinfo(np.int64).min
-_MOST = 1 << 56
-"""Bytes that one conversation counts for at most, so that no product below leaves int64."""
+_MOST_SENT, _MOST = 1 << 40, 1 << 56
+"""Bytes that one conversation and one contact count for at most, so that no product below leaves int64."""
 
 
 def derive(conversations: pa.RecordBatch, least: int = LEAST) -> Derived:
     """Score how regular the conversations with one peer are.
 
-    For every workload (``entity``), peer, peer's port and protocol with at least ``least`` conversations that were
-    opened outward.  The four sub-scores and their constants are those of RITA (Active Countermeasures, github.com/
-    activecm/rita, version 5), but over the **life of the workload** instead of the data set's day: from ``lease.start``
-    to ``lease.end``, extended to what was seen of it; or what was seen of it (first start to last end of all its
-    conversations here) where one of its leases is open or unknown, or where they reach over more than 24 hours.
+    For every workload (``entity``), peer, peer's port and protocol with at least ``least`` contacts that were opened
+    outward.  A contact is a conversation, or several over TCP from one port of the workload that follow one another
+    within ``CONTINUED``: it starts with the first of them and carries the bytes of all.  The four sub-scores and their
+    constants are those of RITA (Active Countermeasures, github.com/activecm/rita, version 5), but over the **life of
+    the workload** instead of the data set's day: from ``lease.start`` to ``lease.end``, extended to what was seen of
+    it; or what was seen of it (first start to last end of all its conversations here) where one of its leases is open
+    or unknown, or where they reach over more than 24 hours.
 
     - ``beacon.timestamp_score``: the positive gaps between starts, in whole seconds.  Mean of 1 - |Bowley skewness| and
       max(0, (median - MAD) / median), MAD being the median distance from the median.  Bowley skewness =
       (Q1 + Q3 - 2 Q2) / (Q3 - Q1), taken as 0 where Q3 - Q1 < 10 s or Q2 equals Q1 or Q3; quartiles are the medians of
       the lower and the upper half without the middle value.  0 where there are fewer than three gaps.
-    - ``beacon.size_score``: the same of bytes sent per conversation (10 bytes); the second term is 0 where the median
+    - ``beacon.size_score``: the same of bytes sent per contact (10 bytes); the second term is 0 where the median
       is below 1 byte.
     - ``beacon.duration_score``: the larger of coverage = (last start - first start) / life and consistency = 2 x
       longest run of filled slices / slices, each at most 1; 0 where less than a quarter of the slices, or less than
-      two, are filled.  The life is cut into n // 4 equal slices for n conversations, at least 4 and at most 24 (RITA:
+      two, are filled.  The life is cut into n // 4 equal slices for n contacts, at least 4 and at most 24 (RITA:
       24 hours of a day, 12 in a row are ideal).  RITA lets runs go on from the last slice to the first; a life is no
       circle, so here they do not.
-    - ``beacon.histogram_score``: the larger of max(0, 1 - standard deviation / mean) of the conversations per slice
+    - ``beacon.histogram_score``: the larger of max(0, 1 - standard deviation / mean) of the contacts per slice
       and, where 11 slices or more are filled, the share of the filled slices but one that hold one of the two
       commonest numbers of conversations (numbers within 5 % of the largest count as one), at most 1.
     - ``beacon.score``: their mean.  All are 0 to 1, never null; the last two are 0 for a life without length.
     - ``beacon.evenness``: max(0, (median - MAD) / median) of those gaps, the second term of the timestamp score alone,
       0 where there are fewer than three.  With a jitter of up to j of the period, even on both sides, it is about
       1 - j / 2, for contacts that come at random about 0.3; of few gaps it parts the two better than skewness does.
+    - ``beacon.count``: number of contacts.
     - ``beacon.period``: median of those gaps in seconds; null where there are fewer than three.
 
     Args:
         conversations: what ``converse()`` returns, with ``entity``, ``lease.start``, ``lease.end``, ``outward``.
-        least: conversations that it takes.
+        least: contacts that it takes.
 
     Returns:
         One event per workload and peer's end, blocked or not, with the columns of ``from_conversations()`` and those
         above.
     """
-    members, offsets = _often_opened(conversations, least)
-    start = integers(conversations, "event.start")[members]
-    sent = np.clip(integers(conversations, "source.bytes")[members], 0, _MOST)
-    count = len(offsets) - 1
-    which = np.repeat(np.arange(count), np.diff(offsets))
+    members, which = _often_opened(conversations, least)
+    contacts = _contacts(conversations, members, which)
+    often = np.flatnonzero(np.bincount(contacts.which) >= least)
+    held = np.isin(which, often)
+    members, offsets = members[held], run_offsets(which[held])
+    contacts = contacts.only(often)
+    start, which, count = contacts.start, contacts.which, len(often)
+    of_contacts = offsets_of(np.bincount(which, minlength=count))
     gaps, owner = _gaps(start // 1_000_000, which)
     timestamps, evenness, period = _regularity(gaps, owner, count, 1.0)
-    sizes, _, _ = _regularity(sent, which, count, 0.0)
+    sizes, _, _ = _regularity(contacts.sent, which, count, 0.0)
     born, life = _lives(conversations, members[offsets[:-1]])
-    slices, counts = _slices(start, which, offsets, born, life)
-    first, last = start[offsets[:-1]], start[offsets[1:] - 1]
+    slices, counts = _slices(start, which, of_contacts, born, life)
+    first, last = start[of_contacts[:-1]], start[of_contacts[1:] - 1]
     duration = np.where(life > 0, _duration(slices, counts, (last - first) / np.maximum(life, 1)), 0.0)
     histogram = np.where(life > 0, _histogram(slices, counts), 0.0)
     facts = {
@@ -90,13 +102,14 @@ def derive(conversations: pa.RecordBatch, least: int = LEAST) -> Derived:
         "beacon.duration_score": pa.array(duration),
         "beacon.histogram_score": pa.array(histogram),
         "beacon.evenness": pa.array(evenness),
+        "beacon.count": pa.array(np.diff(of_contacts)),
         "beacon.period": pa.array(period, mask=np.isnan(period)),
     }
     return from_conversations("beacon", conversations, offsets, members, facts)
 
 
 def _often_opened(conversations: pa.RecordBatch, least: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the conversations of each peer's end that was contacted often, ascending in time, and their offsets."""
+    """Return the conversations of each peer's end that was contacted often, ascending in time, and the end of each."""
     rows = np.flatnonzero(flags(conversations, "outward"))
     columns = [
         column_of(conversations, "entity", pa.int64()),
@@ -109,7 +122,41 @@ def _often_opened(conversations: pa.RecordBatch, least: int) -> tuple[NDArray[np
     rows, groups = rows[often], groups[often]
     start, end = (integers(conversations, f"event.{name}")[rows] for name in ("start", "end"))
     order = np.lexsort((end, start, groups))
-    return rows[order], run_offsets(groups[order])
+    return rows[order], np.unique(groups[order], return_inverse=True)[1].astype(np.int64)
+
+
+@dataclass(frozen=True)
+class _Contacts:
+    """Contacts, ascending by peer's end and start.
+
+    Attributes:
+        which: peer's end of each.
+        start: of each, in microseconds.
+        sent: bytes of each.
+    """
+
+    which: NDArray[np.int64]
+    start: NDArray[np.int64]
+    sent: NDArray[np.int64]
+
+    def only(self, ends: NDArray[np.int64]) -> _Contacts:
+        """Return those of some peer's ends, which are numbered anew."""
+        held = np.isin(self.which, ends)
+        return _Contacts(np.searchsorted(ends, self.which[held]), self.start[held], self.sent[held])
+
+
+def _contacts(conversations: pa.RecordBatch, members: NDArray[np.int64], which: NDArray[np.int64]) -> _Contacts:
+    start, end = (integers(conversations, f"event.{name}")[members] for name in ("start", "end"))
+    sent = np.clip(integers(conversations, "source.bytes")[members], 0, _MOST_SENT)
+    port = integers(conversations, "source.port", -1)[members]
+    stays = (integers(conversations, "network.iana_number")[members] == _TCP) & (port >= 0)
+    socket = np.where(stays, port, -1 - np.arange(len(members)))
+    sockets, _ = group_rows([pa.array(which), pa.array(socket)])
+    contact = chain(sockets, start, end, CONTINUED)
+    count = int(contact.max(initial=-1)) + 1
+    begun, owner = min_by(contact, count, start), max_by(contact, count, which)
+    order = np.lexsort((begun, owner))
+    return _Contacts(owner[order], begun[order], np.minimum(sum_by(contact, count, sent)[order], _MOST))
 
 
 def _gaps(seconds: NDArray[np.int64], which: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
