@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from agenttrail.job_files import load_job
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 PLACE = ("log.file.path", "log.offset")
 NAMES = ("gen_ai.agent.id", "trajectory.id", "sandbox.id", "job.id", "host.name", "k8s.pod.uid")
+NAMED = ("otlp_spans", "dcgm_prometheus", "training_progress")
+"""Datasets whose events name their workload; a line of spans gives several events."""
 OPENING = ("medium", "high", "critical")
 Place = tuple[str, int]
 
@@ -29,13 +32,15 @@ class Day:
     Attributes:
         truth: ``truth.json``.
         records: truth about every line of every log, by its place.
-        events: what the job says of every event, by its place.
+        events: what the job says of every event of the network, by its place.
+        telemetry: what it says of the events of every line of telemetry, by its place.
     """
 
     directory: Path
     truth: dict[str, Any]
     records: dict[Place, dict[str, Any]]
     events: dict[Place, dict[str, Any]]
+    telemetry: dict[Place, list[dict[str, Any]]]
     findings: list[dict[str, Any]]
     incidents: list[dict[str, Any]]
     dead_letters: list[dict[str, Any]]
@@ -60,12 +65,14 @@ def run_day(directory: Path, *, agents: int, hours: float, seed: int) -> Day:
     simulate(directory, agents=agents, hours=hours, seed=seed)
     run(load_job(with_events(directory)), RunOptions())
     out = directory / "out"
-    said = events_of(out).select([*PLACE, *NAMES, "attribution.status", "attribution.candidates"])
+    said = events_of(out).select([*PLACE, *NAMES, "event.dataset", "attribution.status", "attribution.candidates"])
+    named = pc.is_in(said.column("event.dataset"), value_set=pa.array(NAMED))
     return Day(
         directory=directory,
         truth=orjson.loads((directory / "truth.json").read_bytes()),
         records=_by_place(pq.read_table(directory / "truth" / "records.parquet")),
-        events=_by_place(said),
+        events=_by_place(said.filter(pc.invert(named))),
+        telemetry=_all_by_place(said.filter(named)),
         findings=lines_of(out / "findings.ndjson"),
         incidents=lines_of(out / "incidents.ndjson"),
         dead_letters=lines_of(out / "dead_letters.ndjson"),
@@ -88,3 +95,10 @@ def _by_place(table: pa.Table) -> dict[Place, dict[str, Any]]:
     rows = dict(zip(places, table.to_pylist(), strict=True))
     assert len(rows) == table.num_rows
     return rows
+
+
+def _all_by_place(table: pa.Table) -> dict[Place, list[dict[str, Any]]]:
+    found: dict[Place, list[dict[str, Any]]] = {}
+    for row in table.to_pylist():
+        found.setdefault((row["log.file.path"], row["log.offset"]), []).append(row)
+    return found

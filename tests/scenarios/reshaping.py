@@ -27,6 +27,11 @@ _LOGS = (
     _Log("aws_vpc_flow", "full-*.log.gz"),
     _Log("aws_vpc_flow", "default-*.log.gz", default_layout=True),
     _Log("alibaba_cloud_firewall", "*.jsonl"),
+    *(
+        _Log(folder, f"{cluster}-*.{kind}")
+        for folder, kind in (("otlp", "jsonl"), ("dcgm", "prom"), ("training", "jsonl"))
+        for cluster in ("rollout-hz", "rollout-fra")
+    ),
 )
 
 

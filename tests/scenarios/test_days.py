@@ -7,17 +7,15 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-import yaml
 from tests.scenarios.days import NAMES, OPENING, Day, run_day
-
-from agenttrail.formats import FORMATS
-from agenttrail.leases import resolve
-from agenttrail.parsing import Block
+from tests.simulate.simulated import leases_of, spans_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _TEXT = "agenttrail, scenario day {number}"
+_RECOGNISED = ("mining", "metadata_access", "bulk_exfiltration")
+"""Kinds that records of the network alone give away."""
 
 
 def _seed(number: int) -> int:
@@ -34,15 +32,15 @@ def day(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     return run_day(tmp_path_factory.mktemp("day"), agents=12, hours=6.0, seed=request.param)
 
 
-def _wrong(day: Day) -> Iterator[tuple[tuple[str, int], str]]:
-    """Yield the flow records of which the job says something else than truth."""
+def _wrong(day: Day, kind: str) -> Iterator[tuple[tuple[str, int], str]]:
+    """Yield the records of one kind of which the job says something else than truth."""
     for place, row in day.records.items():
-        if row["kind"] == "flow":
-            said = day.events[place]
+        if row["kind"] == kind and row["attribution.status"]:
             names = NAMES if row["attribution.status"] == "attributed" else ()
-            for name in ("attribution.status", *names):
-                if said[name] != row[name]:
-                    yield place, f"{name}: {said[name]} for {row[name]}"
+            for said in [day.events[place]] if kind == "flow" else day.telemetry[place]:
+                different = [name for name in ("attribution.status", *names) if said[name] != row[name]]
+                if different:
+                    yield place, f"{different[0]}: {said[different[0]]} for {row[different[0]]}"
                     break
 
 
@@ -50,21 +48,26 @@ def test_every_line_is_accounted_for(day: Day) -> None:
     kinds = Counter(row["kind"] for row in day.records.values())
     total = day.summary["total"]
     assert day.events.keys() == {place for place, row in day.records.items() if row["kind"] in ("flow", "gap")}
+    assert day.telemetry.keys() == {place for place, row in day.records.items() if row["kind"] == "telemetry"}
     assert {(row["log.file.path"], row["log.offset"]) for row in day.dead_letters} == {
         place for place, row in day.records.items() if row["kind"] == "broken"
     }
-    told = [sum(one[what] for one in day.summary["sources"][:4]) for what in ("lines", "events", "skipped", "dead")]
+    logs = [one for one in day.summary["sources"] if not one["name"].startswith("kubernetes_pods")]
+    told = [sum(one[what] for one in logs) for what in ("lines", "with_events", "skipped", "dead")]
     assert told == [
-        len(day.records), kinds["flow"] + kinds["gap"], kinds["header"] + kinds["blank"], kinds["broken"],
+        len(day.records), kinds["flow"] + kinds["gap"] + kinds["telemetry"],
+        kinds["header"] + kinds["blank"] + kinds["unmeasured"], kinds["broken"],
     ]  # fmt: skip
-    assert total["attributed"] + total["ambiguous"] + total["unattributed"] == len(day.events)
+    events = len(day.events) + sum(map(len, day.telemetry.values()))
+    assert total["attributed"] + total["ambiguous"] + total["unattributed"] == events
 
 
 def test_records_are_attributed_right(day: Day) -> None:
     """At least 999 of 1,000 flow records; the day is no easy one."""
     flows = Counter(row["attribution.status"] for row in day.records.values() if row["kind"] == "flow")
-    wrong = list(_wrong(day))
+    wrong = list(_wrong(day, "flow"))
     assert len(wrong) <= flows.total() / 1_000, wrong[:10]
+    assert list(_wrong(day, "telemetry")) == []
     assert flows["attributed"] > 10_000
     assert min(flows.values()) > 100
 
@@ -84,25 +87,23 @@ def test_ambiguous_are_exactly_those_that_are_so_in_truth(day: Day) -> None:
 
 def _holders(day: Day) -> dict[str, str]:
     """Return whose each lease is: a pod's uid or a node's name."""
-    batches = []
-    for source in yaml.safe_load((day.directory / "job.yml").read_text())["leases"]:
-        parse = FORMATS[source["format"]].parser({key: source[key] for key in ("identity", "scope")})
-        batches.append(parse(Block((day.directory / source["path"]).read_bytes(), source["path"], 0)).events)
-    leases = resolve(batches)
+    leases = leases_of(day.directory, spans_in(day.directory))
     ids, uids, hosts = (leases.column(name).to_pylist() for name in ("lease.id", "k8s.pod.uid", "host.name"))
     return {lease: uid or host for lease, uid, host in zip(ids, uids, hosts, strict=True)}
 
 
-def test_each_visible_behaviour_has_its_incident(day: Day) -> None:
+def test_each_behaviour_that_is_recognised_has_its_incident(day: Day) -> None:
     """Medium or above, for the right agent, trajectory and sandbox, with the technique, the peers and the time."""
     found = {
         one["k8s.pod.uid"]: one for one in day.incidents if one["incident.severity"] in OPENING and "k8s.pod.uid" in one
     }
     behaviours = day.behaviours()
-    assert {one["kind"] for one in behaviours.values()} == {
-        "mining", "reverse_ssh_tunnel", "metadata_access", "bulk_exfiltration",
-    }  # fmt: skip
+    kinds = {one["kind"] for one in behaviours.values()}
+    assert len(kinds) == 9
+    assert kinds.issuperset(_RECOGNISED)
     for uid, behaviour in behaviours.items():
+        if behaviour["kind"] not in _RECOGNISED:
+            continue
         assert uid in found, behaviour
         incident = found[uid]
         assert [incident[name] for name in NAMES[:4]] == [behaviour[name] for name in NAMES[:4]]

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from tests.scenarios import hostile
-from tests.scenarios.days import events_of, with_events
+from tests.scenarios.days import NAMED, events_of, with_events
 
 from agenttrail.errors import AgentTrailError
 from agenttrail.job_files import load_job
@@ -172,7 +172,7 @@ def test_events_are_as_the_contract_says(simulated: Path) -> None:
     assert {name: schemas[0].field(name).type for name in _CONTRACT} == _CONTRACT
     events = events_of(simulated / "out")
     words: dict[str, set[str | None]] = {
-        "event.dataset": {"aws_vpc_flow", "alibaba_vpc_flow", "alibaba_cloud_firewall"},
+        "event.dataset": {"aws_vpc_flow", "alibaba_vpc_flow", "alibaba_cloud_firewall", *NAMED},
         "network.transport": {"tcp", "udp", "icmp", None},
         "network.direction": {"egress", "ingress", None},
         "event.outcome": {"success", "failure", None},
@@ -185,6 +185,9 @@ def test_events_are_as_the_contract_says(simulated: Path) -> None:
         for text in events.column(name).unique().to_pylist():
             assert text is None or str(ipaddress.ip_address(text)) == text
     attributed = events.filter(pc.equal(events.column("attribution.status"), "attributed"))
+    itself = pc.equal(attributed.column("attribution.reason"), "named by the record itself: no lease proves it")
+    assert set(attributed.filter(itself).column("event.dataset").unique().to_pylist()) <= set(NAMED)
+    attributed = attributed.filter(pc.invert(itself))
     assert attributed.column("attribution.lease_id").null_count == 0
     assert pc.all(pc.less_equal(events.column("event.start"), events.column("event.end"))).as_py()
 

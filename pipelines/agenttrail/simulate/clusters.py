@@ -15,7 +15,7 @@ JOB_LABEL, ROLE_LABEL = "training.kubeflow.org/job-name", "training.kubeflow.org
 
 _DAY = 86_400
 _FIRST_NODE, _FIRST_BLOCK = 10, 32
-_AGENTS_PER_NODE, _AGENTS_PER_JOB = 4, 10
+_AGENTS_PER_NODE, _AGENTS_PER_JOB, _GPUS_PER_WORKER = 4, 10, 2
 _JOBS = ("shell-repair-grpo", "web-errands-ppo", "build-fixer-rloo", "notebook-tasks-grpo")
 _NAMESPACES = {"dns": "kube-system", "daemon": "kube-system", "monitor": "monitoring"}
 _DAEMONS = {"system": (2,), "sandbox": (2, 1, 0), "trainer": (1, 0, 2)}
@@ -155,7 +155,7 @@ def _add_trainers(dice: Dice, cluster: Cluster, agents: int) -> None:
     for number, node in enumerate([*nodes, nodes[0]]):
         job = jobs[number % len(jobs)]
         worker = _long_lived(dice, node, "trainer", f"{job}-worker-{number}", f"10.20.19.{40 + number}")
-        worker.job = job
+        worker.job, worker.gpus = job, _GPUS_PER_WORKER
         worker.labels |= {JOB_LABEL: job, ROLE_LABEL: "worker"}
         cluster.pods.append(worker)
 

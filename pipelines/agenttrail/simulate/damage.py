@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
     from agenttrail.simulate.dice import Dice
 
+    Way = Callable[[Dice, str, str], bytes]
+    """Breaks a line, given the names of its columns."""
+
 _LONG_PAST = 157_852_800  # 1975-01-02
 _NO_PORT = 70_000
 _NOISE = (
@@ -18,7 +21,7 @@ _NOISE = (
 )  # fmt: skip
 
 
-def broken(dice: Dice, line: str, header: str, turn: int) -> bytes:
+def broken(dice: Dice, line: str, header: str, turn: int, ways: Sequence[Way] = ()) -> bytes:
     """Return ``line`` as it may arrive broken; the ways take turns.
 
     Args:
@@ -26,8 +29,9 @@ def broken(dice: Dice, line: str, header: str, turn: int) -> bytes:
         line: a whole line without its end.
         header: the names of its columns, or "" for a JSON object.
         turn: the how-manieth broken line of its log this is.
+        ways: how lines of this log break; by default as those of delimited columns or JSON objects do.
     """
-    ways: Sequence[Callable[[Dice, str, str], bytes]] = _DELIMITED if header else _JSON
+    ways = ways or (_DELIMITED if header else _JSON)
     return ways[turn % len(ways)](dice, line, header)
 
 
@@ -90,5 +94,40 @@ def _wrong_type(dice: Dice, line: str, _header: str) -> bytes:
     return _with_fields(line, dice, ("dstport", "dst_port", "start", "start_time"), {"value": 1})
 
 
+def _cut_short(dice: Dice, line: str, _header: str) -> bytes:
+    return line[: dice.whole(len(line) // 10, len(line) - 2)].encode()
+
+
+def _no_spans(_dice: Dice, line: str, _header: str) -> bytes:
+    return line.replace("resourceSpans", "resource_spans").encode()
+
+
+def _no_stamp(_dice: Dice, line: str, _header: str) -> bytes:
+    return line.rpartition(" ")[0].encode()
+
+
+def _old_stamp(_dice: Dice, line: str, _header: str) -> bytes:
+    return f"{line.rpartition(' ')[0]} {_LONG_PAST}000".encode()
+
+
+def _lost(dice: Dice, _line: str, _header: str) -> bytes:
+    return dice.pick(_NOISE[1:]).encode()  # the first is a comment to a reader of samples
+
+
+def _report_time(dice: Dice, line: str, _header: str) -> bytes:
+    return _with_fields(line, dice, ("timestamp",), _LONG_PAST)
+
+
+def _report_step(dice: Dice, line: str, _header: str) -> bytes:
+    return _with_fields(line, dice, ("step",), dice.pick((-1, 0.5, "many", None)))
+
+
 _DELIMITED = (_cut_off, _port_cell, _nul, _noise, _time_cells, _no_text, _too_long)
 _JSON = (_cut_off, _port_field, _no_text, _time_field, _noise, _nul, _wrong_type)
+
+SPANS: tuple[Way, ...] = (_cut_short, _no_text, _no_spans, _noise, _nul)
+"""How lines of spans break."""
+SAMPLES: tuple[Way, ...] = (_cut_short, _no_stamp, _no_text, _old_stamp, _lost)
+"""How samples in Prometheus text break."""
+REPORTS: tuple[Way, ...] = (_cut_short, _report_time, _no_text, _report_step, _noise, _nul)
+"""How reports of progress break."""

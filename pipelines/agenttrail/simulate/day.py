@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agenttrail.simulate.behaviours import behaviour_flows, choose_culprits
+from agenttrail.simulate.behaviours import behaviour_flows
 from agenttrail.simulate.clock import HOUR, moment
 from agenttrail.simulate.clusters import build_cluster
+from agenttrail.simulate.culprits import choose_culprits
 from agenttrail.simulate.dice import Dice
 from agenttrail.simulate.fleet import CLOUDS
 from agenttrail.simulate.job_file import write_job
@@ -15,6 +16,7 @@ from agenttrail.simulate.pod_list import write_pods
 from agenttrail.simulate.rollouts import run_rollouts
 from agenttrail.simulate.sandbox_traffic import sandbox_flows
 from agenttrail.simulate.service_traffic import knocks, service_flows
+from agenttrail.simulate.telemetry import write_telemetry
 from agenttrail.simulate.truth import LineTable, Truth, tell_behaviours, tell_sandboxes
 from agenttrail.simulate.watch import Watch, open_feeds
 
@@ -30,6 +32,9 @@ _LOGS = {
     "aws_vpc_flow": "*.log.gz",
     "alibaba_vpc_flow": "*.jsonl.gz",
     "alibaba_cloud_firewall": "*.jsonl",
+    "otlp": "*.jsonl",
+    "dcgm": "*.prom",
+    "training": "*.jsonl",
     "k8s": "*.json",
 }
 
@@ -56,19 +61,25 @@ def simulate(directory: Path, *, agents: int = 12, hours: float = 6.0, seed: int
     hours, horizon = float(hours), max(60, round(hours * HOUR))
     clusters = _populate(seed, agents, horizon)
     behaviours = choose_culprits(Dice(seed, "culprits"), clusters, horizon)
+    firsts: dict[str, int] = {}
     feeds, table, ledger = open_feeds(), LineTable(), Ledger(clusters.values())
     for cloud, cluster in clusters.items():
-        watch = Watch(Dice(seed, f"sensors {cloud}"), cluster, ledger, feeds, horizon)
+        watch = Watch(Dice(seed, f"sensors {cloud}"), cluster, ledger, feeds, horizon, firsts)
         watch.observe(_flows(seed, cluster, behaviours, horizon))
         watch.note_gaps()
     for name, feed in feeds.items():
         feed.write(directory, Dice(seed, f"delivery {name}"), table)
+    secrets: list[str] = []
+    for behaviour in behaviours:
+        behaviour.first = firsts.get(behaviour.id)
     for cluster in clusters.values():
+        secrets += write_telemetry(directory, seed, cluster, behaviours, table, horizon)
         write_pods(
             directory / "k8s" / f"{cluster.network.cluster}.json", Dice(seed, f"pods {cluster.network.cloud}"), cluster
         )
     write_job(directory / "job.yml", clusters.values())
-    truth = Truth(seed, agents, hours, str(moment(0)), str(moment(horizon)), records=table.counts())
+    span = str(moment(0)), str(moment(horizon))
+    truth = Truth(seed, agents, hours, *span, secrets=secrets, records=table.counts())
     truth.sandboxes = tell_sandboxes(clusters.values(), behaviours)
     truth.behaviours = tell_behaviours(behaviours, table.behaviour_counts(), horizon)
     truth.write(directory / "truth.json")

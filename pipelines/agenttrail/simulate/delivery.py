@@ -11,8 +11,10 @@ from agenttrail.simulate.damage import broken
 from agenttrail.simulate.truth import BLANK, BROKEN, HEADER, Label
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from agenttrail.simulate.damage import Way
     from agenttrail.simulate.dice import Dice
     from agenttrail.simulate.truth import LineTable
 
@@ -38,20 +40,32 @@ class Feed:
         dataset: format id of the log.
         pattern: path of its files below the directory, with ``{hour}`` in it; gzip where it ends in ``.gz``.
         slowest: seconds that a line usually takes at most.
-        header: the line that begins each file, or "".
+        header: the line that begins each file, or "", or several.
+        ways: how its lines break; by default as its having a header tells.
+        mishaps: how many times as often as usual something goes wrong; feeds of few lines would else go without.
     """
 
     dataset: str
     pattern: str
     slowest: float
     header: str = ""
+    ways: Sequence[Way] = ()
+    mishaps: float = 1.0
     lines: list[_Line] = field(default_factory=list)
 
     def send(self, dice: Dice, known: float, text: str, label: Label) -> None:
         """Send a line that the sensor knew of at the second ``known``; some arrive late, some once more."""
         arrival = known + dice.uniform(_FASTEST, self.slowest) + (dice.uniform(20, 400) if dice.happens(_LATE) else 0.0)
         self.lines.append(_Line(arrival, text, label))
-        if dice.happens(_TWICE):
+        if dice.happens(_TWICE * self.mishaps):
+            self.lines.append(_Line(arrival + dice.uniform(0, 200), text, label, duplicate=True))
+
+    def send_together(self, dice: Dice, known: float, lines: list[tuple[str, Label]]) -> None:
+        """Send lines that arrive at once, late or not; one of them may come once more."""
+        arrival = known + dice.uniform(_FASTEST, self.slowest) + (dice.uniform(20, 400) if dice.happens(_LATE) else 0.0)
+        self.lines += [_Line(arrival, text, label) for text, label in lines]
+        if dice.happens(_TWICE * self.mishaps * len(lines)):
+            text, label = dice.pick(lines)
             self.lines.append(_Line(arrival + dice.uniform(0, 200), text, label, duplicate=True))
 
     def write(self, directory: Path, dice: Dice, table: LineTable) -> None:
@@ -61,11 +75,11 @@ class Feed:
         for line in self.lines:
             by_hour.setdefault(int(line.arrival // HOUR), []).append(line)
         damaged = 0
-        for hour, lines in by_hour.items():
+        for hour, lines in (by_hour or {0: []}).items():
             path = self.pattern.format(hour=hour_name(hour))
             file = _File(path, self.dataset, table)
-            if self.header:
-                file.add(self.header.encode(), Label(HEADER))
+            for header in self.header.splitlines():
+                file.add(header.encode(), Label(HEADER))
             for line in lines:
                 file.add(line.text.encode(), line.label, duplicate=line.duplicate)
                 damaged += self._mishap(dice, file, line, damaged)
@@ -76,14 +90,14 @@ class Feed:
 
         A broken line is what came through of a first attempt; the sender then sent the line again, whole.
         """
-        draw = dice.uniform()
+        draw = dice.uniform() / self.mishaps
         if draw < _BROKEN:
-            file.add(broken(dice, line.text, self.header, turn), Label(BROKEN))
+            file.add(broken(dice, line.text, self.header, turn, self.ways), Label(BROKEN))
             return 1
         if draw < _BROKEN + _BLANK:
             file.add(dice.pick((b"", b"", b"  ", b"\r")), Label(BLANK))
         elif self.header and draw < _BROKEN + _BLANK + _HEADER_AGAIN:
-            file.add(self.header.encode(), Label(HEADER))
+            file.add(self.header.splitlines()[0].encode(), Label(HEADER))
         return 0
 
 

@@ -46,6 +46,11 @@ class Dice:
         """Return one of ``options``, all equally likely."""
         return options[int(self.uniform() * len(options))]
 
+    def some(self, options: Sequence[T], count: int) -> list[T]:
+        """Return ``count`` of ``options``, each at most once, in random order; all where there are fewer."""
+        left = list(options)
+        return [left.pop(self.whole(0, len(left) - 1)) for _ in range(min(count, len(left)))]
+
     def log_uniform(self, low: float, high: float) -> float:
         """Return a number in [low, high) whose magnitude is evenly spread: what is known only by its range."""
         return round(float(low * (high / low) ** self.uniform()), 3)

@@ -89,6 +89,8 @@ class Pod:
         end: when its last container finished; None while it runs.
         deleted: when somebody deleted the finished pod; None if nobody did.
         public: address at which the outside can knock, or "".
+        gpus: number of GPUs that it has to itself.
+        missing: telemetry that nobody has of it: "spans", "gpu", "steps".
     """
 
     name: str
@@ -108,6 +110,8 @@ class Pod:
     agent: str = ""
     trajectory: str = ""
     job: str = ""
+    gpus: int = 0
+    missing: tuple[str, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
 
 

@@ -23,6 +23,11 @@ _LEASES = """\
       trajectory.id: 'metadata.labels["{episode}"]'
       job.id: 'metadata.labels["{job}"]'
 """
+_TELEMETRY = """\
+  - {{format: otlp_spans, path: "otlp/{cluster}-*.jsonl", scope: {vpc}}}
+  - {{format: dcgm_prometheus, path: "dcgm/{cluster}-*.prom", scope: {vpc}}}
+  - {{format: training_progress, path: "training/{cluster}-*.jsonl", scope: {vpc}}}
+"""
 _JOB = """\
 name: simulated-day
 events:
@@ -30,7 +35,7 @@ events:
   - {{format: aws_vpc_flow, path: "aws_vpc_flow/full-*.log.gz", scope: vpc-id}}
   - {{format: aws_vpc_flow, path: "aws_vpc_flow/default-*.log.gz", scope: {aws}}}    # these lines name no VPC
   - {{format: alibaba_cloud_firewall, path: "alibaba_cloud_firewall/*.jsonl", scope: src_vpc_id}}
-leases:
+{telemetry}leases:
 {leases}lists:
   egress_allow: [{allowed}]
 attribution: {{tolerance: {tolerance}s}}
@@ -43,7 +48,7 @@ def write_job(path: Path, clusters: Iterable[Cluster]) -> None:
     labels = {"agent": AGENT_LABEL, "episode": EPISODE_LABEL, "job": JOB_LABEL}
     networks = {cluster.network.cloud: cluster.network for cluster in clusters}
     leases = "".join(_LEASES.format(cluster=one.cluster, vpc=one.vpc, **labels) for one in networks.values())
+    telemetry = "".join(_TELEMETRY.format(cluster=one.cluster, vpc=one.vpc) for one in networks.values())
     allowed = ", ".join(f'"{network}"' for network in ALLOWED_NETWORKS)
-    path.write_text(
-        _JOB.format(aws=networks["aws"].vpc, leases=leases, allowed=allowed, tolerance=TOLERANCE), encoding="utf-8"
-    )
+    names = {"aws": networks["aws"].vpc, "telemetry": telemetry, "leases": leases, "allowed": allowed}
+    path.write_text(_JOB.format(**names, tolerance=TOLERANCE), encoding="utf-8")

@@ -42,6 +42,7 @@ GIT_HOSTS = (Host("git.forge.example", "192.0.2.130"), Host("code.forge.example"
 TRACKERS = (Host("runs.tracker.example", "192.0.2.165", "2001:db8:100::165"),)
 RESOLVERS = (Host("", "192.0.2.226"), Host("", "192.0.2.227"))
 REGISTRIES = (Host("images.registry.example", "203.0.113.20"), Host("layers.registry.example", "203.0.113.21"))
+BASTIONS = (Host("bastion.forge.example", "192.0.2.150"),)
 TIME_SERVERS = (Host("clock.example", "203.0.113.50"),)
 
 SHARED_SERVICES = ("172.19.4.10", "172.19.4.11")

@@ -52,7 +52,7 @@ def _pod(dice: Dice, pod: Pod) -> dict[str, Any]:
     if pod.public:
         metadata["annotations"] = {"network.example.org/public-address": pod.public}
     spec: dict[str, Any] = {
-        "containers": [{"image": image, "name": name} for name, image in containers],
+        "containers": [_container(pod, place, name, image) for place, (name, image) in enumerate(containers)],
         "restartPolicy": "Never" if pod.role == "sandbox" else "Always",
     }
     if pod.node is not None:
@@ -66,6 +66,12 @@ def _pod(dice: Dice, pod: Pod) -> dict[str, Any]:
         "spec": spec,
         "status": _status(dice, pod, containers),
     }
+
+
+def _container(pod: Pod, place: int, name: str, image: str) -> dict[str, Any]:
+    """Return what is asked for one container; the first has the GPUs."""
+    given = {"resources": {"limits": {"nvidia.com/gpu": str(pod.gpus)}}} if pod.gpus and place == 0 else {}
+    return {"image": image, "name": name, **given}
 
 
 def _status(dice: Dice, pod: Pod, containers: tuple[tuple[str, str], ...]) -> dict[str, Any]:

@@ -13,7 +13,12 @@ if TYPE_CHECKING:
     from agenttrail.simulate.dice import Dice
     from agenttrail.simulate.fleet import Cluster
 
-_SHORTEST, _USUAL, _LONGEST = 180, 660, 2_400  # seconds that an episode takes
+_STAY = 660, 0.6, 180, 2_400
+"""How long an episode takes in seconds: median, spread, shortest and longest."""
+_STAY_WITH_GPUS = 2_400, 0.5, 1_200, 7_200
+_GPU_SHARE, _GPUS = 1 / 3, (1, 1, 1, 2, 2, 3, 4, 8)
+_UNSEEN = 0.1  # share of the sandboxes of which one kind of telemetry is missing
+_UNLABELLED = 0.28  # share of the pods with spans whose labels do not name the episode
 _QUICKEST, _SLOWEST = 1, 20  # seconds until an agent's next episode, and so mostly until the next pod on an address
 _LONG_AGO = -(10**9)
 
@@ -38,10 +43,14 @@ def run_rollouts(dice: Dice, cluster: Cluster, slots: list[Slot], agents: list[s
         if start >= horizon:
             continue
         slot = _choose(dice, free_since, start)
-        end = start + round(dice.log_normal(_USUAL, 0.6, _SHORTEST, _LONGEST))
+        gpus = dice.pick(_GPUS) if dice.happens(_GPU_SHARE) else 0
+        end = start + round(dice.log_normal(*(_STAY_WITH_GPUS if gpus else _STAY)))
         free_since[slot] = end
         sandbox = _sandbox(dice, slot, start, end if end < horizon else None)
+        sandbox.gpus, sandbox.missing = gpus, _missing(dice, gpus)
         _name(sandbox, cluster, agents[number], jobs[number % len(jobs)], episodes[number])
+        if "spans" not in sandbox.missing and dice.happens(_UNLABELLED):
+            del sandbox.labels[EPISODE_LABEL]  # the span of the trajectory tells
         cluster.pods.append(sandbox)
         episodes[number] += 1
         heapq.heappush(begins, (end + dice.whole(_QUICKEST, _SLOWEST), number))
@@ -65,6 +74,12 @@ def _sandbox(dice: Dice, slot: Slot, start: int, end: int | None) -> Pod:
         deleted=end + dice.whole(20, 900) if end is not None and dice.happens(0.3) else None,
         public=f"203.0.113.{dice.whole(210, 250)}" if with_door else "",
     )  # fmt: skip
+
+
+def _missing(dice: Dice, gpus: int) -> tuple[str, ...]:
+    """Return the telemetry that nobody has of a sandbox."""
+    kinds = ("spans", "gpu", "steps") if gpus else ("spans",)
+    return tuple(kind for kind in kinds if dice.happens(_UNSEEN))
 
 
 def _name(sandbox: Pod, cluster: Cluster, agent: str, job: str, episode: int) -> None:

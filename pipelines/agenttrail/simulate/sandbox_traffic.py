@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agenttrail.simulate import outside
 from agenttrail.simulate.flow import ICMP, UDP, End, Fate, Flow
+from agenttrail.simulate.neighbours import companions
 from agenttrail.simulate.scene import EPHEMERAL, scene_of
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from agenttrail.simulate.scene import Scene
 
 _TOOL_PORT, _HEALTH_PORT, _POLICY_PORT = 8765, 8080, 8000
+_SANDBOX_PORTS = (5000, 5555, 6006, 8000, 8080, 8888, 9000)
 _SILENCE = 15.0  # longest pause of a connection from inside the cluster, in seconds
 _FEWEST_SECONDS = 5.0  # a sandbox that is at work for less does nothing worth recording
 
@@ -35,6 +37,7 @@ def sandbox_flows(dice: Dice, cluster: Cluster, pod: Pod, heir: int | None, hori
         return
     for habit in _HABITS:
         yield from habit(scene)
+    yield from _among_sandboxes(scene, pod)
     yield from _knocks(scene, pod)
     yield from _last_words(scene, pod, heir, horizon)
 
@@ -148,6 +151,32 @@ def _browsing(scene: Scene) -> Iterator[Flow]:
         yield from scene.fetch(host, scene.moment(0.0, 0.5), dice.log_uniform(2e3, 2e4), dice.log_uniform(2e8, 5e9))
 
 
+def _long_polling(scene: Scene) -> Iterator[Flow]:
+    """Wait on a host that nobody has listed for news that comes a few bytes at a time."""
+    dice = scene.dice
+    if dice.happens(0.12):
+        host = outside.Host(outside.strange_domain(dice), outside.stranger(dice))
+        start, seconds = scene.moment(0.0, 0.6), dice.uniform(300, 2_400)
+        sent, received = 900 + seconds * dice.uniform(0.3, 2), 4_500 + seconds * dice.uniform(3, 12)
+        yield from scene.look_up(host.domain, start)
+        details: dict[str, Any] = {"pause": dice.uniform(10, 50), "application": "HTTPS", "domain": host.domain}
+        yield from scene.call(End(host.ipv4, outside.HTTPS), start, seconds, sent, received, **details)
+
+
+def _among_sandboxes(scene: Scene, pod: Pod) -> Iterator[Flow]:
+    """Work together with other sandboxes of the cluster: for a moment, or for as long as both are there."""
+    dice = scene.dice
+    others = companions(scene.cluster, pod, scene.begin, scene.finish) if dice.happens(0.2) else []
+    for _ in range(dice.whole(1, 3) if others else 0):
+        other, begin, finish = dice.pick(others)
+        start = round(dice.uniform(begin, finish), 3)
+        seconds = (finish - start) * dice.uniform(0.5, 1.0) if dice.happens(0.4) else dice.log_uniform(0.02, 20)
+        seconds = min(seconds, finish - start)
+        target, weight = End(other.addresses[0], dice.pick(_SANDBOX_PORTS), other), max(seconds, 2.0)
+        sent, received = weight * dice.log_uniform(30, 2e5), weight * dice.log_uniform(30, 2e4)
+        yield from scene.call(target, start, seconds, sent, received, pause=min(seconds, _SILENCE))
+
+
 def _refused(scene: Scene) -> Iterator[Flow]:
     """Try what is not allowed, and be refused at the interface, by the firewall, or by silence."""
     dice = scene.dice
@@ -209,5 +238,6 @@ def _last_words(scene: Scene, pod: Pod, heir: int | None, horizon: int) -> Itera
 
 
 _HABITS: tuple[Callable[[Scene], Iterator[Flow]], ...] = (
-    _packages, _code, _artefacts, _tracking, _policy, _tool_calls, _health, _browsing, _refused, _small_things,
+    _packages, _code, _artefacts, _tracking, _policy, _tool_calls, _health, _browsing, _long_polling,
+    _refused, _small_things,
 )  # fmt: skip

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from agenttrail.simulate.behaviours import TECHNIQUES
-from agenttrail.simulate.clock import moment
+from agenttrail.simulate.clock import instant, moment
 from agenttrail.simulate.fleet import Pod
 from agenttrail.simulate.ledger import UNATTRIBUTED, holder_id
 
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from agenttrail.simulate.fleet import Cluster, Party
     from agenttrail.simulate.ledger import Judgement
 
-FLOW, GAP, BROKEN, BLANK, HEADER = KINDS = ("flow", "gap", "broken", "blank", "header")
-"""What a line of a log file is."""
+KINDS = ("flow", "gap", "telemetry", "unmeasured", "broken", "blank", "header")
+"""What a line of a log file is; "unmeasured" is a sample without a value."""
+FLOW, GAP, TELEMETRY, UNMEASURED, BROKEN, BLANK, HEADER = KINDS
 
 _IDENTITY = ("gen_ai.agent.id", "trajectory.id", "sandbox.id", "job.id", "host.name", "k8s.pod.uid")
 
@@ -40,6 +41,7 @@ class Truth:
         start: start of the day, and ``end`` its end.
         sandboxes: every sandbox with its names, interval and behaviour (None for a clean one).
         behaviours: every instance of a behaviour with its sandbox, interval, peers, ports and technique.
+        secrets: every secret that was planted in a tool call, as it stands in the spans.
         records: number of lines by dataset and kind, exact duplicates among them, and in all.
     """
 
@@ -50,6 +52,7 @@ class Truth:
     end: str
     sandboxes: list[dict[str, Any]] = field(default_factory=list)
     behaviours: list[dict[str, Any]] = field(default_factory=list)
+    secrets: list[str] = field(default_factory=list)
     records: dict[str, Any] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
@@ -151,7 +154,9 @@ def tell_sandboxes(clusters: Iterable[Cluster], behaviours: list[Behaviour]) -> 
     pods = [(cluster.network.vpc, pod) for cluster in clusters for pod in cluster.of_role("sandbox")]
     pods.sort(key=lambda one: (one[1].start, one[1].uid))
     return [
-        _who(pod, scope) | {"start": moment(pod.start), "end": moment(pod.end), "behaviour": guilty.get(pod.uid)}
+        _who(pod, scope)
+        | {"start": moment(pod.start), "end": moment(pod.end), "behaviour": guilty.get(pod.uid)}
+        | {"gpus": pod.gpus, "missing": list(pod.missing)}
         for scope, pod in pods
     ]
 
@@ -169,10 +174,21 @@ def tell_behaviours(behaviours: list[Behaviour], records: Counter[str], horizon:
             "peers": sorted({flow.server.address for flow in one.flows}),
             "ports": sorted({flow.server.port for flow in one.flows}),
             "records": records[one.id],
+            "tells": one.tells,
+            "tool_call": _call(one),
+            "first_activity": moment(one.first),
+            "missing": list(one.pod.missing),
+            "parameters": one.parameters | ({"form": one.form} if one.form else {}),
         }
         for one in behaviours
         if one.flows
     ]
+
+
+def _call(one: Behaviour) -> dict[str, Any] | None:
+    """Return the tool call that a behaviour began with; None where there are no spans."""
+    call = one.call
+    return None if call is None else {"id": call.id, "name": call.errand.tool, "start": instant(call.start)}
 
 
 def _who(pod: Pod, scope: str) -> dict[str, Any]:

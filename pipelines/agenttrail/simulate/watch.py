@@ -43,6 +43,7 @@ class Watch:
         ledger: who really held which address.
         feeds: where each sensor sends its lines.
         horizon: end of the day in seconds.
+        firsts: start of the earliest record of each behaviour so far.
     """
 
     dice: Dice
@@ -50,6 +51,7 @@ class Watch:
     ledger: Ledger
     feeds: dict[str, Feed]
     horizon: int
+    firsts: dict[str, int]
     _labels: dict[Label, Label] = field(default_factory=dict)
 
     def observe(self, flows: Iterable[Flow]) -> None:
@@ -64,12 +66,18 @@ class Watch:
         for record in records(self.dice, self.cluster, flow, self.horizon):
             label = self._label(self.ledger.judge(self.cluster.network.vpc, *ends, record.start), flow)
             self.feeds[record.interface.layout].send(self.dice, record.closes, flow_log_line(record), label)
+            self._note_first(flow, record.start)
 
     def _at_firewall(self, flow: Flow) -> None:
         for session in sessions(self.dice, self.cluster.network, flow, self.horizon):
             ends = (session.source, flow.client.party), (session.destination, flow.server.party)
             label = self._label(self.ledger.judge(session.scope, *ends, session.start), flow)
             self.feeds["firewall"].send(self.dice, session.end, session.text, label)
+            self._note_first(flow, session.start)
+
+    def _note_first(self, flow: Flow, start: int) -> None:
+        if flow.behaviour:
+            self.firsts[flow.behaviour] = min(start, self.firsts.get(flow.behaviour, start))
 
     def _label(self, judgement: Judgement, flow: Flow) -> Label:
         """Return the truth of a record; equal ones are one object, since there are few of them and many records."""
