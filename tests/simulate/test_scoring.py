@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agenttrail.cli import main
 from agenttrail.simulate.scoring import Rate, Verdict, rate_table, rates, score
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _NAMES = {"gen_ai.agent.id": "a1", "trajectory.id": "t1", "sandbox.id": "s1", "job.id": "j1", "k8s.pod.uid": "u1"}
 _BEHAVIOUR: dict[str, Any] = {
@@ -70,3 +74,14 @@ def test_rates_are_told_by_parameter_and_range() -> None:
     assert Rate("beacon", "period_s", "above 300", 1, 0) in found
     assert Rate("beacon", "port", "443", 1, 1) in found
     assert "| beacon | period_s | above 300 | 1 | 0% |" in rate_table(found)
+
+
+def test_the_command_line_scores_days(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two short days, each in its folder, with their jobs run for real."""
+    size = ("--agents", "4", "--hours", "1.5", "--seed", "41", "--days", "2")
+    assert main(["simulate", str(tmp_path / "days"), *size, "--score"]) == 0
+    said = capsys.readouterr().out
+    assert all((tmp_path / "days" / f"seed-{seed}" / "out" / "incidents.ndjson").exists() for seed in (41, 42))
+    assert "in all: " in said
+    assert "| behaviour | parameter | range | instances | found |" in said
+    assert " 0 told wrong" in said.split("in all: ")[1]

@@ -5,9 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from agenttrail.columns.text import printable
+
+if TYPE_CHECKING:
+    from agenttrail.simulate.scoring import Score, Verdict
 
 
 def add(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -17,6 +22,18 @@ def add(subparsers: argparse._SubParsersAction[Any]) -> None:
     )
     parser.add_argument("directory", metavar="DIR", help="where to; must be empty or not exist yet")
     add_size(parser)
+    parser.add_argument(
+        "--days",
+        type=_positive(int),
+        default=1,
+        metavar="D",
+        help="days to simulate, of seeds S, S + 1 and so on, each in a folder of its own (default 1)",
+    )
+    parser.add_argument(
+        "--score",
+        action="store_true",
+        help="run the job of each day, lay what it says beside the truth, and print the detection rate by parameter",
+    )
     parser.set_defaults(command=command)
 
 
@@ -43,13 +60,58 @@ def command(arguments: argparse.Namespace) -> int:
     """Simulate and say what was written."""
     from agenttrail.cli import problems_of
     from agenttrail.simulate import simulate
+    from agenttrail.simulate.scoring import Score, rate_table, rates
 
     directory = Path(arguments.directory)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         told = f"{directory} is not an empty directory"
         raise problems_of(told)
-    truth = simulate(directory, agents=arguments.agents, hours=arguments.hours, seed=arguments.seed)
-    size = f"{len(truth.sandboxes)} sandboxes, {len(truth.behaviours)} of them misbehave"
-    sys.stdout.write(f"{printable(str(directory))}: {size}; run it with\n")
-    sys.stdout.write(f"  agenttrail run {printable(str(directory / 'job.yml'))}\n")
+    seeds = range(arguments.seed, arguments.seed + arguments.days)
+    every = Score()
+    for seed in seeds:
+        day = directory / f"seed-{seed}" if arguments.days > 1 else directory
+        truth = simulate(day, agents=arguments.agents, hours=arguments.hours, seed=seed)
+        size = f"{len(truth.sandboxes)} sandboxes, {len(truth.behaviours)} of them misbehave"
+        if arguments.score:
+            one = _scored(day)
+            sys.stdout.write(f"{printable(str(day))}: {size}; {_counts(one)}\n" + _mistakes(one))
+            every.add(one)
+        else:
+            sys.stdout.write(f"{printable(str(day))}: {size}; run it with\n")
+            sys.stdout.write(f"  agenttrail run {printable(str(day / 'job.yml'))}\n")
+        sys.stdout.flush()
+    if arguments.score:
+        sys.stdout.write(f"\nin all: {len(every.verdicts)} instances, {_counts(every)}\n\n")
+        sys.stdout.write(rate_table(rates(every.verdicts)))
     return 0
+
+
+def _scored(day: Path) -> Score:
+    """Run the job of a simulated day, and lay what it says beside the truth."""
+    from agenttrail.commands.run import run_job
+    from agenttrail.incident_files import read_incidents
+    from agenttrail.job_files import load_job
+    from agenttrail.jobs import RunOptions
+    from agenttrail.simulate.scoring import score
+
+    job = load_job(day / "job.yml")
+    run_job(job, RunOptions())
+    return score(orjson.loads((day / "truth.json").read_bytes()), read_incidents(str(job.directory)))
+
+
+def _counts(told: Score) -> str:
+    counts = f"{len(told.missed)} missed, {len(told.wrong)} told wrong"
+    return f"{counts}, {len(told.innocent)} of {told.clean} clean sandboxes accused"
+
+
+def _mistakes(told: Score) -> str:
+    """Return a line for each instance that was missed or told wrong, and for each sandbox that was accused."""
+    lines = [f"missed: {_instance(one)}" for one in told.missed]
+    lines += [f"told wrong: {_instance(one)}: {'; '.join(one.wrong)}" for one in told.wrong]
+    lines += [f"accused: sandbox {one['sandbox.id']}: {one['incident.title']}" for one in told.innocent]
+    return "".join(f"  {printable(line)}\n" for line in lines)
+
+
+def _instance(verdict: Verdict) -> str:
+    one = verdict.behaviour
+    return f"{one['kind']} {one['id']} in sandbox {one['sandbox.id']}, {one['parameters']}"
