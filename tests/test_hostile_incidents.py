@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from agenttrail.cli import main
@@ -161,3 +163,103 @@ def _on_a_terminal(command: list[str | Path]) -> str:
         assert running.wait() == 0
     os.close(master)
     return seen.decode().replace("\r\n", "\n")
+
+
+# -- timelines
+
+
+_ENTRY = {
+    "timeline.id": "33cc", "incident.id": "11aa", "@timestamp": "2026-03-02T00:00:00Z", "timeline.kind": "tool_call",
+    "gen_ai.tool.name": "shell",
+}  # fmt: skip
+
+
+def _write_timeline(folder: Path, *entries: Any) -> Path:
+    out = _write(folder, [INCIDENT], [FINDING])
+    (out / "timeline").mkdir()
+    pq.write_table(pa.Table.from_pylist(list(entries)), out / "timeline" / "timeline-00000.parquet")
+    return out
+
+
+def test_a_story_is_shown_and_its_entries_are_in_json(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    other = {**_ENTRY, "timeline.id": "22bb", "incident.id": "44dd", "gen_ai.tool.name": "python"}
+    out = _write_timeline(tmp_path, _ENTRY, other)
+    assert main(["incidents", "show", "--from", str(out)]) == 0
+    told = capfd.readouterr().out
+    assert "\n  2026-03-02\n  00:00:00     tool call shell\n" in told
+    assert "python" not in told
+    assert main(["incidents", "show", "--from", str(out), "--json"]) == 0
+    assert orjson.loads(capfd.readouterr().out)["timeline"] == [_ENTRY]
+
+
+def test_without_a_timeline_the_rest_is_shown(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """As older versions left it: no folder, and of another incident only."""
+    out = _write(tmp_path, [INCIDENT], [FINDING])
+    for _ in range(2):
+        assert main(["incidents", "show", "--from", str(out)]) == 0
+        told = capfd.readouterr().out
+        assert "no timeline is stored" in told
+        assert "low: t (a/b)" in told
+        if not (out / "timeline").exists():
+            _write_timeline(tmp_path, {**_ENTRY, "incident.id": "44dd"})
+
+
+def test_a_long_story_is_cut_unless_all_is_asked_for(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    calls = [{**_ENTRY, "timeline.id": f"{number:04x}", "gen_ai.tool.name": f"t{number:03}"} for number in range(300)]
+    out = _write_timeline(tmp_path, *calls)
+    told = {}
+    for option in ([], ["--all"]):
+        assert main(["incidents", "show", "--from", str(out), *option]) == 0
+        told[len(option)] = capfd.readouterr().out
+    assert "268 entries are left out here; --all shows them" in told[0]
+    assert (told[0].count("tool call t"), told[1].count("tool call t")) == (32, 300)
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ({"@timestamp": None}, "not a timeline entry: @timestamp is missing"),
+        ({"@timestamp": "soon"}, "not a timeline entry: @timestamp is not an RFC 3339 time"),
+        ({"event.end": "2600-01-01T00:00:00Z"}, "not a timeline entry: event.end lies outside"),
+        ({"source.bytes": "9"}, "not a timeline entry: source.bytes must be a whole number"),
+        ({"gen_ai.tool.name": ["x"]}, "not a timeline entry: gen_ai.tool.name must be text"),
+        ({"gpu.utilization": float("nan")}, "cannot be read as a timeline: "),
+        ({"timeline.kind": None}, "not a timeline entry: timeline.kind is missing"),
+    ],
+)  # fmt: skip
+def test_what_is_no_timeline_is_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], entry: dict[str, Any], told: str
+) -> None:
+    out = _write_timeline(tmp_path, {**_ENTRY, **entry})
+    assert main(["incidents", "show", "--from", str(out)]) == 1
+    said = capfd.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert said.err.startswith(f"agenttrail: {out}/timeline")
+    assert told in said.err
+
+
+@pytest.mark.parametrize("data", [b"", b"PAR1", b"PAR1" * 100, b"\x00\x1b[2J"])
+def test_a_file_that_is_no_parquet_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str], data: bytes) -> None:
+    out = _write_timeline(tmp_path, {"another": "table"})
+    for changed in (None, data):
+        if changed is not None:
+            (out / "timeline" / "timeline-00000.parquet").write_bytes(changed)
+        assert main(["incidents", "show", "--from", str(out)]) == 1
+        said = capfd.readouterr()
+        assert (said.out, said.err.count("\n")) == ("", 1)
+        assert said.err.startswith(f"agenttrail: {out}/timeline: cannot be read as a timeline: ")
+        assert said.err.rstrip("\n").isprintable()
+        assert len(said.err) < 700
+
+
+def test_no_value_of_any_field_of_an_entry_breaks_the_reader(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    values: list[Any] = [True, 5, -1.5, 1e300, "", "x\x1b[2J\u202e", "n" * 1_000_000, [], ["x"], {"a": 1}, 2**62]
+    out = _write_timeline(tmp_path, _ENTRY)
+    for name in record("timeline").fields:
+        for value in values:
+            table = pa.Table.from_pylist([{**_ENTRY, "timeline.kind": "egress", name: value}])
+            pq.write_table(table, out / "timeline" / "timeline-00000.parquet")
+            assert main(["incidents", "show", "--from", str(out)]) in (0, 1)
+    said = capfd.readouterr()
+    assert all(char.isprintable() or char in "\n\t" for text in said for char in text)
+    assert max(len(line) for line in said.out.splitlines()) < 2_100

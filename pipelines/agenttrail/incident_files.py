@@ -1,14 +1,18 @@
-"""Incidents and findings of an output directory, read back."""
+"""Incidents, findings and timelines of an output directory, read back."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import orjson
+import pyarrow as pa
 
-from agenttrail.errors import InputError
+from agenttrail.columns.batches import as_one_batch
+from agenttrail.columns.json_text import json_objects
+from agenttrail.errors import InputError, shortened
 from agenttrail.incident_shapes import checked
-from agenttrail.sinks.files import join, read_all
+from agenttrail.metadata import parse_time
+from agenttrail.sinks.files import TIMELINE, found_in, join, read_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +40,31 @@ def read_findings(directory: str, incident: str) -> list[Document]:
         for place, finding in _lines(directory, "findings.ndjson")
         if not isinstance(finding, dict) or finding.get("incident.id") == incident
     ]
+
+
+def read_timeline(directory: str, incident: str) -> list[Document]:
+    """Return the timeline of one incident, by time and id; empty where none is stored.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    entries = []
+    try:
+        for path in found_in(directory, TIMELINE):
+            entries += [checked(entry, "timeline", path) for entry in _entries(path, incident)]
+    except (OSError, ValueError, TypeError, pa.ArrowException) as error:
+        msg = f"{join(directory, TIMELINE)}: cannot be read as a timeline: {shortened(str(error))}"
+        raise InputError(msg) from error
+    return sorted(entries, key=lambda entry: (parse_time(entry["@timestamp"], "time"), entry["timeline.id"]))
+
+
+def _entries(path: str, incident: str) -> list[Document]:
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(pa.BufferReader(read_all(path)), filters=[("incident.id", "=", incident)])
+    if not table.num_rows:
+        return []
+    return [orjson.loads(text) for text in json_objects(as_one_batch(table)).to_pylist()]
 
 
 def _lines(directory: str, name: str) -> Iterator[tuple[str, Any]]:

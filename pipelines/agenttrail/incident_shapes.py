@@ -1,4 +1,4 @@
-"""What makes a JSON document an incident or a finding, for all that read what somebody may have changed."""
+"""What makes a JSON document an incident, a finding or a timeline entry, for all that read what may have changed."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ _NEEDED = {
         "finding.id", "finding.first_seen", "finding.last_seen", "finding.severity", "finding.title", "rule.name",
         "event.count", "event.dataset",
     ),
+    "timeline": ("timeline.id", "incident.id", "@timestamp", "timeline.kind"),
+}  # fmt: skip
+_CALLED = {"incident": "an incident", "finding": "a finding", "timeline": "a timeline entry"}
+_TIMES = {
+    "incident": ("incident.first_seen", "incident.last_seen"), "finding": ("finding.first_seen", "finding.last_seen"),
+    "timeline": ("@timestamp", "event.end"),
 }  # fmt: skip
 _JSON: dict[str, tuple[tuple[type, ...], str]] = {
     **dict.fromkeys(("keyword", "text", "ip", "timestamp", "enum"), ((str,), "text")),
@@ -30,14 +36,19 @@ _JSON: dict[str, tuple[tuple[type, ...], str]] = {
 
 
 def checked(document: Any, kind: str, place: str) -> dict[str, Any]:
-    """Return a document read from ``place``, once it is known to be an "incident" or "finding" that can be shown.
+    """Return a document read from ``place``, once it is known to be one that can be shown.
+
+    Args:
+        document: of any kind.
+        kind: what it is to be: "incident", "finding" or "timeline", an entry of one.
+        place: where it stands.
 
     Raises:
         InputError: it is none; says where and why.
     """
     told = _not_a_document(document, kind)
     if told:
-        msg = f"{place}: not {'an' if kind == 'incident' else 'a'} {kind}: {told}"
+        msg = f"{place}: not {_CALLED[kind]}: {told}"
         raise InputError(msg)
     return document  # type: ignore[no-any-return] # checked
 
@@ -63,6 +74,8 @@ def _wrong(value: object, field: Field) -> str:
 
 
 def _no_severity(document: dict[str, Any], kind: str) -> str:
+    if kind == "timeline":
+        return ""
     severity = document[f"{kind}.severity"]
     told = f"{kind}.severity is {shortened(repr(severity), 100)}, not one of {', '.join(LEVELS)}"
     return "" if severity in LEVELS else told
@@ -70,8 +83,9 @@ def _no_severity(document: dict[str, Any], kind: str) -> str:
 
 def _no_time(document: dict[str, Any], kind: str) -> str:
     try:
-        for name in (f"{kind}.first_seen", f"{kind}.last_seen"):
-            parse_time(document[name], name)
+        for name in _TIMES[kind]:
+            if name in document:
+                parse_time(document[name], name)
     except ValueError as error:
         return str(error)
     timeless = any("event.start" not in event for event in document.get("finding.evidence", ()))

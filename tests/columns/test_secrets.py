@@ -46,6 +46,15 @@ def test_a_secret_is_masked(text: str, secret: str) -> None:
     assert "[REDACTED]" in scrub_text(text)
 
 
+@pytest.mark.parametrize("text", [text for text, _ in _SECRETS])
+def test_what_is_scrubbed_again_stays_as_it_is(text: str) -> None:
+    assert scrub_text(scrub_text(text)) == scrub_text(text)
+
+
+def test_nothing_hides_behind_a_mask_that_somebody_wrote() -> None:
+    assert scrub_text("password=[REDACTED]s3cr3tvalue x") == "password=[REDACTED] x"
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -258,6 +258,28 @@ def test_people_are_shown_the_tool_call_before(morning: Path, capsys: pytest.Cap
     assert _SECRET not in shown
 
 
+def test_people_are_told_the_story_in_a_few_lines(morning: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A hundred and sixty minutes of GPUs, steps and egress are two lines."""
+    _run(morning, *_EVENTS)
+    assert main(["incidents", "show", "--from", str(morning / "out")]) == 0
+    story = capsys.readouterr().out.partition("  2026-03-02\n")[2].partition("\n\n")[0]
+    told = [line.strip() for line in story.splitlines() if not line.startswith(" " * 8)]
+    assert [line for line in told if "HIGH" not in line and "LOW" not in line] == [
+        "01:00:00     lease starts",
+        "01:00-02:00  GPUs at 97 %, no step",
+        '01:01:40     tool call shell call-1 {"command": "make"}',
+        '01:04:50     tool call shell call-2 {"command": "PASSWORD=[REDACTED]',  # and goes on
+        f"01:05-01:45  to {_POOL} port 443: 36.0 kB up, 60.0 kB down, allowed",
+        "01:59:00     not seen: training progress silent, until 02:00:00",
+        "02:00:00     lease ends",
+    ]
+    assert any("HIGH GPUs busy without a step" in line for line in told)
+    assert main(["incidents", "show", "--from", str(morning / "out"), "--json"]) == 0
+    (document,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert len(document["timeline"]) > 160
+    assert all(one["incident.id"] == document["incident.id"] for one in document["timeline"])
+
+
 def test_no_secret_of_a_tool_call_is_written(morning: Path) -> None:
     """Neither in evidence, nor in the events."""
     _run(morning, *_EVENTS)

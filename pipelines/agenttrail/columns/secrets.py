@@ -11,10 +11,12 @@ _NAMES = (
     r"auth[_-]?token|access[_-]?token|refresh[_-]?token|id[_-]?token|session[_-]?token|security[_-]?token|token|passwd|password|"
     r"passphrase|pwd|credentials?|signature|sig|x-amz-(?:signature|credential|security-token)|ossaccesskeyid|authorization|cookie"
 )
+_BARE = r"[^\s\"'&,;}\]\\]|\\+[^\s\"'\\]"
+_MASKED = r"\[REDACTED\]"  # so that what is scrubbed again stays as it is
 _VALUE = (
     # in quotes, also in quotes that are themselves part of quoted text (JSON in JSON), or bare
     r"(?:(\")(?:[^\"\\]|\\.)+|(')[^'\"]+|(\\+[\"'])(?:[^\"'\\]|\\+[^\"'\\])+"
-    r"|(?:[^\s\"'&,;}\]\\]|\\+[^\s\"'\\])+)"
+    rf"|{_MASKED}(?:{_BARE})*|(?:{_BARE})+)"
 )
 _ATTRIBUTE = r"[\"]value[\"]\s*:\s*(?:[{\[\s]*[\"](?:arrayValue|values|stringValue)[\"]\s*:\s*)+[{\[\s]*"
 _PATTERNS = (

@@ -66,7 +66,7 @@ def settings_of(url: str) -> ElasticsearchSettings:
 
 @dataclass(frozen=True)
 class ElasticsearchStore:
-    """Incidents and findings in an Elasticsearch."""
+    """Incidents, findings and timelines in an Elasticsearch."""
 
     url: str
 
@@ -91,3 +91,9 @@ class ElasticsearchStore:
         pages = stored_findings(self._client, [incident], evidence=True, patience=0.0)
         found = (orjson.loads(document) for page in pages for document in page.to_pylist())
         return [checked(finding, "finding", self.url) for finding in found]
+
+    def timeline(self, incident: str) -> list[Document]:
+        """Return the timeline of one incident."""
+        from agenttrail.sinks.elasticsearch import stored_timeline
+
+        return [checked(entry, "timeline", self.url) for entry in stored_timeline(self._client, incident)]

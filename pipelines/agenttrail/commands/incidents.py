@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,6 +12,7 @@ from agenttrail.commands.printing import print_json
 from agenttrail.errors import InputError, shortened
 from agenttrail.incident_filters import IncidentFilters
 from agenttrail.incidents.scoring import LEVELS
+from agenttrail.timeline_story import MOST_MOMENTS, story, story_lines
 
 if TYPE_CHECKING:
     import argparse
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 _MOST_SHOWN = 5  # events of a finding that are printed
 _CELL, _NAME, _LINE = 100, 200, 2_000  # characters; JSON has them all
+_WIDTH, _NARROWEST, _WIDEST = 80, 60, 120  # characters of a line of a story: where no terminal tells, and its bounds
 
 
 class Store(Protocol):
@@ -30,6 +33,9 @@ class Store(Protocol):
     def findings(self, incident: str) -> list[Document]:
         """Return the findings of one incident."""
 
+    def timeline(self, incident: str) -> list[Document]:
+        """Return the timeline of one incident, by time; empty where none is stored."""
+
 
 def add(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Add the parsers."""
@@ -39,9 +45,10 @@ def add(subparsers: argparse._SubParsersAction[Any]) -> None:
     _add_source(listing)
     _add_filters(listing)
     listing.set_defaults(command=_list)
-    showing = actions.add_parser("show", help="show incidents with their findings and evidence")
+    showing = actions.add_parser("show", help="show incidents with their story, findings and evidence")
     showing.add_argument("ids", metavar="INCIDENT", nargs="*", help="id, or the start of it; without one, the riskiest")
     _add_source(showing)
+    showing.add_argument("--all", action="store_true", help="the whole story, also where it is long")
     showing.set_defaults(command=_show)
 
 
@@ -81,6 +88,11 @@ class _Directory:
         from agenttrail.incident_files import read_findings
 
         return read_findings(self.path, incident)
+
+    def timeline(self, incident: str) -> list[Document]:
+        from agenttrail.incident_files import read_timeline
+
+        return read_timeline(self.path, incident)
 
 
 def _store(source: str) -> Store:
@@ -155,17 +167,27 @@ def _show(arguments: argparse.Namespace) -> int:
                 finding["finding.id"],
             ),
         )
+        timeline = store.timeline(found[0]["incident.id"])
         if arguments.json:
-            print_json({**found[0], "findings": findings})
+            print_json({**found[0], "findings": findings, "timeline": timeline})
         else:
-            sys.stdout.write(incident_text(found[0], findings))
+            told = _story(timeline, whole=arguments.all)
+            sys.stdout.write(incident_text(found[0], findings, told))
     return 0
 
 
-def incident_text(incident: Document, findings: Sequence[Document]) -> str:
-    """Return an incident for people to read: what, who and why it is sure, what was seen, what to do."""
+def _story(timeline: Sequence[Document], *, whole: bool) -> list[str]:
+    """Return the lines of a story, as wide as the terminal is."""
+    if not timeline:
+        return ["  no timeline is stored of it: the run was one of an older agenttrail, or its timelines were removed"]
+    columns = min(max(shutil.get_terminal_size((_WIDTH, 24)).columns, _NARROWEST), _WIDEST)
+    return story_lines(story(timeline), width=columns, most=None if whole else MOST_MOMENTS)
+
+
+def incident_text(incident: Document, findings: Sequence[Document], timeline: Sequence[str]) -> str:
+    """Return an incident for people to read: what, who and why it is sure, its story, what was seen, what to do."""
     reasons = "; ".join(incident.get("attribution.reason", []))
-    lines = [
+    told = [
         f"{incident['incident.severity'].upper()}  {incident['incident.title']}",
         f"  {incident['incident.summary']}",
         "",
@@ -177,9 +199,10 @@ def incident_text(incident: Document, findings: Sequence[Document]) -> str:
         f"  risk          {incident['incident.risk_score']:.0f} = {', '.join(incident['incident.risk_factors'])}",
         *(f"  do            {text}" for text in incident.get("recommendation", [])),
     ]
+    told += ["", *timeline]
     for finding in findings:
-        lines += ["", *_finding_lines(finding)]
-    return "\n".join(printable(shortened(line, _LINE)) for line in lines) + "\n\n"
+        told += ["", *_finding_lines(finding)]
+    return "\n".join(printable(shortened(line, _LINE)) for line in told) + "\n\n"
 
 
 _IDENTITY = (

@@ -198,7 +198,15 @@ def stored_timeline(
     pages = _pages(client, f"{prefix}-timeline-*", query, _IN_TIME, page=_ENTRIES, patience=patience)
     entries = [hit["_source"] for page in pages for hit in page]
     # Elasticsearch knows times to the millisecond
-    return sorted(entries, key=lambda one: (parse_time(one["@timestamp"], "time"), one["timeline.id"]))
+    return sorted(entries, key=lambda one: (_moment(one.get("@timestamp")), str(one.get("timeline.id"))))
+
+
+def _moment(text: object) -> int:
+    """Return a time for sorting; what is none, which somebody else wrote, comes first."""
+    try:
+        return parse_time(str(text), "time")
+    except ValueError:
+        return 0
 
 
 def _pages(

@@ -468,6 +468,15 @@ def _finish(directory: str, parts: dict[str, list[str]], *, events: bool) -> Non
         _publish_folder(directory, EVENTS, parts.get(EVENTS, []))
 
 
+def found_in(directory: str, kind: str) -> list[str]:
+    """Return the files in a folder of an output directory that runs put there."""
+    folder = join(directory, kind)
+    if not FileSystems.exists(folder):
+        return []
+    found = [file.path for file in FileSystems.match([join(glob.escape(folder), "*.parquet")])[0].metadata_list]
+    return sorted(path for path in found if FOLDERS[kind][0].fullmatch(path.rsplit("/", 1)[-1]))
+
+
 def _publish_folder(directory: str, kind: str, parts: list[str]) -> None:
     """Let the files of this run take the place of those of an earlier one; other files in the folder stay."""
     named, nothing, name = FOLDERS[kind]

@@ -1,0 +1,348 @@
+"""The timeline of an entity as a story for people: runs of like minutes as one line, in the order of time.
+
+Pure functions on timeline entries as plain documents.  Whatever they show of logs is shortened and shown as it is:
+nothing in it moves a cursor.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from agenttrail.columns.text import printable
+from agenttrail.errors import shortened
+from agenttrail.metadata import parse_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    Document = dict[str, Any]
+
+MOST_MOMENTS = 48
+"""Lines of a story that are shown unless all are asked for."""
+_MINUTE, _SECOND = 60_000_000, 1_000_000
+_DAY = 86_400 * _SECOND
+_PAUSE = 5 * _MINUTE
+"""Minutes of one kind that are no farther apart are one run: not every exporter is asked every minute."""
+_QUIET = 15 * _MINUTE
+"""The same for egress to listed peers, which is not what the story is about."""
+_STEPLESS = 8 * _MINUTE
+"""A job without a step for longer stands still: what the analytic ``gpu_progress`` asks for, too."""
+_SHORTEST = 3 * _MINUTE
+"""A level of use that lasts less belongs to the run before it."""
+_IDLE, _HOT = 10.0, 70.0  # per cent
+_NAME, _ARGUMENTS, _PORTS = 60, 160, 3  # characters, characters, ports
+_INDENT, _TIME = 2, 13  # characters
+_ORDER = ("lease_start", "tool_call", "finding", "gap", "gpu", "egress", "lease_end")
+_OPENING = ("medium", "high", "critical")
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One line of a story.
+
+    Attributes:
+        start: microseconds since 1970.
+        end: when it was over, the same for what does not last.
+        kind: what it tells of, as in ``timeline.kind``; what GPUs and steps tell together is "gpu".
+        text: what happened, without what could move a cursor.
+        weighty: whether it is told however long the story: what opened the incident.
+        exact: whether its times are to the second; else they are whole minutes.
+    """
+
+    start: int
+    end: int
+    kind: str
+    text: str
+    weighty: bool = False
+    exact: bool = True
+
+
+def story(entries: Iterable[Document]) -> list[Moment]:
+    """Return what timeline entries of one incident tell, by time.
+
+    Raises:
+        ValueError: an entry has no time.
+    """
+    by_kind: dict[str, list[Document]] = defaultdict(list)
+    for entry in entries:
+        by_kind[entry["timeline.kind"]].append(entry)
+    moments = _progress(by_kind.pop("gpu", []), by_kind.pop("step", []))
+    moments += _egress(by_kind.pop("egress", []))
+    for kind, some in by_kind.items():
+        moments += [_single(kind, entry) for entry in some]
+    return sorted(moments, key=lambda one: (_since(one), _rank(one.kind), one.end, one.text))
+
+
+def _since(moment: Moment) -> int:
+    """Return from when on all of it may have begun: a tool call comes before the bytes of its minute."""
+    return moment.start if moment.exact else moment.start + _MINUTE - 1
+
+
+def _rank(kind: str) -> int:
+    return _ORDER.index(kind) if kind in _ORDER else len(_ORDER)
+
+
+def _start(entry: Document) -> int:
+    return parse_time(entry["@timestamp"], "@timestamp")
+
+
+def _shown(value: object, most: int = _NAME) -> str:
+    return printable(shortened(str(value), most))
+
+
+# -- what happened at one time
+
+
+def _single(kind: str, entry: Document) -> Moment:
+    start = _start(entry)
+    end = max(start, parse_time(entry["event.end"], "event.end")) if "event.end" in entry else start
+    tell = _TOLD.get(kind)
+    text = tell(entry) if tell else _shown(kind)
+    weighty = kind == "finding" and entry.get("finding.severity") in _OPENING
+    return Moment(start, end, kind, text, weighty=weighty)
+
+
+def _tool_call(entry: Document) -> str:
+    return " ".join(["tool call", *_call_names(entry), *_said(entry)])
+
+
+def _call_names(entry: Document) -> list[str]:
+    return [_shown(entry[name]) for name in ("gen_ai.tool.name", "gen_ai.tool.call.id") if entry.get(name)]
+
+
+def _said(entry: Document) -> list[str]:
+    arguments = entry.get("gen_ai.tool.call.arguments")
+    return [_shown(arguments, _ARGUMENTS)] if arguments else []
+
+
+def _finding(entry: Document) -> str:
+    title = _shown(entry.get("finding.title") or entry.get("rule.name") or "finding")
+    peer = f" towards {_shown(entry['peer.ip'])}" if entry.get("peer.ip") else ""
+    gap = entry.get("gen_ai.tool.call.gap")
+    call = " ".join(["tool call", *_call_names(entry)])
+    before = "" if gap is None else f", {gap:,.1f} s after {call}" if gap else f", at {call}"
+    return f"{_shown(entry.get('finding.severity', '')).upper()} {title}{peer}{before}".strip()
+
+
+_TOLD: dict[str, Callable[[Document], str]] = {
+    "lease_start": lambda _: "lease starts",
+    "lease_end": lambda _: "lease ends",
+    "tool_call": _tool_call,
+    "finding": _finding,
+    "gap": lambda entry: f"not seen: {_shown(entry.get('event.reason', 'something'))}",
+}
+
+
+# -- runs of minutes
+
+
+def _runs(minutes: Iterable[int], pause: int) -> list[list[int]]:
+    """Return ascending minutes as runs whose members are at most ``pause`` apart."""
+    runs: list[list[int]] = []
+    for minute in sorted(minutes):
+        if runs and minute - runs[-1][-1] <= pause:
+            runs[-1].append(minute)
+        else:
+            runs.append([minute])
+    return runs
+
+
+def _progress(gpu: Sequence[Document], steps: Sequence[Document]) -> list[Moment]:
+    """Return what GPUs did and whether their job made steps, by runs of minutes that are alike in both."""
+    use = {_start(entry): float(entry.get("gpu.utilization", 0.0)) for entry in gpu}
+    step = {_start(entry): int(entry.get("training.step", 0)) for entry in steps}
+    stepping = _stepping(step)
+    alike = {minute: (_level(use.get(minute)), minute in stepping) for minute in use.keys() | step.keys()}
+    moments = []
+    for run in _runs(alike, _PAUSE):
+        for part in _absorbed(_cut(run, alike), alike):
+            told = [_gpus([use[minute] for minute in part if minute in use]), _steps(part, step, stepping)]
+            text = ", ".join(filter(None, told))
+            moments.append(Moment(part[0], part[-1] + _MINUTE, "gpu", text, exact=False))
+    return moments
+
+
+def _level(use: float | None) -> int:
+    return -1 if use is None else (use >= _IDLE) + (use >= _HOT)
+
+
+def _stepping(step: dict[int, int]) -> set[int]:
+    """Return the minutes in which a job gets on: those in which a step is new, and those between two that are near."""
+    rises, last = [], None
+    for minute in sorted(step):
+        if last is not None and step[minute] > last:
+            rises.append(minute)
+        last = step[minute] if last is None else max(last, step[minute])
+    found: set[int] = set()
+    for run in _runs(rises, _STEPLESS):
+        found.update(range(run[0], run[-1] + 1, _MINUTE))
+    return found
+
+
+def _cut(run: Sequence[int], alike: dict[int, tuple[int, bool]]) -> list[list[int]]:
+    """Cut a run where neighbours are not alike."""
+    parts: list[list[int]] = []
+    for minute in run:
+        if parts and alike[parts[-1][-1]] == alike[minute]:
+            parts[-1].append(minute)
+        else:
+            parts.append([minute])
+    return parts
+
+
+def _absorbed(parts: Sequence[list[int]], alike: dict[int, tuple[int, bool]]) -> list[list[int]]:
+    """Let what is short belong to what came before, where both got on or both did not."""
+    out: list[list[int]] = []
+    for part in parts:
+        short = part[-1] - part[0] + _MINUTE < _SHORTEST
+        if out and alike[out[-1][0]][1] == alike[part[0]][1] and (short or alike[out[-1][0]] == alike[part[0]]):
+            out[-1] += part
+        else:
+            out.append(list(part))
+    return out
+
+
+def _gpus(use: Sequence[float]) -> str:
+    if not use:
+        return ""
+    low, high = round(min(use)), round(max(use))
+    return f"GPUs at {high} %" if low == high else f"GPUs at {low}-{high} %"
+
+
+def _steps(part: Sequence[int], step: dict[int, int], stepping: set[int]) -> str:
+    if not step:
+        return ""
+    told = [step[minute] for minute in part if minute in step]
+    if part[0] not in stepping:
+        return "no step" if told else "no step reported"
+    if not told:
+        return "steps before and after"
+    return f"step {told[0]:,}" if min(told) == max(told) else f"steps {min(told):,} to {max(told):,}"
+
+
+def _egress(entries: Sequence[Document]) -> list[Moment]:
+    """Return bytes per peer, and per list where they are told so, by runs of minutes."""
+    towards: dict[tuple[str, str], dict[int, list[Document]]] = defaultdict(lambda: defaultdict(list))
+    for entry in entries:
+        towards[entry.get("peer.ip") or "", entry.get("peer.list") or ""][_start(entry)].append(entry)
+    moments = []
+    for (peer, listed), minutes in towards.items():
+        for run in _runs(minutes, _PAUSE if peer else _QUIET):
+            some = [entry for minute in run for entry in minutes[minute]]
+            whom = _peer(peer, some) if peer else f"to {_shown(listed)} peers" if listed else "to peers"
+            sent, received = (
+                sum(entry.get(f"{side}.bytes", 0) for entry in some) for side in ("source", "destination")
+            )
+            text = f"{whom}: {_size(sent)} up, {_size(received)} down{_verdict(some)}"
+            moments.append(Moment(run[0], run[-1] + _MINUTE, "egress", text, exact=False))
+    return moments
+
+
+def _peer(peer: str, entries: Sequence[Document]) -> str:
+    ports = sorted({entry["peer.port"] for entry in entries if entry.get("peer.port") is not None})
+    more = f" and {len(ports) - _PORTS} more" if len(ports) > _PORTS else ""
+    named = f" port {', '.join(map(str, ports[:_PORTS]))}{more}" if ports else ""
+    return f"to {_shown(peer)}{named}"
+
+
+def _verdict(entries: Sequence[Document]) -> str:
+    """Return what sensors decided; a minute counts as blocked where all in it was."""
+    known = [entry["event.outcome"] for entry in entries if entry.get("event.outcome")]
+    blocked = sum(outcome == "failure" for outcome in known)
+    if not known:
+        return ""
+    if blocked in (0, len(known)):
+        return ", blocked" if blocked else ", allowed"
+    return f", blocked in {blocked} of {len(known)} minutes"
+
+
+def _size(count: int) -> str:
+    """Return bytes in a unit in which they are below a thousand."""
+    amount, units = float(count), ("B", "kB", "MB", "GB", "TB")
+    for unit in units[:-1]:
+        if abs(amount) < 999.5:  # noqa: PLR2004 - more would be rounded to four digits
+            return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"  # noqa: PLR2004
+        amount /= 1000
+    return f"{amount:,.1f} {units[-1]}"
+
+
+# -- as lines
+
+
+def story_lines(moments: Sequence[Moment], *, width: int = 80, most: int | None = MOST_MOMENTS) -> list[str]:
+    """Return a story as lines.
+
+    Args:
+        moments: as :func:`story` gives them.
+        width: characters of a line.
+        most: moments to tell; of a longer story the middle is left out, but for what opened the incident.  None: all.
+    """
+    out: list[str] = []
+    day = None
+    for told in _shortened(moments, most):
+        if isinstance(told, int):
+            out.append(f"{' ' * _INDENT}… {told:,} entries are left out here; --all shows them")
+            continue
+        if day != told.start // _DAY:
+            day = told.start // _DAY
+            out.append(f"{' ' * _INDENT}{_at(told.start):%Y-%m-%d}")
+        out += _wrapped(told, width)
+    return out
+
+
+def _shortened(moments: Sequence[Moment], most: int | None) -> list[Moment | int]:
+    """Return the moments to tell, and how many are left out where some are."""
+    if most is None or len(moments) <= most:
+        return list(moments)
+    ends = most // 3
+    middle = range(ends, len(moments) - ends)
+    kept = {number for number in middle if moments[number].weighty}
+    kept = set(sorted(kept)[: most - 2 * ends])
+    out: list[Moment | int] = []
+    for number, moment in enumerate(moments):
+        if number not in middle or number in kept:
+            out.append(moment)
+        elif out and isinstance(out[-1], int):
+            out[-1] += 1
+        else:
+            out.append(1)
+    return out
+
+
+def _wrapped(told: Moment, width: int) -> list[str]:
+    hanging = " " * (_INDENT + _TIME)
+    first = f"{' ' * _INDENT}{_when(told):<{_TIME}}"
+    told = replace(told, text=told.text + _until(told))
+    return textwrap.wrap(
+        told.text, width, initial_indent=first, subsequent_indent=hanging, break_on_hyphens=False
+    ) or [first.rstrip()]  # fmt: skip
+
+
+def _when(told: Moment) -> str:
+    start, end = _at(told.start), _at(told.end)
+    if told.exact:
+        return f"{start:%H:%M:%S}"
+    return f"{start:%H:%M}-{end:%H:%M}" if told.end - told.start > _MINUTE else f"{start:%H:%M}"
+
+
+def _until(told: Moment) -> str:
+    """Return when something was over, where the time before the line does not say."""
+    start, end = _at(told.start), _at(told.end)
+    if told.end - told.start >= _DAY:
+        return f", until {end:%Y-%m-%d %H:%M}"
+    lasts = told.exact and told.kind != "tool_call" and told.end - told.start >= _SECOND
+    return (
+        ""
+        if not lasts
+        else f", until {end:%H:%M:%S}"
+        if start.date() == end.date()
+        else f", until {end:%m-%d %H:%M:%S}"
+    )
+
+
+def _at(micros: int) -> datetime:
+    return datetime.fromtimestamp(micros // _SECOND, UTC)
