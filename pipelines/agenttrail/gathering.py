@@ -334,12 +334,15 @@ class _ToolCalls:
     ) -> pa.RecordBatch:
         """Name beside each event the tool call before it in the same workload, and how long before it that began.
 
-        What stands at one of the ``rows`` of the shard that are tool calls is named by that call, also where another
-        one started at the same time.
+        Logs of flows count whole seconds, rounded down: what starts at a whole second may have started up to a second
+        later, and the call before it within that second (then the time between is told as 0).  What stands at one of
+        the ``rows`` of the shard that are tool calls is named by that call, also where another one started at the same
+        time.
         """
         if not len(self.start):
             return events
-        call = last_before(workload, start, self.workload, self.start)
+        latest = np.where(start % _SECOND == 0, start + _SECOND - 1, start)
+        call = last_before(workload, latest, self.workload, self.start)
         if rows is not None:
             place = np.argsort(self.rows)
             own = place[np.minimum(np.searchsorted(self.rows[place], rows), len(place) - 1)]
@@ -349,7 +352,7 @@ class _ToolCalls:
         columns = {name: self.calls.column(name).take(index) for name in _CALL if name in self.calls.schema.names}
         begun = self.start[np.maximum(call, 0)]
         columns["gen_ai.tool.call.start"] = pa.array(begun, mask=none).cast(TIMESTAMP)
-        columns["gen_ai.tool.call.gap"] = pa.array((start - begun) / _SECOND, mask=none)
+        columns["gen_ai.tool.call.gap"] = pa.array(np.maximum(start - begun, 0) / _SECOND, mask=none)
         return _with_columns(events, columns)
 
 

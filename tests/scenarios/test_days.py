@@ -10,12 +10,12 @@ import pytest
 from tests.scenarios.days import NAMES, OPENING, Day, run_day
 from tests.simulate.simulated import leases_of, spans_in
 
+from agenttrail.simulate.scoring import score
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _TEXT = "agenttrail, scenario day {number}"
-_RECOGNISED = ("mining", "metadata_access", "bulk_exfiltration")
-"""Kinds that records of the network alone give away."""
 
 
 def _seed(number: int) -> int:
@@ -92,27 +92,22 @@ def _holders(day: Day) -> dict[str, str]:
     return {lease: uid or host for lease, uid, host in zip(ids, uids, hosts, strict=True)}
 
 
-def test_each_behaviour_that_is_recognised_has_its_incident(day: Day) -> None:
-    """Medium or above, for the right agent, trajectory and sandbox, with the technique, the peers and the time."""
-    found = {
-        one["k8s.pod.uid"]: one for one in day.incidents if one["incident.severity"] in OPENING and "k8s.pod.uid" in one
-    }
-    behaviours = day.behaviours()
-    kinds = {one["kind"] for one in behaviours.values()}
-    assert len(kinds) == 9
-    assert kinds.issuperset(_RECOGNISED)
-    for uid, behaviour in behaviours.items():
-        if behaviour["kind"] not in _RECOGNISED:
-            continue
-        assert uid in found, behaviour
-        incident = found[uid]
-        assert [incident[name] for name in NAMES[:4]] == [behaviour[name] for name in NAMES[:4]]
-        assert behaviour["technique"] in incident["threat.technique.id"], behaviour
-        assert set(incident["destination.ip"]) == set(behaviour["peers"]), behaviour
-        assert set(incident["destination.port"]) <= set(behaviour["ports"]), behaviour
-        assert (
-            behaviour["start"] <= incident["incident.first_seen"] <= incident["incident.last_seen"] <= behaviour["end"]
-        )
+def test_each_behaviour_has_its_incident(day: Day) -> None:
+    """Whether its tool call tells or not: for the right agent, trajectory and sandbox, with a fitting technique.
+
+    First seen at the second of its first activity, and with the tool call that started it; of no clean sandbox is there
+    any.
+    """
+    told = score(day.truth, day.incidents)
+    assert len({one.behaviour["kind"] for one in told.verdicts}) == 9
+    assert [(one.behaviour["kind"], one.behaviour["parameters"]) for one in told.missed] == []
+    assert [(one.behaviour["kind"], one.wrong) for one in told.wrong] == []
+    assert [one["incident.title"] for one in told.innocent] == []
+    assert told.clean > 100
+    for one in told.verdicts:
+        assert one.incident
+        assert set(one.incident["destination.port"]) <= set(one.behaviour["ports"]), one.behaviour
+        assert one.incident["incident.last_seen"] <= one.behaviour["end"] or one.behaviour["kind"] == "gpu_diversion"
 
 
 def test_nobody_else_has_an_incident(day: Day) -> None:
@@ -128,6 +123,9 @@ def test_nobody_else_has_an_incident(day: Day) -> None:
         if finding["finding.severity"] in OPENING:
             for event in finding["finding.evidence"]:
                 row = day.records[event["log.file.path"], event["log.offset"]]
+                if row["kind"] == "telemetry":
+                    assert row["k8s.pod.uid"] in guilty
+                    continue
                 assert row["behaviour"], (finding["finding.title"], event)
                 assert (finding["attribution.status"], finding.get("k8s.pod.uid")) in (
                     ("attributed", row["k8s.pod.uid"]), ("ambiguous", None),

@@ -105,8 +105,13 @@ def morning(tmp_path: Path) -> Path:
     ]  # fmt: skip
     sample = 'DCGM_FI_DEV_GPU_UTIL{{gpu="0",UUID="GPU-{0}",pod="{0}",namespace="rl"}} {1} {2}'
     gpus = [
-        sample.format(pod, use, (_DAY + at) * 1000).encode()
-        for pod, use in (("miner", 97), ("worker", 95), ("evaluator", 96), ("reader", 3))
+        sample.format(pod, use if begin <= at <= end else 2, (_DAY + at) * 1000).encode()
+        for pod, use, begin, end in (
+            ("miner", 97, 3_900, 6_299),
+            ("worker", 95, 0, 7_200),
+            ("evaluator", 96, 0, 7_200),
+            ("reader", 3, 0, 0),
+        )
         for at in range(3_630, 7_190, 30)
     ]
     report = {"job_id": "job-1"}
@@ -147,7 +152,6 @@ def test_hot_gpus_without_steps_and_a_long_thin_conversation_are_one_incident(mo
     assert (thin["gen_ai.tool.call.id"], thin["gen_ai.tool.call.gap"]) == ("call-2", 10.0)
     assert thin["gen_ai.tool.call.start"] == _time(3_890)
     assert thin["network.conversations"] == 1
-    # its GPUs were hot long before: what counts is when the conversation began
     assert incident["incident.first_seen"] == _time(3_900)
     assert (incident["gen_ai.tool.call.id"], incident["gen_ai.tool.call.gap"]) == ("call-2", 10.0)
     assert incident["destination.ip"] == [_POOL]
@@ -206,7 +210,7 @@ def test_the_timeline_tells_the_story_of_the_entity_with_an_incident(morning: Pa
     }  # fmt: skip
     assert by_kind["gap"][0]["event.reason"] == "training progress silent"  # after the last report
     assert [one["gen_ai.tool.call.id"] for one in by_kind["tool_call"]] == ["call-1", "call-2"]
-    assert {one["gpu.utilization"] for one in by_kind["gpu"]} == {97.0}
+    assert [one["gpu.utilization"] for one in by_kind["gpu"]] == [2.0] * 5 + [97.0] * 40 + [2.0] * 15
     assert {(one["peer.ip"], one["source.bytes"], one["destination.bytes"]) for one in by_kind["egress"]} == {
         (_POOL, 900, 1_500)
     }
@@ -259,17 +263,19 @@ def test_people_are_shown_the_tool_call_before(morning: Path, capsys: pytest.Cap
 
 
 def test_people_are_told_the_story_in_a_few_lines(morning: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A hundred and sixty minutes of GPUs, steps and egress are two lines."""
+    """A hundred and sixty minutes of GPUs, steps and egress are five lines."""
     _run(morning, *_EVENTS)
     assert main(["incidents", "show", "--from", str(morning / "out")]) == 0
     story = capsys.readouterr().out.partition("  2026-03-02\n")[2].partition("\n\n")[0]
     told = [line.strip() for line in story.splitlines() if not line.startswith(" " * 8)]
     assert [line for line in told if "HIGH" not in line and "LOW" not in line] == [
         "01:00:00     lease starts",
-        "01:00-02:00  GPUs at 97 %, no step",
+        "01:00-01:05  GPUs at 2 %, no step",
         '01:01:40     tool call shell call-1 {"command": "make"}',
         '01:04:50     tool call shell call-2 {"command": "PASSWORD=[REDACTED]',  # and goes on
+        "01:05-01:45  GPUs at 97 %, no step",
         f"01:05-01:45  to {_POOL} port 443: 36.0 kB up, 60.0 kB down, allowed",
+        "01:45-02:00  GPUs at 2 %, no step",
         "01:59:00     not seen: training progress silent, until 02:00:00",
         "02:00:00     lease ends",
     ]
