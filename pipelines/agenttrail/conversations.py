@@ -41,8 +41,8 @@ def converse(
         The conversations, and the one that each row belongs to (-1 for a row that names only one end).  Columns:
         ``event.start``, ``event.end``, ``source.*`` (the workload's end) and ``destination.*`` (the peer's), where
         bytes are those sent by that end: summed over the windows of one sensor, and the largest of what sensors
-        counted; ``event.action`` as ``<dataset>:<action>`` of every verdict, ``event.outcome`` failure where no
-        sensor let it pass, ``network.application`` where a sensor names one (of several the first by name),
+        counted; ``event.action`` as ``<dataset>:<action>`` of every verdict, ``event.outcome`` failure where one of the
+        sensors let nothing of it pass, ``network.application`` where a sensor names one (of several the first by name),
         ``network.initiator`` workload where a record tells so, else peer where one does, ``event.count``.
     """
     ends = _ends(rows)
@@ -115,15 +115,27 @@ def _bytes_by_end(rows: pa.RecordBatch, which: NDArray[np.int64], count: int) ->
 
 
 def _verdicts(rows: pa.RecordBatch, which: NDArray[np.int64], count: int) -> dict[str, pa.Array]:
-    """Return every sensor's verdict, and whether all of them blocked."""
+    """Return every sensor's verdict, and whether one of them blocked: sensors stand one behind the other."""
     dataset, action, outcome = (
         _column(rows, name, pa.string()) for name in ("event.dataset", "event.action", "event.outcome")
     )
     said = pc.binary_join_element_wise(dataset, action, ":")
-    passed = np.asarray(pc.fill_null(pc.equal(outcome, "success"), fill_value=False)).astype(np.int64)
-    told = np.asarray(outcome.is_valid()).astype(np.int64)
-    any_passed, any_told = max_by(which, count, passed) > 0, max_by(which, count, told) > 0
-    verdict = pa.array(np.where(any_passed, "success", "failure"), mask=~any_told)
+    told = np.flatnonzero(np.asarray(outcome.is_valid()))
+    passed = np.asarray(pc.equal(outcome, "success").take(pa.array(told))).astype(np.int64)
+    of_sensor, first = group_rows(
+        [
+            pa.array(which[told]),
+            dataset.take(pa.array(told)),
+            _column(rows, "observer.name", pa.string()).take(pa.array(told)),
+        ]
+    )
+    # a sensor let it pass if it let any record of it pass, and it came through if every sensor that tells did
+    by_sensor = max_by(of_sensor, len(first), passed)
+    blocked = np.zeros(count, dtype=bool)
+    blocked[which[told][first][by_sensor == 0]] = True
+    any_told = np.zeros(count, dtype=bool)
+    any_told[which[told]] = True
+    verdict = pa.array(np.where(blocked, "failure", "success"), mask=~any_told)
     return {"event.action": distinct_lists(which, count, said), "event.outcome": verdict.cast(pa.string())}
 
 

@@ -61,13 +61,17 @@ def _one(connection: object, members: list[Record]) -> dict[str, object]:
             out, back = back, out
         sent[record.dataset, record.sensor][0] += out
         sent[record.dataset, record.sensor][1] += back
-    outcomes = [record.outcome for record in members if record.outcome]
+    outcomes: dict[object, set[str]] = defaultdict(set)
+    for record in members:
+        if record.outcome:
+            outcomes[record.dataset, record.sensor].add(record.outcome)
+    blocked = any("success" not in told for told in outcomes.values())
     return {
         "connection": connection,
         "start": min(record.start for record in members),
         "end": max(record.end for record in members),
         "out": max(totals[0] for totals in sent.values()),
         "back": max(totals[1] for totals in sent.values()),
-        "outcome": None if not outcomes else "success" if "success" in outcomes else "failure",
+        "outcome": None if not outcomes else "failure" if blocked else "success",
         "count": len(members),
     }
