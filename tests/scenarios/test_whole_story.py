@@ -105,7 +105,7 @@ def morning(tmp_path: Path) -> Path:
     ]  # fmt: skip
     sample = 'DCGM_FI_DEV_GPU_UTIL{{gpu="0",UUID="GPU-{0}",pod="{0}",namespace="rl"}} {1} {2}'
     gpus = [
-        sample.format(pod, use, (_DAY + at) * 1000).encode()
+        sample.format(pod, use if pod != "miner" or 3_900 <= at < 6_300 else 5, (_DAY + at) * 1000).encode()
         for pod, use in (("miner", 97), ("worker", 95), ("evaluator", 96), ("reader", 3))
         for at in range(3_630, 7_190, 30)
     ]
@@ -206,7 +206,7 @@ def test_the_timeline_tells_the_story_of_the_entity_with_an_incident(morning: Pa
     }  # fmt: skip
     assert by_kind["gap"][0]["event.reason"] == "training progress silent"  # after the last report
     assert [one["gen_ai.tool.call.id"] for one in by_kind["tool_call"]] == ["call-1", "call-2"]
-    assert {one["gpu.utilization"] for one in by_kind["gpu"]} == {97.0}
+    assert {one["gpu.utilization"] for one in by_kind["gpu"]} == {5.0, 97.0}
     assert {(one["peer.ip"], one["source.bytes"], one["destination.bytes"]) for one in by_kind["egress"]} == {
         (_POOL, 900, 1_500)
     }
@@ -259,17 +259,19 @@ def test_people_are_shown_the_tool_call_before(morning: Path, capsys: pytest.Cap
 
 
 def test_people_are_told_the_story_in_a_few_lines(morning: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A hundred and sixty minutes of GPUs, steps and egress are two lines."""
+    """A hundred and sixty minutes of GPUs, steps and egress are four lines."""
     _run(morning, *_EVENTS)
     assert main(["incidents", "show", "--from", str(morning / "out")]) == 0
     story = capsys.readouterr().out.partition("  2026-03-02\n")[2].partition("\n\n")[0]
     told = [line.strip() for line in story.splitlines() if not line.startswith(" " * 8)]
     assert [line for line in told if "HIGH" not in line and "LOW" not in line] == [
         "01:00:00     lease starts",
-        "01:00-02:00  GPUs at 97 %, no step",
+        "01:00-01:05  GPUs at 5 %, no step",
         '01:01:40     tool call shell call-1 {"command": "make"}',
         '01:04:50     tool call shell call-2 {"command": "PASSWORD=[REDACTED]',  # and goes on
+        "01:05-01:45  GPUs at 97 %, no step",
         f"01:05-01:45  to {_POOL} port 443: 36.0 kB up, 60.0 kB down, allowed",
+        "01:45-02:00  GPUs at 5 %, no step",
         "01:59:00     not seen: training progress silent, until 02:00:00",
         "02:00:00     lease ends",
     ]
