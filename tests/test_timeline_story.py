@@ -200,6 +200,8 @@ def test_a_story_is_told_in_the_order_of_time() -> None:
         "01:50:00     not seen: training progress silent, until 02:00:00",
         "02:00:00     lease ends",
     ]
+    last = _told([_entry("lease_end", 120.25)], _egress([120]))
+    assert [line.split()[0] for line in last] == ["02:00", "02:00:15"]
 
 
 def test_every_day_has_a_line_of_its_own() -> None:
@@ -239,6 +241,19 @@ def test_a_long_story_loses_its_middle_and_what_opened_the_incident_stays() -> N
     everything = story_lines(moments, most=None)
     assert len(everything) == 1_003
     assert not any("left out" in line for line in everything)
+
+
+def test_the_call_before_what_opened_the_incident_and_what_lasted_stay_too() -> None:
+    calls = [_entry("tool_call", minute, **{"gen_ai.tool.call.id": f"call-{minute}"}) for minute in range(1_000)]
+    call = {"gen_ai.tool.call.id": "call-500", "gen_ai.tool.call.gap": 30.0}
+    high = _entry("finding", 500.5, **{"finding.severity": "high", "finding.title": "Mining"}, **call)
+    entries = [*calls, high, *_gpus(range(501, 540), 97.0), *_egress([501, 502])]
+    told = story_lines(story(entries))
+    middle = told[2 + MOST_MOMENTS // 3 :][:6]
+    assert [line[2:].split()[0] for line in middle] == [
+        "08:20:00", "08:20:30", "…", "08:21-09:00", "08:21-08:23", "…",
+    ]  # fmt: skip
+    assert middle[2] == "  … 1 entry is left out here; --all shows it"
 
 
 def test_many_findings_are_cut_too() -> None:

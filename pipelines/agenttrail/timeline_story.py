@@ -34,7 +34,8 @@ _STEPLESS = 8 * _MINUTE
 _SHORTEST = 3 * _MINUTE
 """A level of use that lasts less belongs to the run before it."""
 _IDLE, _HOT = 10.0, 70.0  # per cent
-_NAME, _ARGUMENTS, _PORTS = 60, 160, 3  # characters, characters, ports
+_NAME, _TITLE, _ARGUMENTS, _PORTS = 60, 120, 160, 3  # characters, and ports
+_OPENED, _BESIDE, _REST = range(3)
 _INDENT, _TIME = 2, 13  # characters
 _ORDER = ("lease_start", "tool_call", "finding", "gap", "gpu", "egress", "lease_end")
 _OPENING = ("medium", "high", "critical")
@@ -49,7 +50,8 @@ class Moment:
         end: when it was over, the same for what does not last.
         kind: what it tells of, as in ``timeline.kind``; what GPUs and steps tell together is "gpu".
         text: what happened, without what could move a cursor.
-        weighty: whether it is told however long the story: what opened the incident.
+        weight: what of a long story is told first: 0 what opened the incident, 1 the calls before that and what went on
+            for minutes, 2 the rest.
         exact: whether its times are to the second; else they are whole minutes.
     """
 
@@ -57,7 +59,7 @@ class Moment:
     end: int
     kind: str
     text: str
-    weighty: bool = False
+    weight: int = _REST
     exact: bool = True
 
 
@@ -72,13 +74,17 @@ def story(entries: Iterable[Document]) -> list[Moment]:
         by_kind[entry["timeline.kind"]].append(entry)
     moments = _progress(by_kind.pop("gpu", []), by_kind.pop("step", []))
     moments += _egress(by_kind.pop("egress", []))
+    opened = [entry for entry in by_kind["finding"] if entry.get("finding.severity") in _OPENING]
+    called = {entry.get("gen_ai.tool.call.id") for entry in opened} - {None}
     for kind, some in by_kind.items():
-        moments += [_single(kind, entry) for entry in some]
+        moments += [_single(kind, entry, called) for entry in some]
     return sorted(moments, key=lambda one: (_since(one), _rank(one.kind), one.end, one.text))
 
 
 def _since(moment: Moment) -> int:
-    """Return from when on all of it may have begun: a tool call comes before the bytes of its minute."""
+    """Return by when all of it had begun: a call comes before the bytes of its minute, and these before the end."""
+    if moment.kind == "lease_end":
+        return moment.start // _MINUTE * _MINUTE + _MINUTE - 1
     return moment.start if moment.exact else moment.start + _MINUTE - 1
 
 
@@ -97,13 +103,15 @@ def _shown(value: object, most: int = _NAME) -> str:
 # -- what happened at one time
 
 
-def _single(kind: str, entry: Document) -> Moment:
+def _single(kind: str, entry: Document, called: set[Any]) -> Moment:
     start = _start(entry)
     end = max(start, parse_time(entry["event.end"], "event.end")) if "event.end" in entry else start
     tell = _TOLD.get(kind)
     text = tell(entry) if tell else _shown(kind)
-    weighty = kind == "finding" and entry.get("finding.severity") in _OPENING
-    return Moment(start, end, kind, text, weighty=weighty)
+    weight = _OPENED if kind == "finding" and entry.get("finding.severity") in _OPENING else _REST
+    if kind == "tool_call" and entry.get("gen_ai.tool.call.id") in called:
+        weight = _BESIDE
+    return Moment(start, end, kind, text, weight)
 
 
 def _tool_call(entry: Document) -> str:
@@ -120,7 +128,7 @@ def _said(entry: Document) -> list[str]:
 
 
 def _finding(entry: Document) -> str:
-    title = _shown(entry.get("finding.title") or entry.get("rule.name") or "finding")
+    title = _shown(entry.get("finding.title") or entry.get("rule.name") or "finding", _TITLE)
     peer = f" towards {_shown(entry['peer.ip'])}" if entry.get("peer.ip") else ""
     gap = entry.get("gen_ai.tool.call.gap")
     call = " ".join(["tool call", *_call_names(entry)])
@@ -162,7 +170,7 @@ def _progress(gpu: Sequence[Document], steps: Sequence[Document]) -> list[Moment
         for part in _absorbed(_cut(run, alike), alike):
             told = [_gpus([use[minute] for minute in part if minute in use]), _steps(part, step, stepping)]
             text = ", ".join(filter(None, told))
-            moments.append(Moment(part[0], part[-1] + _MINUTE, "gpu", text, exact=False))
+            moments.append(Moment(part[0], part[-1] + _MINUTE, "gpu", text, _BESIDE, exact=False))
     return moments
 
 
@@ -238,7 +246,8 @@ def _egress(entries: Sequence[Document]) -> list[Moment]:
                 sum(entry.get(f"{side}.bytes", 0) for entry in some) for side in ("source", "destination")
             )
             text = f"{whom}: {_size(sent)} up, {_size(received)} down{_verdict(some)}"
-            moments.append(Moment(run[0], run[-1] + _MINUTE, "egress", text, exact=False))
+            weight = _BESIDE if peer else _REST
+            moments.append(Moment(run[0], run[-1] + _MINUTE, "egress", text, weight, exact=False))
     return moments
 
 
@@ -279,13 +288,14 @@ def story_lines(moments: Sequence[Moment], *, width: int = 80, most: int | None 
     Args:
         moments: as :func:`story` gives them.
         width: characters of a line.
-        most: moments to tell; of a longer story the middle is left out, but for what opened the incident.  None: all.
+        most: moments to tell; of a longer story the middle is left out, but for what weighs most.  None: all.
     """
     out: list[str] = []
     day = None
     for told in _shortened(moments, most):
         if isinstance(told, int):
-            out.append(f"{' ' * _INDENT}… {told:,} entries are left out here; --all shows them")
+            left = "1 entry is left out here; --all shows it" if told == 1 else f"{told:,} entries are left out here"
+            out.append(f"{' ' * _INDENT}… {left}" + ("" if told == 1 else "; --all shows them"))
             continue
         if day != told.start // _DAY:
             day = told.start // _DAY
@@ -300,8 +310,8 @@ def _shortened(moments: Sequence[Moment], most: int | None) -> list[Moment | int
         return list(moments)
     ends = most // 3
     middle = range(ends, len(moments) - ends)
-    kept = {number for number in middle if moments[number].weighty}
-    kept = set(sorted(kept)[: most - 2 * ends])
+    heavy = (number for number in middle if moments[number].weight < _REST)
+    kept = set(sorted(heavy, key=lambda number: (moments[number].weight, number))[: most - 2 * ends])
     out: list[Moment | int] = []
     for number, moment in enumerate(moments):
         if number not in middle or number in kept:
