@@ -117,6 +117,7 @@ class Asked:
         lists: what is listed.
         correlated: numbers of the rules that correlations refer to.
         keys: columns that correlations group by or count.
+        until: reports of progress from this time on are in no timeline, in microseconds; None is open.
     """
 
     rules: Sequence[Rule]
@@ -124,17 +125,22 @@ class Asked:
     lists: Lists
     correlated: NDArray[np.int64]
     keys: tuple[str, ...]
+    until: int | None = None
 
     @classmethod
     def of(
-        cls, rules: Sequence[Rule], correlations: Sequence[Correlation], lists: Mapping[str, tuple[str, ...]]
+        cls,
+        rules: Sequence[Rule],
+        correlations: Sequence[Correlation],
+        lists: Mapping[str, tuple[str, ...]],
+        until: int | None = None,
     ) -> Asked:
         """Compile what a job asks for."""
         on = [one for one in correlations if not one.off]
         named = {id_ for one in on for id_ in one.rules}
         numbered = np.array([place for place, rule in enumerate(rules) if rule.id in named], dtype=np.int64)
         plans = {category: Plan.compile(rules, category, lists) for category in DERIVED}
-        return cls(rules, plans, Lists.of(lists), numbered, key_columns(on))
+        return cls(rules, plans, Lists.of(lists), numbered, key_columns(on), until)
 
 
 def gather_shard(signals: Signals, asked: Asked, progress: pa.RecordBatch) -> Gathered:
@@ -169,7 +175,13 @@ def gather_shard(signals: Signals, asked: Asked, progress: pa.RecordBatch) -> Ga
 
     units = _units(shard, asked, seen, found) if len(asked.correlated) else None
     findings = found(_together(seen)).findings
-    return Gathered(findings, units, _timeline(shard, progress, gaps, [findings, units]))
+    return Gathered(findings, units, _timeline(shard, _before(progress, asked.until), gaps, [findings, units]))
+
+
+def _before(reports_: pa.RecordBatch, until: int | None) -> pa.RecordBatch:
+    """Return the reports before a time."""
+    times = numbers(reports_.column("event.start").cast(pa.int64()))
+    return reports_ if until is None else reports_.filter(pa.array(times < until))
 
 
 def _timeline(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.scenarios.days import lines_of
+from tests.scenarios.mornings import EVENTS, JOB, POOL, SECRET, time_of, write_morning
 
 from agenttrail.cli import main
 from agenttrail.job_files import load_job
@@ -16,114 +16,22 @@ from agenttrail.jobs import run
 if TYPE_CHECKING:
     from pathlib import Path
 
-_DAY = 1_772_409_600  # 2026-03-02T00:00:00Z
-_JOB = """\
-name: whole-story
-events:
-{events}
-leases:
-  - {{format: kubernetes_pods, path: pods.json}}
-lists: {{egress_allow: [192.0.2.0/24]}}
-output: {{events: true}}
-"""
-_EVENTS = {
-    "flow": "  - {format: aws_vpc_flow, path: flow.log}",
-    "spans": "  - {format: otlp_spans, path: spans.jsonl}",
-    "gpus": "  - {format: dcgm_prometheus, path: gpus.prom}",
-    "steps": "  - {format: training_progress, path: steps.jsonl}",
-}
-_POOL, _SECRET = "198.51.100.7", "hunter2-is-no-password"
-
-
-def _time(second: int) -> str:
-    return f"2026-03-02T{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}Z"
-
-
-def _pod(name: str, address: str, **labels: str) -> dict[str, Any]:
-    """Return a pod that lived from 01:00 to 02:00."""
-    return {
-        "metadata": {
-            "name": name, "namespace": "rl", "uid": f"uid-{name}",
-            "labels": {"training.kubeflow.org/job-name": "job-1", **labels},
-        },
-        "spec": {"nodeName": "node-1"},
-        "status": {
-            "phase": "Succeeded", "podIP": address, "startTime": _time(3_600),
-            "containerStatuses": [{"state": {"terminated": {"finishedAt": _time(7_200)}}}],
-        },
-    }  # fmt: skip
-
-
-def _span(name: str, pod: str, start: int, end: int, number: int, **attributes: str) -> bytes:
-    said = [{"key": key.replace("__", "."), "value": {"stringValue": value}} for key, value in attributes.items()]
-    one = {
-        "traceId": f"{number:032x}", "spanId": f"{number:016x}", "name": name, "attributes": said,
-        "startTimeUnixNano": str((_DAY + start) * 10**9), "endTimeUnixNano": str((_DAY + end) * 10**9),
-    }  # fmt: skip
-    resource = {"attributes": [{"key": "k8s.pod.name", "value": {"stringValue": pod}}]}
-    return json.dumps({"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": [one]}]}]}).encode()
-
-
-def _call(pod: str, start: int, number: int, command: str) -> bytes:
-    arguments = json.dumps({"command": command})
-    return _span(
-        "execute_tool", pod, start, start + 1, number, gen_ai__operation__name="execute_tool",
-        gen_ai__tool__name="shell", gen_ai__tool__call__id=f"call-{number}", gen_ai__tool__call__arguments=arguments,
-    )  # fmt: skip
-
-
-def _flow(address: str, peer: str, port: int, start: int, end: int, sent: int, received: int) -> list[bytes]:
-    """Return both directions of one minute's record or more."""
-    row = "2 1 eni-{a} {0} {1} {2} {3} 6 9 {4} {5} {6} ACCEPT OK"
-    times, ends = (_DAY + start, _DAY + end), (address, peer, 40_000, port)
-    return [
-        row.format(*ends, sent, *times, a=address).encode(),
-        row.format(ends[1], ends[0], ends[3], ends[2], received, *times, a=address).encode(),
-    ]
-
 
 @pytest.fixture
 def morning(tmp_path: Path) -> Path:
-    """A morning of four pods: one mines, one works, one evaluates, and one only speaks of mining."""
-    pods = [
-        _pod("miner", "10.0.0.1", **{"rl.example.com/episode": "t-mine"}), _pod("worker", "10.0.0.2"),
-        _pod("evaluator", "10.0.0.3"), _pod("reader", "10.0.0.4"),
-    ]  # fmt: skip
-    (tmp_path / "pods.json").write_text(json.dumps({"items": pods}))
-    flows = [row for at in range(3_900, 6_300, 60) for row in _flow("10.0.0.1", _POOL, 443, at, at + 60, 900, 1_500)]
-    flows += _flow("10.0.0.2", "192.0.2.9", 443, 4_000, 4_060, 5_000, 90_000)
-    flows += _flow("10.0.0.3", _POOL, 443, 4_000, 4_010, 700, 900)
-    spans = [
-        _call("miner", 3_700, 1, "make"), _call("miner", 3_890, 2, f"PASSWORD={_SECRET} ./run.sh"),
-        _call("reader", 4_000, 3, "grep -rn stratum src/"), _call("reader", 4_010, 4, "cat ssh-notes.md"),
-        _span("trajectory", "worker", 3_600, 7_200, 5, traj_id="t-work"),
-    ]  # fmt: skip
-    sample = 'DCGM_FI_DEV_GPU_UTIL{{gpu="0",UUID="GPU-{0}",pod="{0}",namespace="rl"}} {1} {2}'
-    gpus = [
-        sample.format(pod, use, (_DAY + at) * 1000).encode()
-        for pod, use in (("miner", 97), ("worker", 95), ("evaluator", 96), ("reader", 3))
-        for at in range(3_630, 7_190, 30)
-    ]
-    report = {"job_id": "job-1"}
-    steps = [
-        json.dumps(report | {"timestamp": _DAY + at, "pod": pod, "step": at // 60 if pod == "worker" else 7}).encode()
-        for pod in ("miner", "worker", "evaluator", "reader")
-        for at in range(3_600, 7_200, 60)
-    ]
-    for name, lines in (("flow.log", flows), ("spans.jsonl", spans), ("gpus.prom", gpus), ("steps.jsonl", steps)):
-        (tmp_path / name).write_bytes(b"\n".join(lines) + b"\n")
-    return tmp_path
+    """Return a folder with the morning."""
+    return write_morning(tmp_path)
 
 
 def _run(folder: Path, *kinds: str) -> list[dict[str, Any]]:
-    (folder / "job.yml").write_text(_JOB.format(events="\n".join(_EVENTS[kind] for kind in kinds)))
+    (folder / "job.yml").write_text(JOB.format(events="\n".join(EVENTS[kind] for kind in kinds)))
     run(load_job(folder / "job.yml"))
     return lines_of(folder / "out" / "incidents.ndjson")
 
 
 def test_hot_gpus_without_steps_and_a_long_thin_conversation_are_one_incident(morning: Path) -> None:
     """Neither the evaluation, nor the short conversation, nor the words, nor the work opens one."""
-    (incident,) = _run(morning, *_EVENTS)
+    (incident,) = _run(morning, *EVENTS)
     assert incident["sandbox.id"] == "miner"
     assert incident["incident.severity"] in ("high", "critical")
     assert "T1496.001" in incident["threat.technique.id"]
@@ -136,7 +44,7 @@ def test_hot_gpus_without_steps_and_a_long_thin_conversation_are_one_incident(mo
     assert len(diversion["finding.evidence"]) == 20
     thin = findings["impact/long-thin-conversation"]
     assert (thin["gen_ai.tool.call.id"], thin["gen_ai.tool.call.gap"]) == ("call-2", 10.0)
-    assert thin["gen_ai.tool.call.start"] == _time(3_890)
+    assert thin["gen_ai.tool.call.start"] == time_of(3_890)
     assert thin["network.conversations"] == 1
 
 
@@ -144,7 +52,7 @@ def test_the_timeline_tells_the_story_of_the_entity_with_an_incident(morning: Pa
     """Its lease, its tool calls, its GPUs and its traffic by the minute, and what was found - and nobody else's."""
     import pyarrow.parquet as pq
 
-    (incident,) = _run(morning, *_EVENTS)
+    (incident,) = _run(morning, *EVENTS)
     entries = pq.read_table(morning / "out" / "timeline").to_pylist()
     assert {one["incident.id"] for one in entries} == {incident["incident.id"]}
     by_kind: dict[str, list[dict[str, Any]]] = {}
@@ -158,7 +66,7 @@ def test_the_timeline_tells_the_story_of_the_entity_with_an_incident(morning: Pa
     assert [one["gen_ai.tool.call.id"] for one in by_kind["tool_call"]] == ["call-1", "call-2"]
     assert {one["gpu.utilization"] for one in by_kind["gpu"]} == {97.0}
     assert {(one["peer.ip"], one["source.bytes"], one["destination.bytes"]) for one in by_kind["egress"]} == {
-        (_POOL, 900, 1_500)
+        (POOL, 900, 1_500)
     }
     assert "impact/gpu-diversion" in {one["rule.name"] for one in by_kind["finding"]}
     times = [one["@timestamp"] for one in entries]
@@ -168,26 +76,26 @@ def test_the_timeline_tells_the_story_of_the_entity_with_an_incident(morning: Pa
 
 def test_people_are_shown_the_tool_call_before(morning: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With its name, its id and the seconds between, and without what it said."""
-    _run(morning, *_EVENTS)
+    _run(morning, *EVENTS)
     assert main(["incidents", "show", "--from", str(morning / "out")]) == 0
     shown = capsys.readouterr().out
-    assert f"10.0 s after tool call shell call-2 at {_time(3_890)}" in shown
-    assert _SECRET not in shown
+    assert f"10.0 s after tool call shell call-2 at {time_of(3_890)}" in shown
+    assert SECRET not in shown
 
 
 def test_no_secret_of_a_tool_call_is_written(morning: Path) -> None:
     """Neither in evidence, nor in the events."""
-    _run(morning, *_EVENTS)
+    _run(morning, *EVENTS)
     for path in (morning / "out").rglob("*"):
         if path.is_file():
-            assert _SECRET.encode() not in path.read_bytes(), path
+            assert SECRET.encode() not in path.read_bytes(), path
 
 
 @pytest.mark.parametrize("without", ["spans", "gpus", "steps"])
 def test_what_is_missing_degrades_and_is_never_guessed(morning: Path, without: str) -> None:
     """Without one of the sources no incident appears that was not there with it."""
-    whole = {one["incident.id"] for one in _run(morning, *_EVENTS)}
-    left = _run(morning, *(kind for kind in _EVENTS if kind != without))
+    whole = {one["incident.id"] for one in _run(morning, *EVENTS)}
+    left = _run(morning, *(kind for kind in EVENTS if kind != without))
     assert {one["incident.id"] for one in left} <= whole
     if without == "spans":
         assert [one["incident.severity"] for one in left] != []
@@ -197,7 +105,7 @@ def test_spans_name_the_trajectory_of_a_pod_that_has_no_label(morning: Path) -> 
     """Trajectory to sandbox to address: two hops, for what the network saw and for what the pod reported."""
     import pyarrow.parquet as pq
 
-    _run(morning, *_EVENTS)
+    _run(morning, *EVENTS)
     events = pq.read_table(morning / "out" / "events").to_pylist()
     of_worker = [one for one in events if one["sandbox.id"] == "worker"]
     assert {one["event.dataset"] for one in of_worker} == {
@@ -210,7 +118,7 @@ def test_the_order_of_lines_changes_nothing(morning: Path) -> None:
     """Shuffled, the same findings and incidents but for where their lines stand."""
 
     def told() -> list[Any]:
-        _run(morning, *_EVENTS)
+        _run(morning, *EVENTS)
         found = [lines_of(morning / "out" / f"{name}.ndjson") for name in ("findings", "incidents")]
         for one in found[0]:
             one["finding.evidence"] = [
