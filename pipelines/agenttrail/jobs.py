@@ -37,6 +37,7 @@ from agenttrail.transforms import (
     InSpan,
     Parse,
     Resolve,
+    Say,
     Slim,
     Timeline,
 )
@@ -105,18 +106,18 @@ def build(pipeline: beam.Pipeline, job: Job, options: RunOptions, span: Span | N
     of_named = called[EVENTS] | "DetectNamed" >> Detect(*detect)
     together = (signals[EVENTS], of_named[EVENTS]) | "AllSignals" >> beam.Flatten()
     gathered = together | Gather(job.rules, job.correlations, job.lists, called[PROGRESS], span)
-    findings = gathered[EVENTS]
     accounts = [read, leases[ACCOUNT], events[ACCOUNT], attributed[ACCOUNT], signals[ACCOUNT], gathered[ACCOUNT]]
     accounts += [told_read, told[ACCOUNT], called[ACCOUNT], of_named[ACCOUNT]]
-    # what waits for correlations lies in memory: incidents are made without the evidence, which is most of a finding
-    slim, written = [findings | Slim()], [findings]
+    found = [gathered[EVENTS]]
     earlier: Any = None if span is None else pipeline | ReadEarlier(directory)
     if any(not one.off for one in job.correlations):
         stored = None if span is None else earlier["findings"]
         correlated = gathered[UNITS] | Correlate(job.correlations, options.shards, span, stored)
-        slim.append(correlated[EVENTS] | "SlimCorrelated" >> Slim())
-        written.append(correlated[EVENTS])
+        found.append(correlated[EVENTS])
         accounts.append(correlated[ACCOUNT])
+    written = found if span is None else [one | f"Say{number}" >> Say(span) for number, one in enumerate(found)]
+    # what waits for correlations lies in memory: incidents are made without the evidence, which is most of a finding
+    slim = [one | f"Slim{number}" >> Slim() for number, one in enumerate(written)]
     if span is None:
         whole = slim[0] if len(slim) == 1 else slim[0] | AddFindings(slim[1], options.shards)
         incidents, settlement = whole | Group(KINDS), None
@@ -128,16 +129,12 @@ def build(pipeline: beam.Pipeline, job: Job, options: RunOptions, span: Span | N
 
     dead = [remains, leases[DEAD], events[DEAD], told_remains, told[DEAD]]
     if job.elasticsearch:
-        from agenttrail.sinks.elasticsearch_upserts import UpsertIncidents
-
-        full = findings if len(written) == 1 else findings | "AddWhole" >> AddFindings(written[1], options.shards)
-        upserts = full | UpsertIncidents(job.elasticsearch, KINDS)
+        upserts = _upserts(found, job, options, span, gathered[SEEN])
         dead.append(upserts[DEAD])
         accounts.append(upserts[ACCOUNT])
     parts = {
         "findings": [
-            found | f"WriteFindings{number}" >> WriteSorted(directory, "findings")
-            for number, found in enumerate(written)
+            one | f"WriteFindings{number}" >> WriteSorted(directory, "findings") for number, one in enumerate(written)
         ]
         | "FindingParts" >> beam.Flatten(),
         "incidents": incidents | "WriteIncidents" >> WriteSorted(directory, "incidents"),
@@ -148,6 +145,20 @@ def build(pipeline: beam.Pipeline, job: Job, options: RunOptions, span: Span | N
         parts["events"] = _written_events((attributed[EVENTS], called[EVENTS]), span) | WriteEvents(directory)
     books = accounts | "Accounts" >> beam.Flatten() | "Books" >> beam.CombineGlobally(total)
     _ = parts | Finish(job, books, span, settlement)
+
+
+def _upserts(
+    found: Sequence[beam.PCollection[Any]], job: Job, options: RunOptions, span: Span | None, seen: Any
+) -> Any:
+    """Return what came of writing the findings to Elasticsearch, and the incidents that they make there."""
+    from agenttrail.sinks.elasticsearch_settling import SettleIncidents
+    from agenttrail.sinks.elasticsearch_upserts import UpsertIncidents
+
+    whole = found[0] if len(found) == 1 else found[0] | "AddWhole" >> AddFindings(found[1], options.shards)
+    settings = job.elasticsearch or {}
+    if span is None:
+        return whole | UpsertIncidents(settings, KINDS)
+    return whole | SettleIncidents(settings, KINDS, span, _ran(job), seen)
 
 
 def _written_events(events: Sequence[beam.PCollection[Any]], span: Span | None) -> beam.PCollection[Any]:

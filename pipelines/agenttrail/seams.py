@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 EVER = 1 << 61
 """Farther from 1970, in microseconds, than any time; negative: before all times."""
 Interval = tuple[int, int]
-_POD = "k8s.pod.uid"
+POD_UID = "k8s.pod.uid"
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Living:
         """Find them in the resolutions of a lease table; those of several leases at once add nothing."""
         leases = resolutions.filter(resolutions.column("attribution.lease_id").is_valid())
         lives = pa.array(_lives(leases.column("attribution.lease_end"), span))
-        uids = leases.column(_POD)
+        uids = leases.column(POD_UID)
         alive = uids.filter(lives).unique()
         gone = uids.filter(pc.invert(lives)).drop_null().unique()
         named = {name: leases.column(name).filter(lives).drop_null().unique() for name in span.names}
@@ -133,7 +133,7 @@ def looked_at(events: pa.RecordBatch, living: Living, span: Span) -> pa.RecordBa
     index = numbers(events.column("attribution.lease_id").indices)
     level, uid, start, end = (
         events.column(name).dictionary
-        for name in ("attribution.level", _POD, "attribution.lease_start", "attribution.lease_end")
+        for name in ("attribution.level", POD_UID, "attribution.lease_start", "attribution.lease_end")
     )
     anchored = pc.and_(pc.is_in(level, value_set=pa.array(OCCUPIED)), pc.or_(uid.is_valid(), start.is_valid()))
     by_uid = pc.invert(pc.is_in(uid, value_set=living.ended))
@@ -147,9 +147,9 @@ def looked_at(events: pa.RecordBatch, living: Living, span: Span) -> pa.RecordBa
 
 
 def seen_of(holders: pa.RecordBatch) -> pa.RecordBatch:
-    """Return the digests of the entities and workloads of holders, each pair once."""
-    pairs = pa.table(holders.select([ENTITY_DIGEST, WORKLOAD_DIGEST])).group_by([ENTITY_DIGEST, WORKLOAD_DIGEST])
-    return as_one_batch(pairs.aggregate([]))
+    """Return the digests of the entities and workloads of holders, and the uids of their pods, each once."""
+    names = [ENTITY_DIGEST, WORKLOAD_DIGEST, POD_UID]
+    return as_one_batch(pa.table(holders.select(names)).group_by(names).aggregate([]))
 
 
 # -- what is said
@@ -162,7 +162,7 @@ def _times(batch: pa.RecordBatch, name: str) -> NDArray[np.int64]:
 def _days(findings: pa.RecordBatch) -> tuple[Mask, NDArray[np.int64]]:
     """Tell which findings are on an entity of one UTC day, and return the start of that day."""
     anchor = findings.column("entity.anchor")
-    of_pod = pc.fill_null(pc.equal(anchor, findings.column(_POD)), fill_value=False)
+    of_pod = pc.fill_null(pc.equal(anchor, findings.column(POD_UID)), fill_value=False)
     day = pc.strptime(anchor, format="%Y-%m-%d", unit="us", error_is_null=True)
     daily = pc.and_(pc.and_(day.is_valid(), pc.invert(of_pod)), pc.equal(pc.utf8_length(anchor), 10))
     return np.asarray(pc.fill_null(daily, fill_value=False), dtype=bool), numbers(day.cast(pa.int64()))
@@ -185,14 +185,24 @@ def seen_whole(findings: pa.RecordBatch, span: Span) -> Mask:
     return whole
 
 
+def sound(findings: pa.RecordBatch, span: Span) -> Mask:
+    """Tell which findings, of all that came of what a run looks at, are as good as any run could tell them."""
+    good: Mask = seen_whole(findings, span) | (_times(findings, "finding.last_seen") >= span.start)
+    return good
+
+
+def told(findings: pa.RecordBatch, span: Span) -> Mask:
+    """Tell which findings a run over ``span`` has to tell: those whose last event lies in what it or others covered."""
+    return within(_times(findings, "finding.last_seen"), span.told)
+
+
 def said(findings: pa.RecordBatch, span: Span) -> pa.RecordBatch:
     """Return the findings that a run over ``span`` says, of all that came of what it looks at.
 
     Those whose last event lies in what has been told when it ends: in the span, or in what earlier runs told and this
     one can tell better.
     """
-    last = _times(findings, "finding.last_seen")
-    keep = within(last, span.told) & (seen_whole(findings, span) | (last >= span.start))
+    keep = told(findings, span) & sound(findings, span)
     return findings if keep.all() else findings.filter(pa.array(keep))
 
 
@@ -237,5 +247,5 @@ def settle(stored: pa.RecordBatch, found: pa.Array, seen: pa.Array, ran: pa.Arra
     last = _times(stored, "finding.last_seen")
     # what ends after all that was looked at is known better by whoever said it
     asked = np.asarray(pc.is_in(stored.column("rule.id"), value_set=ran), dtype=bool) & (last < span.until)
-    gone = in_view & asked & ~replaced & (seen_whole(stored, span) | (last >= span.start))
+    gone = in_view & asked & ~replaced & sound(stored, span)
     return Settled(in_view, replaced, gone)

@@ -467,7 +467,7 @@ class _Gather(_Timed):
         together, account = merged(signals)
         gathered = gather_shard(together, self._asked, reports(progress))
         account.seconds.update(self._seconds(started))
-        yield shard, gathered.findings if self._span is None else said(gathered.findings, self._span)
+        yield shard, gathered.findings
         if self._span is not None:
             yield beam.pvalue.TaggedOutput(SEEN, (shard, seen_of(together.holders)))
         if gathered.units is not None and gathered.units.num_rows:
@@ -488,7 +488,7 @@ class Gather(beam.PTransform):
         progress: beam.PCollection[pa.RecordBatch] | None = None,
         span: Span | None = None,
     ) -> None:
-        """Gather the findings of ``rules``, with all reports of training ``progress``; those that ``span`` says."""
+        """Gather the findings of ``rules``, with all reports of training ``progress``, in a run over ``span``."""
         super().__init__()
         self._fn, self._progress = _Gather(rules, correlations, lists, span), progress
 
@@ -514,8 +514,8 @@ class _Correlate(_Timed):
     ) -> Iterator[Any]:
         started = self._started()
         if units:
-            found = correlation_findings(self._correlations, joined(units), earlier[0] if earlier else None, self._span)
-            yield self._shard, found if self._span is None else said(found, self._span)
+            told = earlier[0] if earlier else None
+            yield self._shard, correlation_findings(self._correlations, joined(units), told, self._span)
         yield beam.pvalue.TaggedOutput(ACCOUNT, Account(seconds=Counter(self._seconds(started))))
 
 
@@ -531,7 +531,7 @@ class Correlate(beam.PTransform):
     ) -> None:
         """Evaluate ``correlations``, each of which stands after those that it refers to; call their shard ``shard``.
 
-        What is found is what a run over ``span`` says, and goes on under the ids of ``earlier`` findings.
+        In a run over ``span`` what is found goes on under the ids of ``earlier`` findings.
         """
         super().__init__()
         self._fn, self._earlier = _Correlate(correlations, shard, span), earlier
@@ -542,6 +542,24 @@ class Correlate(beam.PTransform):
         sides = [beam.pvalue.AsList(side) for side in (units, self._earlier) if side is not None]
         outputs = beam.ParDo(self._fn, *sides).with_output_types(tuple[int, pa.RecordBatch])
         return once | "Correlations" >> outputs.with_outputs(ACCOUNT, main=EVENTS)
+
+
+class Say(beam.PTransform):
+    """(shard, findings) to those that a run over a span of time says."""
+
+    def __init__(self, span: Span) -> None:
+        """Keep what a run over ``span`` says."""
+        super().__init__()
+        self._span = span
+
+    def expand(self, findings: beam.PCollection[tuple[int, pa.RecordBatch]]) -> Any:
+        """Return the findings."""
+        return findings | beam.Map(_said, self._span).with_output_types(tuple[int, pa.RecordBatch])
+
+
+def _said(element: tuple[int, pa.RecordBatch], span: Span) -> tuple[int, pa.RecordBatch]:
+    shard, findings = element
+    return shard, said(findings, span)
 
 
 class Slim(beam.PTransform):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -107,3 +108,32 @@ def write_morning(folder: Path) -> Path:
     for name, lines in (("flow.log", flows), ("spans.jsonl", spans), ("gpus.prom", gpus), ("steps.jsonl", steps)):
         (folder / name).write_bytes(b"\n".join(lines) + b"\n")
     return folder
+
+
+THIRDS = [0, 4_830, 6_000, 9_000]
+"""Seconds of the morning: one seam lies within a minute, at an event; one between two minutes."""
+
+
+def write_longer_morning(folder: Path) -> Path:
+    """Write the morning with a beacon that turns out to be none, and an address that nobody leased; return its job."""
+    write_morning(folder)
+    pods = json.loads((folder / "pods.json").read_text())
+    fickle, late = pod_of("fickle", "10.0.0.5"), pod_of("late", "10.0.0.6")
+    fickle["status"]["containerStatuses"][0]["state"]["terminated"]["finishedAt"] = time_of(5_400)
+    late["status"]["startTime"] = time_of(6_500)
+    pods["items"] += [fickle, late]
+    (folder / "pods.json").write_text(json.dumps(pods))
+    dice = random.Random(5)
+    flows = [row for at in range(3_600, 4_800, 48) for row in flow_of("10.0.0.5", POOL, 8443, at, at + 2, 400, 500)]
+    for at in sorted(dice.sample(range(4_840, 5_390), 80)):
+        flows += flow_of("10.0.0.5", POOL, 8443, at, at + 1, dice.randrange(100, 9_000), 80)
+    for at in (-4_000, 600, THIRDS[1] - 1, THIRDS[1], THIRDS[2], 8_000):
+        flows += flow_of("10.0.0.9", POOL, 22, at, at + 1, 50_000, 600)
+    flows += flow_of("10.0.0.6", POOL, 22, 6_600, 6_900, 90_000, 600)
+    with (folder / "flow.log").open("ab") as file:
+        file.write(b"\n".join([*flows, b"no flow", b"\xff no text"]) + b"\n")
+    with (folder / "spans.jsonl").open("ab") as file:
+        file.write(call_of("late", 6_590, 90, "ssh -R 8022:localhost:22 198.51.100.7") + b"\n")
+        file.write(call_of("miner", 7_100, 91, "rm run.sh") + b"\n")
+    (folder / "job.yml").write_text(JOB.format(events="\n".join(EVENTS.values())))
+    return folder / "job.yml"

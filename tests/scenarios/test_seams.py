@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import random
 import stat
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -14,7 +12,7 @@ import orjson
 import pyarrow.parquet as pq
 import pytest
 from tests.scenarios.days import events_of, lines_of, with_events
-from tests.scenarios.mornings import DAY, EVENTS, JOB, POOL, call_of, flow_of, pod_of, time_of, write_morning
+from tests.scenarios.mornings import DAY, THIRDS, write_longer_morning
 
 from agenttrail.job_files import load_job
 from agenttrail.jobs import RunOptions, run
@@ -28,9 +26,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.xdist_group("seams")
 _SECOND = 1_000_000
-_SEAM, _LATER_SEAM = 4_830, 6_000
-_THIRDS = [0, _SEAM, _LATER_SEAM, 9_000]
-"""Seconds of the morning: one seam lies within a minute, at an event; one between two minutes."""
 
 
 def _left(out: Path) -> dict[str, list[Any]]:
@@ -101,38 +96,16 @@ def test_thirds_of_a_simulated_day_leave_what_one_run_leaves(day: Job, tmp_path:
 
 @pytest.fixture(scope="module")
 def morning(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the job of a morning with a beacon that turns out to be none, and an address that nobody leased.
-
-    One run has been over it, and left ``out``.
-    """
-    folder = write_morning(tmp_path_factory.mktemp("morning"))
-    pods = json.loads((folder / "pods.json").read_text())
-    fickle, late = pod_of("fickle", "10.0.0.5"), pod_of("late", "10.0.0.6")
-    fickle["status"]["containerStatuses"][0]["state"]["terminated"]["finishedAt"] = time_of(5_400)
-    late["status"]["startTime"] = time_of(6_500)
-    pods["items"] += [fickle, late]
-    (folder / "pods.json").write_text(json.dumps(pods))
-    dice = random.Random(5)
-    flows = [row for at in range(3_600, 4_800, 48) for row in flow_of("10.0.0.5", POOL, 8443, at, at + 2, 400, 500)]
-    for at in sorted(dice.sample(range(4_840, 5_390), 80)):
-        flows += flow_of("10.0.0.5", POOL, 8443, at, at + 1, dice.randrange(100, 9_000), 80)
-    for at in (-4_000, 600, _SEAM - 1, _SEAM, _LATER_SEAM, 8_000):
-        flows += flow_of("10.0.0.9", POOL, 22, at, at + 1, 50_000, 600)
-    flows += flow_of("10.0.0.6", POOL, 22, 6_600, 6_900, 90_000, 600)
-    with (folder / "flow.log").open("ab") as file:
-        file.write(b"\n".join([*flows, b"no flow", b"\xff no text"]) + b"\n")
-    with (folder / "spans.jsonl").open("ab") as file:
-        file.write(call_of("late", 6_590, 90, "ssh -R 8022:localhost:22 198.51.100.7") + b"\n")
-        file.write(call_of("miner", 7_100, 91, "rm run.sh") + b"\n")
-    (folder / "job.yml").write_text(JOB.format(events="\n".join(EVENTS.values())))
-    run(load_job(folder / "job.yml"))
-    return folder / "job.yml"
+    """Return the job of a morning with a beacon that turns out to be none; one run has been over it."""
+    job = write_longer_morning(tmp_path_factory.mktemp("morning"))
+    run(load_job(job))
+    return job
 
 
 @pytest.mark.parametrize(
     "seams",
     [
-        _THIRDS,
+        THIRDS,
         [-90_000, 0, 3_601, 3_900, 4_800, 5_399, 5_400, 7_100, 7_200, 9_000],
         [-90_000, 7_201, 9_000],
     ],
@@ -164,7 +137,7 @@ def test_a_run_without_bounds_and_one_over_all_time_leave_the_same(morning: Path
 
 def test_a_finding_that_does_not_come_up_again_is_gone(morning: Path, tmp_path: Path) -> None:
     """Even connections are a beacon until uneven ones follow; its incident goes with it."""
-    first, second, third = pairwise(map(_of_morning, _THIRDS))
+    first, second, third = pairwise(map(_of_morning, THIRDS))
     _run(morning, tmp_path, *first)
     beacons = [one for one in lines_of(tmp_path / "findings.ndjson") if "beacon" in one["rule.name"]]
     assert [one["sandbox.id"] for one in beacons] == ["fickle"]
@@ -180,7 +153,7 @@ def test_a_finding_that_does_not_come_up_again_is_gone(morning: Path, tmp_path: 
 
 def test_a_part_run_again_changes_nothing(morning: Path, tmp_path: Path) -> None:
     """Byte for byte: what was told of later times is read again with it."""
-    bounds = list(map(_of_morning, _THIRDS))
+    bounds = list(map(_of_morning, THIRDS))
     for part in pairwise(bounds):
         _run(morning, tmp_path, *part)
     before = _files(tmp_path)
@@ -197,7 +170,7 @@ def test_a_part_run_again_changes_nothing(morning: Path, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("order", [(2, 1, 0), (0, 2, 1), (1, 0, 2)])
 def test_the_order_of_runs_changes_nothing(morning: Path, tmp_path: Path, order: Sequence[int]) -> None:
-    bounds = list(map(_of_morning, _THIRDS))
+    bounds = list(map(_of_morning, THIRDS))
     parts = list(pairwise(bounds))
     for place in order:
         _run(morning, tmp_path / "out", *parts[place])
@@ -210,7 +183,7 @@ def test_runs_into_directories_of_their_own_add_up(morning: Path, tmp_path: Path
 
     Each is told by the run in which its last event lies.
     """
-    bounds = list(map(_of_morning, _THIRDS))
+    bounds = list(map(_of_morning, THIRDS))
     _run(morning, tmp_path / "whole", bounds[0], bounds[-1])
     whole = {one["finding.id"]: one for one in lines_of(tmp_path / "whole" / "findings.ndjson")}
     union: dict[str, dict[str, Any]] = {}
@@ -228,8 +201,8 @@ def test_runs_into_directories_of_their_own_add_up(morning: Path, tmp_path: Path
 
 def test_what_starts_at_a_seam_is_the_later_runs(morning: Path, tmp_path: Path) -> None:
     """And nobody else's: times are half-open."""
-    bounds = list(map(_of_morning, _THIRDS))
-    seam = datetime.fromtimestamp(DAY + _SEAM, UTC)
+    bounds = list(map(_of_morning, THIRDS))
+    seam = datetime.fromtimestamp(DAY + THIRDS[1], UTC)
     for number, part in enumerate(pairwise(bounds[:3])):
         _run(morning, tmp_path / str(number), *part)
     before, after = (events_of(tmp_path / str(number)).column("event.start").to_pylist() for number in (0, 1))

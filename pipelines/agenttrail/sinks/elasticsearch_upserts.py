@@ -69,12 +69,14 @@ class _Upsert(beam.DoFn):
             return
         names = index_names("findings", findings, prefix=settings.prefix)
         written = writer.index(findings.column("finding.id"), names, json_objects(findings))
-        yield from _told("findings", written)
+        yield from accounts_of("findings", written)
         incidents = group(self._all_findings(self._client, findings, written), self._kinds)
         if not incidents.num_rows:
             return
         names = index_names("incidents", incidents, prefix=settings.prefix)
-        yield from _told("incidents", writer.replace(incidents.column("incident.id"), names, json_objects(incidents)))
+        yield from accounts_of(
+            "incidents", writer.replace(incidents.column("incident.id"), names, json_objects(incidents))
+        )
         # so that whoever looks when the run has ended sees them
         refresh(self._client, "incidents", prefix=settings.prefix, patience=settings.patience)
 
@@ -93,7 +95,7 @@ class _Upsert(beam.DoFn):
         return table.to_batches()[0] if table.num_rows else own
 
 
-def _told(kind: str, written: Written) -> Iterator[Any]:
+def accounts_of(kind: str, written: Written) -> Iterator[Any]:
     """Yield the account of what was written, and what was refused as dead letters."""
     counts = {name: getattr(written, name) for name in ("created", "updated", "unchanged", "deleted")}
     account = Account()
