@@ -29,6 +29,8 @@ EVER = 1 << 61
 """Farther from 1970, in microseconds, than any time; negative: before all times."""
 Interval = tuple[int, int]
 POD_UID = "k8s.pod.uid"
+_NAMES = ("trajectory.id", "sandbox.id")
+_WHOSE = (*_NAMES, POD_UID, "attribution.level", "attribution.lease_start")
 
 
 @dataclass(frozen=True)
@@ -102,10 +104,12 @@ class Living:
 
     Attributes:
         ended: uids of pods all of whose leases ended before.
+        begun: names and starts of the others' occupancies that have not ended: one may have several leases.
         named: of each of ``Span.names`` the names of workloads that have not ended.
     """
 
     ended: pa.Array
+    begun: pa.Array
     named: Mapping[str, pa.Array]
 
     @classmethod
@@ -117,7 +121,15 @@ class Living:
         alive = uids.filter(lives).unique()
         gone = uids.filter(pc.invert(lives)).drop_null().unique()
         named = {name: leases.column(name).filter(lives).drop_null().unique() for name in span.names}
-        return cls(gone.filter(pc.invert(pc.is_in(gone, value_set=alive))), named)
+        ended = gone.filter(pc.invert(pc.is_in(gone, value_set=alive)))
+        columns = {name: leases.column(name) for name in leases.schema.names}
+        return cls(ended, _occupancies(columns).filter(lives).drop_null().unique(), named)
+
+
+def _occupancies(columns: Mapping[str, pa.Array]) -> pa.Array:
+    """Return what sets occupancies apart that no uid does: their name and start, to the second as in their anchor."""
+    second = pc.floor_temporal(columns["attribution.lease_start"], unit="second").cast(pa.int64()).cast(pa.string())
+    return pc.binary_join_element_wise(second, pc.coalesce(*(columns[name] for name in _NAMES)), "/")
 
 
 def _lives(ends: pa.Array, span: Span) -> Mask:
@@ -131,16 +143,14 @@ def looked_at(events: pa.RecordBatch, living: Living, span: Span) -> pa.RecordBa
     An event whose entity is anchored by its occupancy belongs to it; all others to their UTC day.
     """
     index = numbers(events.column("attribution.lease_id").indices)
-    level, uid, start, end = (
-        events.column(name).dictionary
-        for name in ("attribution.level", POD_UID, "attribution.lease_start", "attribution.lease_end")
-    )
+    columns = {name: events.column(name).dictionary for name in _WHOSE}
+    level, uid, start = columns["attribution.level"], columns[POD_UID], columns["attribution.lease_start"]
     anchored = pc.and_(pc.is_in(level, value_set=pa.array(OCCUPIED)), pc.or_(uid.is_valid(), start.is_valid()))
     by_uid = pc.invert(pc.is_in(uid, value_set=living.ended))
-    lives = np.asarray(pc.if_else(uid.is_valid(), by_uid, pa.array(_lives(end, span))), dtype=bool)
+    by_start = pc.is_in(_occupancies(columns), value_set=living.begun, skip_nulls=True)
+    lives = np.asarray(pc.if_else(uid.is_valid(), by_uid, by_start), dtype=bool)
     for name, known in living.named.items():
-        words = events.column(name).dictionary
-        lives |= np.asarray(pc.and_(words.is_valid(), pc.is_in(words, value_set=known)), dtype=bool)
+        lives |= np.asarray(pc.is_in(columns[name], value_set=known, skip_nulls=True), dtype=bool)
     times = numbers(events.column("event.start").cast(pa.int64()))
     kept = (times < span.until) & np.where(np.asarray(anchored)[index], lives[index], times >= span.first_day)
     return events if kept.all() else events.filter(pa.array(kept))
