@@ -34,6 +34,7 @@ _RUNGS = {"trajectory": "trajectory.id", "sandbox": "sandbox.id", "job": "job.id
 OCCUPIED = ("trajectory", "sandbox")
 DAY = 86_400_000_000
 """Microseconds."""
+_FAR = 1 << 61
 
 
 def name_holders(events: pa.RecordBatch) -> tuple[pa.RecordBatch, NDArray[np.int64]]:
@@ -102,6 +103,20 @@ def _entity(columns: dict[str, pa.Array], own: pa.Array, days: NDArray[np.int64]
         "entity.id": pc.coalesce(*named, scoped),
         "entity.anchor": pc.if_else(occupied, occupancy, day),
     }
+
+
+def lifetimes(holders: pa.RecordBatch) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return when each holder's lease, or the UTC day that anchors it, begins and ends, in microseconds, half-open.
+
+    What is not known is far away.
+    """
+    times = [holders.column(f"attribution.lease_{name}").cast(pa.int64()) for name in ("start", "end")]
+    begin, end = numbers(times[0], -_FAR), numbers(times[1], _FAR)
+    occupied = pc.is_in(holders.column("entity.type"), value_set=pa.array(OCCUPIED))
+    anchored = np.asarray(pc.and_(occupied, pc.or_(holders.column("k8s.pod.uid").is_valid(), times[0].is_valid())))
+    days = pc.if_else(pa.array(anchored), pa.scalar(None, pa.string()), holders.column("entity.anchor"))
+    day = numbers(pc.strptime(days, format="%Y-%m-%d", unit="us").cast(pa.int64()))
+    return np.where(anchored, begin, day), np.where(anchored, end, day + DAY)
 
 
 def workload_digests(findings: pa.RecordBatch) -> pa.Array:

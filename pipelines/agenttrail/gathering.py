@@ -28,7 +28,7 @@ from agenttrail.detect.derived import Derived
 from agenttrail.detect.findings import Found, Hits, gather, peers
 from agenttrail.detect.plan import Plan
 from agenttrail.detect.signals import DIGEST, HOLDER, Lists, digest_words
-from agenttrail.entities import ENTITY_DIGEST, WORKLOAD_DIGEST
+from agenttrail.entities import ENTITY_DIGEST, WORKLOAD_DIGEST, lifetimes
 from agenttrail.schema import ENUM, TIMESTAMP, arrow_type, cast, record
 
 if TYPE_CHECKING:
@@ -234,22 +234,46 @@ def _of_reports(
     """Return steps that the entities' sandboxes reported, and what is missing."""
     out = []
     holders = np.flatnonzero(wanted)
-    _, first = group_rows([incident.take(pa.array(holders))]) if len(holders) else (None, holders)
-    holders = holders[first]
-    sandboxes = shard.holders.column("sandbox.id").take(pa.array(holders))
-    if progress.num_rows and len(holders):
-        place = pc.index_in(progress.column("sandbox.id"), value_set=sandboxes, skip_nulls=True)
-        mine = np.flatnonzero(np.asarray(place.is_valid()))
-        owner = holders[np.asarray(place.take(pa.array(mine)), dtype=np.int64)]
-        reports_ = progress.take(pa.array(mine)).select(["event.start", "training.step"])
-        if len(mine):
-            out.append(timeline.steps(_with_columns(reports_, _whom(shard, incident, owner))))
+    report, owner = _reported(shard.holders.take(pa.array(holders)), incident.take(pa.array(holders)), progress)
+    if len(report):
+        told = progress.take(pa.array(report)).select(["event.start", "training.step"])
+        out.append(timeline.steps(_with_columns(told, _whom(shard, incident, holders[owner]))))
     if gaps is not None and gaps.num_rows:
         entities, place_ = np.unique(shard.entity, return_index=True)
         owner = shard.holder[place_[np.searchsorted(entities, numbers(gaps.column("entity")))]]
         missing = _with_columns(gaps, _whom(shard, incident, owner))
         out.append(timeline.gaps(missing.filter(pa.array(wanted[owner]))))
     return out
+
+
+def _reported(
+    holders: pa.RecordBatch, incident: pa.Array, progress: pa.RecordBatch
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return pairs of a report and a holder, one per incident, in whose lifetime the sandbox of that name sent it."""
+    none = np.empty(0, dtype=np.int64)
+    if not progress.num_rows or not holders.num_rows:
+        return none, none
+    which, first = group_rows([incident])
+    begin, end = lifetimes(holders)
+    leased = np.asarray(holders.column("attribution.lease_start").is_valid())
+    # of an incident that has leases, those tell; what several of them agree on has none
+    tells = leased | ~(max_by(which, len(first), leased.astype(np.int64)) > 0)[which]
+    begin, end = (
+        min_by(which[tells], len(first), begin[tells]), max_by(which[tells], len(first), end[tells]),
+    )  # fmt: skip
+    names = pa.concat_arrays([holders.column("sandbox.id").take(pa.array(first)), progress.column("sandbox.id")])
+    codes, _ = column_codes(names)
+    known = np.asarray(names.is_valid())
+    ours, theirs = codes[: len(first)], codes[len(first) :]
+    order = np.flatnonzero(known[: len(first)])
+    order = order[np.argsort(ours[order], kind="stable")]
+    reports_ = np.flatnonzero(known[len(first) :])
+    at = np.searchsorted(ours[order], theirs[reports_])
+    lengths = np.searchsorted(ours[order], theirs[reports_], side="right") - at
+    report, owner = np.repeat(reports_, lengths), order[ranges(at, lengths)]
+    times = numbers(progress.column("event.start").cast(pa.int64()))[report]
+    inside = (times >= begin[owner]) & (times < end[owner])
+    return report[inside], first[owner[inside]]
 
 
 def select_named(events: pa.RecordBatch, plan: Plan) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:

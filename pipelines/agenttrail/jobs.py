@@ -16,7 +16,7 @@ from agenttrail.accounting import ACCOUNT, DEAD, EVENTS, Account, check, total
 from agenttrail.errors import DefinitionError, Problem
 from agenttrail.formats import FORMATS
 from agenttrail.seams import EVER, Span
-from agenttrail.settling import SETTLEMENT, TOGETHER, Settle, Settlement
+from agenttrail.settling import SETTLEMENT, TOGETHER, InSpan, Say, Settle, Settlement
 from agenttrail.sinks import files as sink
 from agenttrail.sinks.earlier import INCIDENTS, ReadEarlier, carry_over, covered
 from agenttrail.sinks.files import WriteDeadLetters, WriteEvents, WriteSorted, WriteTimeline
@@ -34,10 +34,8 @@ from agenttrail.transforms import (
     Detect,
     Gather,
     Group,
-    InSpan,
     Parse,
     Resolve,
-    Say,
     Slim,
     Timeline,
 )

@@ -156,6 +156,12 @@ def looked_at(events: pa.RecordBatch, living: Living, span: Span) -> pa.RecordBa
     return events if kept.all() else events.filter(pa.array(kept))
 
 
+def in_span(events: pa.RecordBatch, span: Span) -> pa.RecordBatch:
+    """Return the events that start in a span of time."""
+    kept = within(numbers(events.column("event.start").cast(pa.int64())), [(span.start, span.stop)])
+    return events if kept.all() else events.filter(pa.array(kept))
+
+
 def seen_of(holders: pa.RecordBatch) -> pa.RecordBatch:
     """Return the digests of the entities and workloads of holders, and the uids of their pods, each once."""
     names = [ENTITY_DIGEST, WORKLOAD_DIGEST, POD_UID]

@@ -1,4 +1,4 @@
-"""Settle: what a run over a span of time found, put together with what earlier runs had found."""
+"""What a run over a span of time writes of what it looked at, and how that settles with what earlier runs wrote."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agenttrail.columns.batches import as_one_batch
 from agenttrail.entities import WORKLOAD_DIGEST, shards, workload_digests
 from agenttrail.incidents import group
 from agenttrail.schema import conform, record
-from agenttrail.seams import settle
+from agenttrail.seams import in_span, said, settle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -39,6 +39,44 @@ class Settlement:
     gone: dict[str, pa.Array]
     stay: dict[str, dict[str, int]]
     counts: dict[str, int]
+
+
+class InSpan(beam.PTransform):
+    """(source, events) to those that start in a span of time."""
+
+    def __init__(self, span: Span) -> None:
+        """Keep the events of ``span``."""
+        super().__init__()
+        self._span = span
+
+    def expand(self, events: beam.PCollection[tuple[int, pa.RecordBatch]]) -> Any:
+        """Return the events."""
+        return events | beam.FlatMap(_in_span, self._span).with_output_types(tuple[int, pa.RecordBatch])
+
+
+def _in_span(element: tuple[int, pa.RecordBatch], span: Span) -> Iterator[tuple[int, pa.RecordBatch]]:
+    source, events = element
+    kept = in_span(events, span)
+    if kept.num_rows:
+        yield source, kept
+
+
+class Say(beam.PTransform):
+    """(shard, findings) to those that a run over a span of time says."""
+
+    def __init__(self, span: Span) -> None:
+        """Keep what a run over ``span`` says."""
+        super().__init__()
+        self._span = span
+
+    def expand(self, findings: beam.PCollection[tuple[int, pa.RecordBatch]]) -> Any:
+        """Return the findings."""
+        return findings | beam.Map(_said, self._span).with_output_types(tuple[int, pa.RecordBatch])
+
+
+def _said(element: tuple[int, pa.RecordBatch], span: Span) -> tuple[int, pa.RecordBatch]:
+    shard, findings = element
+    return shard, said(findings, span)
 
 
 class Settle(beam.PTransform):

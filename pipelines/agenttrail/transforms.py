@@ -37,7 +37,7 @@ from agenttrail.formats import FORMATS
 from agenttrail.gathering import TOOL_CALL, Asked, gather_shard, progress_of, reports, select_named
 from agenttrail.incidents import group
 from agenttrail.schema import conform, record
-from agenttrail.seams import Living, Span, looked_at, said, seen_of, within
+from agenttrail.seams import Living, Span, in_span, looked_at, seen_of
 from agenttrail.trajectories import cut
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ class _LookingAt(_Timed):
             self._living = self._living or Living.of(table.resolutions, self._span)
             events = looked_at(events, self._living, self._span)
             told = in_span(events, self._span).num_rows
-            account.add(Account.of(source, in_range=told, looked_back=events.num_rows - told))
+            account.add(Account.of(source, in_range=told, context=events.num_rows - told))
         if events.num_rows:
             yield source, events
 
@@ -255,32 +255,6 @@ def _gaps(events: pa.RecordBatch) -> int:
             plain = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
             told += int(pc.sum(pc.is_in(plain, value_set=pa.array(GAPS))).as_py() or 0)
     return told
-
-
-def in_span(events: pa.RecordBatch, span: Span) -> pa.RecordBatch:
-    """Return the events that start in a span of time."""
-    kept = within(numbers(events.column("event.start").cast(pa.int64())), [(span.start, span.stop)])
-    return events if kept.all() else events.filter(pa.array(kept))
-
-
-class InSpan(beam.PTransform):
-    """(source, events) to those that start in a span of time."""
-
-    def __init__(self, span: Span) -> None:
-        """Keep the events of ``span``."""
-        super().__init__()
-        self._span = span
-
-    def expand(self, events: beam.PCollection[tuple[int, pa.RecordBatch]]) -> Any:
-        """Return the events."""
-        return events | beam.FlatMap(_in_span, self._span).with_output_types(tuple[int, pa.RecordBatch])
-
-
-def _in_span(element: tuple[int, pa.RecordBatch], span: Span) -> Iterator[tuple[int, pa.RecordBatch]]:
-    source, events = element
-    kept = in_span(events, span)
-    if kept.num_rows:
-        yield source, kept
 
 
 class _AttributeNamed(_LookingAt):
@@ -542,24 +516,6 @@ class Correlate(beam.PTransform):
         sides = [beam.pvalue.AsList(side) for side in (units, self._earlier) if side is not None]
         outputs = beam.ParDo(self._fn, *sides).with_output_types(tuple[int, pa.RecordBatch])
         return once | "Correlations" >> outputs.with_outputs(ACCOUNT, main=EVENTS)
-
-
-class Say(beam.PTransform):
-    """(shard, findings) to those that a run over a span of time says."""
-
-    def __init__(self, span: Span) -> None:
-        """Keep what a run over ``span`` says."""
-        super().__init__()
-        self._span = span
-
-    def expand(self, findings: beam.PCollection[tuple[int, pa.RecordBatch]]) -> Any:
-        """Return the findings."""
-        return findings | beam.Map(_said, self._span).with_output_types(tuple[int, pa.RecordBatch])
-
-
-def _said(element: tuple[int, pa.RecordBatch], span: Span) -> tuple[int, pa.RecordBatch]:
-    shard, findings = element
-    return shard, said(findings, span)
 
 
 class Slim(beam.PTransform):

@@ -6,20 +6,24 @@ import hashlib
 import json
 import shutil
 import stat
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import apache_beam as beam
 import orjson
 import pyarrow.parquet as pq
 import pytest
+from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 from tests.scenarios.days import events_of, lines_of, with_events
 from tests.scenarios.mornings import DAY, EVENTS, JOB, POOL, THIRDS, flow_of, pod_of, time_of, write_longer_morning
 
 from agenttrail.errors import AgentTrailError
 from agenttrail.job_files import load_job
-from agenttrail.jobs import RunOptions, run
+from agenttrail.jobs import RunOptions, build, run
+from agenttrail.seams import Span
 from agenttrail.simulate import simulate
 
 if TYPE_CHECKING:
@@ -314,11 +318,17 @@ def test_pods_of_one_name_are_looked_at_together_where_a_correlation_does(tmp_pa
     for one in pods["items"]:
         one["metadata"]["name"] = "same"
     (tmp_path / "pods.json").write_text(json.dumps(pods))
+    reports = [{"timestamp": DAY + at, "job_id": "job-1", "pod": "same", "step": at} for at in range(3_600, 7_300, 60)]
+    (tmp_path / "steps.jsonl").write_text("\n".join(map(json.dumps, reports)) + "\n")
+    job.write_text(job.read_text().replace(EVENTS["flow"], EVENTS["flow"] + "\n" + EVENTS["steps"]))
     bounds = list(map(_of_morning, seams))
     _run(job, tmp_path / "whole", bounds[0], bounds[-1])
     for part in pairwise(bounds):
         _run(job, tmp_path / "out", *part)
     assert len(lines_of(tmp_path / "whole" / "incidents.ndjson")) == 3
+    entries = pq.read_table(tmp_path / "whole" / "timeline").to_pylist()
+    steps = Counter(one["incident.id"] for one in entries if one["timeline.kind"] == "step")
+    assert sorted(steps.values()) == [29, 30, 60]  # each those of its lifetime
     assert _differences(_left(tmp_path / "whole"), _left(tmp_path / "out")) == {}
 
 
@@ -426,3 +436,25 @@ def test_rules_that_are_off_are_not_asked(morning: Path, tmp_path: Path) -> None
     off = tuple(replace(rule, off="not now") if "beacon" in rule.name else rule for rule in job.rules)
     run(replace(job, rules=off), RunOptions(start=second[0], stop=second[1]))
     assert [one["sandbox.id"] for one in _by_id(tmp_path).values() if "beacon" in one["rule.name"]] == ["fickle"]
+
+
+def test_a_run_without_bounds_has_nothing_of_all_this_in_its_graph(morning: Path) -> None:
+    """It costs nothing, and leaves what it always left."""
+
+    class _Labels(PipelineVisitor):  # type: ignore[misc, unused-ignore]
+        def __init__(self) -> None:
+            self.seen: set[str] = set()
+
+        def visit_transform(self, node: AppliedPTransform) -> None:
+            self.seen.add(node.full_label)
+
+    graphs = []
+    for span in (None, Span()):
+        pipeline = beam.Pipeline()
+        build(pipeline, load_job(morning), RunOptions(), span)
+        labels = _Labels()
+        pipeline.visit(labels)
+        graphs.append(labels.seen)
+    more = {"Settle", "ReadEarlier", "Say0", "Say1", "InSpan"}
+    assert not {label.split("/")[0] for label in graphs[0]} & more
+    assert {label.split("/")[0] for label in graphs[1]} >= more

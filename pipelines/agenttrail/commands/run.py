@@ -164,7 +164,7 @@ def summary_text(job: Job, summary: dict[str, Any]) -> str:
     ]
     if summary.get("findings_of_earlier_runs"):
         told = {name: f"{value:,}" for name, value in summary["findings_of_earlier_runs"].items()}
-        seen = f"{total.get('in_range', 0):,} events in its time, {total.get('looked_back', 0):,} of before looked at"
+        seen = f"{total.get('in_range', 0):,} events in its time, {total.get('context', 0):,} beside it looked at"
         lines.append(
             f"{seen}; of {told['before']} earlier findings {told['replaced']} told anew, {told['superseded']} gone; "
             f"{told['added']} added"
