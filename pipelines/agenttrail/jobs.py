@@ -16,7 +16,7 @@ from agenttrail.accounting import ACCOUNT, DEAD, EVENTS, Account, check, total
 from agenttrail.errors import DefinitionError, Problem
 from agenttrail.formats import FORMATS
 from agenttrail.seams import EVER, Span
-from agenttrail.settling import SETTLEMENT, TOGETHER, InSpan, Say, Settle, Settlement
+from agenttrail.settling import SETTLEMENT, TOGETHER, HearOf, InSpan, Say, Settle, Settlement
 from agenttrail.sinks import files as sink
 from agenttrail.sinks.earlier import INCIDENTS, ReadEarlier, carry_over, covered
 from agenttrail.sinks.files import WriteDeadLetters, WriteEvents, WriteSorted, WriteTimeline
@@ -97,8 +97,9 @@ def build(pipeline: beam.Pipeline, job: Job, options: RunOptions, span: Span | N
     told = told | "ParseNamed" >> Parse(job.sources)
     by_address, by_name = (leases[EVENTS], told[LEASES]) | "AllLeases" >> beam.Flatten() | Resolve(job.tolerance)
     events = blocks | "ParseEvents" >> Parse(job.sources)
-    attributed = events[EVENTS] | Attribute(by_address, job.lists["internal"], span)
-    called = told[EVENTS] | AttributeNamed(by_name, span)
+    heard = None if span is None else told[EVENTS] | HearOf(span)
+    attributed = events[EVENTS] | Attribute(by_address, job.lists["internal"], span, heard)
+    called = told[EVENTS] | AttributeNamed(by_name, span, heard)
     detect = (job.sources, job.rules, job.lists, options.shards)
     signals = attributed[EVENTS] | Detect(*detect)
     of_named = called[EVENTS] | "DetectNamed" >> Detect(*detect)

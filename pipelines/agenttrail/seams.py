@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from agenttrail.columns.batches import as_one_batch
 from agenttrail.columns.numbers import numbers
 from agenttrail.entities import DAY, ENTITY_DIGEST, OCCUPIED, WORKLOAD_DIGEST, workload_digests
+from agenttrail.schema import cast
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -113,12 +114,18 @@ class Living:
     named: Mapping[str, pa.Array]
 
     @classmethod
-    def of(cls, resolutions: pa.RecordBatch, span: Span) -> Living:
-        """Find them in the resolutions of a lease table; those of several leases at once add nothing."""
+    def of(cls, resolutions: pa.RecordBatch, span: Span, heard: Sequence[pa.Array] = ()) -> Living:
+        """Find them in the resolutions of a lease table; those of several leases at once add nothing.
+
+        Args:
+            resolutions: of the table.
+            span: of the run.
+            heard: uids of pods that were heard of, whatever their leases say, see :func:`heard_of`.
+        """
         leases = resolutions.filter(resolutions.column("attribution.lease_id").is_valid())
         lives = pa.array(_lives(leases.column("attribution.lease_end"), span))
         uids = leases.column(POD_UID)
-        alive = uids.filter(lives).unique()
+        alive = pa.concat_arrays([uids.filter(lives), *heard]).unique()
         gone = uids.filter(pc.invert(lives)).drop_null().unique()
         named = {name: leases.column(name).filter(lives).drop_null().unique() for name in span.names}
         ended = gone.filter(pc.invert(pc.is_in(gone, value_set=alive)))
@@ -135,6 +142,16 @@ def _occupancies(columns: Mapping[str, pa.Array]) -> pa.Array:
 def _lives(ends: pa.Array, span: Span) -> Mask:
     lives: Mask = numbers(ends.cast(pa.int64()), EVER) + span.tolerance > span.horizon
     return lives
+
+
+def heard_of(events: pa.RecordBatch, span: Span) -> pa.Array:
+    """Return the uids of the pods that records name from the horizon on: also of those whose leases have ended."""
+    place = events.schema.get_field_index(POD_UID)
+    if place < 0:
+        return pa.array([], pa.string())
+    times = numbers(events.column("event.start").cast(pa.int64()))
+    late = pa.array(within(times, [(span.horizon, span.until)]))
+    return cast(events.column(place), pa.string()).filter(late).drop_null().unique()
 
 
 def looked_at(events: pa.RecordBatch, living: Living, span: Span) -> pa.RecordBatch:

@@ -15,7 +15,7 @@ from agenttrail.columns.batches import as_one_batch
 from agenttrail.entities import WORKLOAD_DIGEST, shards, workload_digests
 from agenttrail.incidents import group
 from agenttrail.schema import conform, record
-from agenttrail.seams import in_span, said, settle
+from agenttrail.seams import heard_of, in_span, said, settle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -39,6 +39,19 @@ class Settlement:
     gone: dict[str, pa.Array]
     stay: dict[str, dict[str, int]]
     counts: dict[str, int]
+
+
+class HearOf(beam.PTransform):
+    """(source, events that name their workload) to uids of the pods that were heard of in what a run looks at."""
+
+    def __init__(self, span: Span) -> None:
+        """Listen from the horizon of ``span`` on."""
+        super().__init__()
+        self._span = span
+
+    def expand(self, events: beam.PCollection[tuple[int, pa.RecordBatch]]) -> beam.PCollection[pa.Array]:
+        """Return arrays of uids."""
+        return events | beam.MapTuple(lambda _, batch, span=self._span: heard_of(batch, span))
 
 
 class InSpan(beam.PTransform):

@@ -194,10 +194,10 @@ class _LookingAt(_Timed):
         self._living: Living | None = None
 
     def _looked_at(
-        self, source: int, events: pa.RecordBatch, table: LeaseTable, account: Account
+        self, source: int, events: pa.RecordBatch, table: LeaseTable, account: Account, heard: Sequence[pa.Array]
     ) -> Iterator[tuple[int, pa.RecordBatch]]:
         if self._span is not None:
-            self._living = self._living or Living.of(table.resolutions, self._span)
+            self._living = self._living or Living.of(table.resolutions, self._span, heard)
             events = looked_at(events, self._living, self._span)
             told = in_span(events, self._span).num_rows
             account.add(Account.of(source, in_range=told, context=events.num_rows - told))
@@ -211,14 +211,16 @@ class _Attribute(_LookingAt):
         self._internal = tuple(internal)
         self._lists: NetworkLists | None = None
 
-    def process(self, element: tuple[int, pa.RecordBatch], table: LeaseTable) -> Iterator[Any]:
+    def process(
+        self, element: tuple[int, pa.RecordBatch], table: LeaseTable, heard: Sequence[pa.Array] = ()
+    ) -> Iterator[Any]:
         started = self._started()
         source, events = element
         if self._lists is None:
             self._lists = NetworkLists.compile([[parse_network(entry) for entry in self._internal]])
         attributed = attribution.attribute(events, table, self._lists)
         account = attributed_account(source, attributed, table)
-        yield from self._looked_at(source, attributed, table, account)
+        yield from self._looked_at(source, attributed, table, account, heard)
         account.seconds.update(self._seconds(started))
         yield beam.pvalue.TaggedOutput(ACCOUNT, account)
 
@@ -258,7 +260,9 @@ def _gaps(events: pa.RecordBatch) -> int:
 
 
 class _AttributeNamed(_LookingAt):
-    def process(self, element: tuple[int, pa.RecordBatch], table: NameTable) -> Iterator[Any]:
+    def process(
+        self, element: tuple[int, pa.RecordBatch], table: NameTable, heard: Sequence[pa.Array] = ()
+    ) -> Iterator[Any]:
         started = self._started()
         source, events = element
         attributed = attribute_named(events, table)
@@ -266,22 +270,31 @@ class _AttributeNamed(_LookingAt):
         # as a whole, whatever the span: it is what is not among them that proves something
         if (told := progress_of(attributed)) is not None:
             yield beam.pvalue.TaggedOutput(PROGRESS, told)
-        yield from self._looked_at(source, attributed, table.leases, account)
+        yield from self._looked_at(source, attributed, table.leases, account, heard)
         account.seconds.update(self._seconds(started))
         yield beam.pvalue.TaggedOutput(ACCOUNT, account)
+
+
+def _sides(table: Any, heard: Any) -> list[Any]:
+    sides = [beam.pvalue.AsSingleton(table)]
+    return sides if heard is None else [*sides, beam.pvalue.AsList(heard)]
 
 
 class AttributeNamed(beam.PTransform):
     """(source, events that name their workload) to (source, attributed events); accounts and reports beside them."""
 
-    def __init__(self, table: Any, span: Span | None = None) -> None:
-        """Attribute by the singleton ``table``; keep what a run over ``span`` looks at, and all reports of progress."""
+    def __init__(self, table: Any, span: Span | None = None, heard: Any = None) -> None:
+        """Attribute by the singleton ``table``; keep what a run over ``span`` looks at, and all reports of progress.
+
+        That are also the pods that were ``heard`` of.
+        """
         super().__init__()
-        self._table, self._fn = table, _AttributeNamed(span)
+        self._sides = _sides(table, heard)
+        self._fn = _AttributeNamed(span)
 
     def expand(self, events: beam.PCollection[tuple[int, pa.RecordBatch]]) -> Any:
         """Return the outputs by tag."""
-        outputs = beam.ParDo(self._fn, beam.pvalue.AsSingleton(self._table))
+        outputs = beam.ParDo(self._fn, *self._sides)
         outputs = outputs.with_output_types(tuple[int, pa.RecordBatch])
         return events | outputs.with_outputs(ACCOUNT, PROGRESS, main=EVENTS)
 
@@ -289,16 +302,15 @@ class AttributeNamed(beam.PTransform):
 class Attribute(beam.PTransform):
     """(source, events) to (source, attributed events); accounts beside them."""
 
-    def __init__(self, table: Any, internal: Sequence[str], span: Span | None = None) -> None:
-        """Attribute by the singleton ``table``; keep what a run over ``span`` looks at."""
+    def __init__(self, table: Any, internal: Sequence[str], span: Span | None = None, heard: Any = None) -> None:
+        """Attribute by the singleton ``table``; keep what a run over ``span`` looks at, and pods ``heard`` of."""
         super().__init__()
-        self._table = table
+        self._sides = _sides(table, heard)
         self._fn = _Attribute(internal, span)
 
     def expand(self, events: beam.PCollection[tuple[int, pa.RecordBatch]]) -> Any:
         """Return the outputs by tag."""
-        table = beam.pvalue.AsSingleton(self._table)
-        outputs = beam.ParDo(self._fn, table).with_output_types(tuple[int, pa.RecordBatch])
+        outputs = beam.ParDo(self._fn, *self._sides).with_output_types(tuple[int, pa.RecordBatch])
         return events | outputs.with_outputs(ACCOUNT, main=EVENTS)
 
 
