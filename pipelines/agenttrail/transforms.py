@@ -284,10 +284,7 @@ class AttributeNamed(beam.PTransform):
     """(source, events that name their workload) to (source, attributed events); accounts and reports beside them."""
 
     def __init__(self, table: Any, span: Span | None = None, heard: Any = None) -> None:
-        """Attribute by the singleton ``table``; keep what a run over ``span`` looks at, and all reports of progress.
-
-        That are also the pods that were ``heard`` of.
-        """
+        """Attribute by the singleton ``table``; keep what a run over ``span`` looks at, pods ``heard`` of included."""
         super().__init__()
         self._sides = _sides(table, heard)
         self._fn = _AttributeNamed(span)
@@ -303,7 +300,7 @@ class Attribute(beam.PTransform):
     """(source, events) to (source, attributed events); accounts beside them."""
 
     def __init__(self, table: Any, internal: Sequence[str], span: Span | None = None, heard: Any = None) -> None:
-        """Attribute by the singleton ``table``; keep what a run over ``span`` looks at, and pods ``heard`` of."""
+        """Attribute by the singleton ``table``; keep what a run over ``span`` looks at, pods ``heard`` of included."""
         super().__init__()
         self._sides = _sides(table, heard)
         self._fn = _Attribute(internal, span)
