@@ -30,7 +30,7 @@ MIDDLE = (
 """Pure packages that meet as batches only."""
 BELOW = (
     "columns", "schema", "errors", "resources", "parsing", "flows", "metadata", "paths", "lists", "documents",
-    "entities", "yaml_files",
+    "entities", "seams", "yaml_files",
 )  # fmt: skip
 """What these may lean on, and is as pure."""
 PURE = (*MIDDLE, *BELOW)

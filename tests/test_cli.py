@@ -224,9 +224,9 @@ def test_times_are_half_open(said: Any, day: Path, tmp_path: Path) -> None:
     for start, end in pairwise(seams):
         done = said("run", day / "job.yml", "--output", tmp_path, "--start", start, "--end", end, "--json")
         assert done.status == 0
-        counts.append(orjson.loads(done.out)["total"]["signals"])
+        counts.append(orjson.loads(done.out)["total"]["in_range"])
     assert min(counts) > 0
-    assert sum(counts) == orjson.loads((day / "out" / "run.json").read_bytes())["total"]["signals"]
+    assert sum(counts) == orjson.loads((day / "out" / "run.json").read_bytes())["total"]["events"]
 
 
 def test_a_run_that_fails_says_where_and_returns_1(said: Any, day: Path, tmp_path: Path) -> None:

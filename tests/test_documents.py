@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import orjson
 import pytest
 
 from agenttrail.formats import FORMATS
@@ -74,6 +75,8 @@ def test_every_command_of_the_readme_runs_in_its_order(elasticsearch: Elasticsea
     assert (tmp_path / "out" / "incidents.ndjson").read_bytes()
     assert list((tmp_path / "found" / "events").glob("*.parquet"))
     assert (tmp_path / "one-hour" / "run.json").exists()
+    hourly = orjson.loads((tmp_path / "hourly" / "run.json").read_bytes())
+    assert hourly["covered"] == [["2026-03-02T00:00:00.000000Z", "2026-03-02T02:00:00.000000Z"]]
 
 
 def test_the_commands_of_the_rule_guide_run(tmp_path: Path) -> None:

@@ -31,8 +31,10 @@ WORKLOAD_DIGEST = "workload.digest"
 """Column in flight only: 16 bytes that are the same for all entities of one pod: its trajectories, and itself."""
 
 _RUNGS = {"trajectory": "trajectory.id", "sandbox": "sandbox.id", "job": "job.id", "host": "host.name"}
-_OCCUPIED = ("trajectory", "sandbox")
-_DAY = 86_400_000_000  # microseconds
+OCCUPIED = ("trajectory", "sandbox")
+DAY = 86_400_000_000
+"""Microseconds."""
+_FAR = 1 << 61
 
 
 def name_holders(events: pa.RecordBatch) -> tuple[pa.RecordBatch, NDArray[np.int64]]:
@@ -45,10 +47,10 @@ def name_holders(events: pa.RecordBatch) -> tuple[pa.RecordBatch, NDArray[np.int
         that is known.
     """
     level = _plain(events.column("attribution.level"))
-    occupied = np.asarray(pc.is_in(level, value_set=pa.array(_OCCUPIED)))
+    occupied = np.asarray(pc.is_in(level, value_set=pa.array(OCCUPIED)))
     # of several candidates that only agree on a name, none says when it started
     anchored = occupied & (_known(events.column("k8s.pod.uid")) | _known(events.column("attribution.lease_start")))
-    day = numbers(events.column("event.start").cast(pa.int64())) // _DAY
+    day = numbers(events.column("event.start").cast(pa.int64())) // DAY
     at_address = pc.equal(level, "address")
     own = pc.if_else(at_address, _own_address(events), pa.scalar(None, pa.binary(16)))
     scope = _column(events, "attribution.scope")
@@ -91,8 +93,8 @@ def _entity(columns: dict[str, pa.Array], own: pa.Array, days: NDArray[np.int64]
     ]
     address = pc.coalesce(format_addresses(own), pa.scalar("unknown"))
     scoped = pc.binary_join_element_wise(columns["attribution.scope"], address, "/", null_handling="skip")
-    day = _texts(pa.array(days * _DAY, pa.timestamp("us")), "%Y-%m-%d")
-    occupied = pc.is_in(level, value_set=pa.array(_OCCUPIED))
+    day = _texts(pa.array(days * DAY, pa.timestamp("us")), "%Y-%m-%d")
+    occupied = pc.is_in(level, value_set=pa.array(OCCUPIED))
     occupancy = columns["k8s.pod.uid"]
     if pc.any(pc.and_(occupied, pc.is_null(occupancy))).as_py():
         occupancy = pc.coalesce(occupancy, _texts(columns["attribution.lease_start"], "%Y-%m-%dT%H:%M:%SZ"), day)
@@ -101,6 +103,20 @@ def _entity(columns: dict[str, pa.Array], own: pa.Array, days: NDArray[np.int64]
         "entity.id": pc.coalesce(*named, scoped),
         "entity.anchor": pc.if_else(occupied, occupancy, day),
     }
+
+
+def lifetimes(holders: pa.RecordBatch) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return when each holder's lease, or the UTC day that anchors it, begins and ends, in microseconds, half-open.
+
+    What is not known is far away.
+    """
+    times = [holders.column(f"attribution.lease_{name}").cast(pa.int64()) for name in ("start", "end")]
+    begin, end = numbers(times[0], -_FAR), numbers(times[1], _FAR)
+    occupied = pc.is_in(holders.column("entity.type"), value_set=pa.array(OCCUPIED))
+    anchored = np.asarray(pc.and_(occupied, pc.or_(holders.column("k8s.pod.uid").is_valid(), times[0].is_valid())))
+    days = pc.if_else(pa.array(anchored), pa.scalar(None, pa.string()), holders.column("entity.anchor"))
+    day = numbers(pc.strptime(days, format="%Y-%m-%d", unit="us").cast(pa.int64()))
+    return np.where(anchored, begin, day), np.where(anchored, end, day + DAY)
 
 
 def workload_digests(findings: pa.RecordBatch) -> pa.Array:
@@ -112,7 +128,7 @@ def workload_digests(findings: pa.RecordBatch) -> pa.Array:
 def _workloads(columns: dict[str, pa.Array], entities: pa.Array) -> pa.Array:
     """Return what an entity's rows are kept together by: its pod, where the pod's uid anchors it; else itself."""
     anchored = pc.and_(
-        pc.is_in(columns["entity.type"], value_set=pa.array(_OCCUPIED)), columns["k8s.pod.uid"].is_valid()
+        pc.is_in(columns["entity.type"], value_set=pa.array(OCCUPIED)), columns["k8s.pod.uid"].is_valid()
     )
     pods = content_digests(["pod", columns["k8s.pod.uid"]])
     return pc.if_else(anchored, pods, entities)

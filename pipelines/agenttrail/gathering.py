@@ -30,7 +30,7 @@ from agenttrail.detect.derived import Derived
 from agenttrail.detect.findings import Found, Hits, gather, peers
 from agenttrail.detect.plan import Plan
 from agenttrail.detect.signals import DIGEST, HOLDER, Lists, digest_words
-from agenttrail.entities import ENTITY_DIGEST, WORKLOAD_DIGEST
+from agenttrail.entities import ENTITY_DIGEST, WORKLOAD_DIGEST, lifetimes
 from agenttrail.schema import ENUM, TIMESTAMP, arrow_type, cast, record
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ class Asked:
         lists: what is listed.
         correlated: numbers of the rules that correlations refer to.
         keys: columns that correlations group by or count.
+        until: reports of progress from this time on are in no timeline, in microseconds; None is open.
     """
 
     rules: Sequence[Rule]
@@ -129,17 +130,22 @@ class Asked:
     lists: Lists
     correlated: NDArray[np.int64]
     keys: tuple[str, ...]
+    until: int | None = None
 
     @classmethod
     def of(
-        cls, rules: Sequence[Rule], correlations: Sequence[Correlation], lists: Mapping[str, tuple[str, ...]]
+        cls,
+        rules: Sequence[Rule],
+        correlations: Sequence[Correlation],
+        lists: Mapping[str, tuple[str, ...]],
+        until: int | None = None,
     ) -> Asked:
         """Compile what a job asks for."""
         on = [one for one in correlations if not one.off]
         named = {id_ for one in on for id_ in one.rules}
         numbered = np.array([place for place, rule in enumerate(rules) if rule.id in named], dtype=np.int64)
         plans = {category: Plan.compile(rules, category, lists) for category in DERIVED}
-        return cls(rules, plans, Lists.of(lists), numbered, key_columns(on))
+        return cls(rules, plans, Lists.of(lists), numbered, key_columns(on), until)
 
 
 def gather_shard(signals: Signals, asked: Asked, progress: pa.RecordBatch) -> Gathered:
@@ -166,7 +172,8 @@ def gather_shard(signals: Signals, asked: Asked, progress: pa.RecordBatch) -> Ga
 
     units = _units(shard, asked, seen, found) if len(asked.correlated) else None
     findings = found(_together(seen)).findings
-    return Gathered(findings, units, _timeline(shard, progress, gaps, [findings, units]), _coverage(shard, gaps))
+    entries = _timeline(shard, _before(progress, asked.until), gaps, [findings, units])
+    return Gathered(findings, units, entries, _coverage(shard, gaps))
 
 
 def _coverage(shard: _Shard, gaps: pa.RecordBatch) -> dict[str, int]:
@@ -199,6 +206,12 @@ def _of_derived(shard: _Shard, asked: Asked, talks: _Talks, gpus: tuple[NDArray[
     for category in sorted(wanted & set(of_gpus)):
         rows_of = lambda members: (samples[members], np.arange(len(members)))  # noqa: E731 - of one line, as others are
         yield from _seen(asked.plans[category], of_gpus[category], rows_of)
+
+
+def _before(reports_: pa.RecordBatch, until: int | None) -> pa.RecordBatch:
+    """Return the reports before a time."""
+    times = numbers(reports_.column("event.start").cast(pa.int64()))
+    return reports_ if until is None else reports_.filter(pa.array(times < until))
 
 
 def _timeline(
@@ -251,22 +264,46 @@ def _of_reports(
     """Return steps that the entities' sandboxes reported, and what is missing."""
     out = []
     holders = np.flatnonzero(wanted)
-    _, first = group_rows([incident.take(pa.array(holders))]) if len(holders) else (None, holders)
-    holders = holders[first]
-    sandboxes = shard.holders.column("sandbox.id").take(pa.array(holders))
-    if progress.num_rows and len(holders):
-        place = pc.index_in(progress.column("sandbox.id"), value_set=sandboxes, skip_nulls=True)
-        mine = np.flatnonzero(np.asarray(place.is_valid()))
-        owner = holders[np.asarray(place.take(pa.array(mine)), dtype=np.int64)]
-        reports_ = progress.take(pa.array(mine)).select(["event.start", "training.step"])
-        if len(mine):
-            out.append(timeline.steps(_with_columns(reports_, _whom(shard, incident, owner))))
+    report, owner = _reported(shard.holders.take(pa.array(holders)), incident.take(pa.array(holders)), progress)
+    if len(report):
+        told = progress.take(pa.array(report)).select(["event.start", "training.step"])
+        out.append(timeline.steps(_with_columns(told, _whom(shard, incident, holders[owner]))))
     if gaps.num_rows:
         entities, place_ = np.unique(shard.entity, return_index=True)
         owner = shard.holder[place_[np.searchsorted(entities, numbers(gaps.column("entity")))]]
         missing = _with_columns(gaps, _whom(shard, incident, owner))
         out.append(timeline.gaps(missing.filter(pa.array(wanted[owner]))))
     return out
+
+
+def _reported(
+    holders: pa.RecordBatch, incident: pa.Array, progress: pa.RecordBatch
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return pairs of a report and a holder, one per incident, in whose lifetime the sandbox of that name sent it."""
+    none = np.empty(0, dtype=np.int64)
+    if not progress.num_rows or not holders.num_rows:
+        return none, none
+    which, first = group_rows([incident])
+    begin, end = lifetimes(holders)
+    leased = np.asarray(holders.column("attribution.lease_start").is_valid())
+    # of an incident that has leases, those tell; what several of them agree on has none
+    tells = leased | ~(max_by(which, len(first), leased.astype(np.int64)) > 0)[which]
+    begin, end = (
+        min_by(which[tells], len(first), begin[tells]), max_by(which[tells], len(first), end[tells]),
+    )  # fmt: skip
+    names = pa.concat_arrays([holders.column("sandbox.id").take(pa.array(first)), progress.column("sandbox.id")])
+    codes, _ = column_codes(names)
+    known = np.asarray(names.is_valid())
+    ours, theirs = codes[: len(first)], codes[len(first) :]
+    order = np.flatnonzero(known[: len(first)])
+    order = order[np.argsort(ours[order], kind="stable")]
+    reports_ = np.flatnonzero(known[len(first) :])
+    at = np.searchsorted(ours[order], theirs[reports_])
+    lengths = np.searchsorted(ours[order], theirs[reports_], side="right") - at
+    report, owner = np.repeat(reports_, lengths), order[ranges(at, lengths)]
+    times = numbers(progress.column("event.start").cast(pa.int64()))[report]
+    inside = (times >= begin[owner]) & (times < end[owner])
+    return report[inside], first[owner[inside]]
 
 
 def select_named(events: pa.RecordBatch, plan: Plan) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
@@ -15,13 +16,17 @@ from agenttrail.accounting import ACCOUNT, DEAD, EVENTS, Account, check, total
 from agenttrail.coverage import unseen
 from agenttrail.errors import DefinitionError, Problem
 from agenttrail.formats import FORMATS
+from agenttrail.seams import EVER, Span
+from agenttrail.settling import SETTLEMENT, TOGETHER, HearOf, InSpan, Say, Settle, Settlement
 from agenttrail.sinks import files as sink
+from agenttrail.sinks.earlier import INCIDENTS, ReadEarlier, carry_over, covered
 from agenttrail.sinks.files import WriteDeadLetters, WriteEvents, WriteSorted, WriteTimeline
 from agenttrail.sources.files import BLOCK_BYTES, RANGE_BYTES, ReadBlocks, ReadDocuments
 from agenttrail.transforms import (
     LEASES,
     PROGRESS,
     ROLLED,
+    SEEN,
     TIMELINE,
     UNITS,
     AddFindings,
@@ -39,10 +44,13 @@ from agenttrail.transforms import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from agenttrail.detect.correlations import Correlation
     from agenttrail.job_files import Job
 
+POD_NAMES = ("k8s.pod.uid", "sandbox.id", "trajectory.id")
+"""Columns whose values set pods apart: what is grouped by one of them is looked at as a whole with the pod."""
 SHARDS = 8
 """Slices of all entities on one machine."""
 KINDS = {name: format_.kind for name, format_ in FORMATS.items()}
@@ -54,7 +62,7 @@ class RunOptions:
     """What one run adds to its job.
 
     Attributes:
-        start: only events that start at or after this, in microseconds; None is open.
+        start: only findings whose last event starts at or after this, in microseconds; None is open.
         stop: and before this.
         range_bytes: size of the ranges in which a plain file is read.
         block_bytes: size of the blocks in which lines travel.
@@ -70,8 +78,11 @@ class RunOptions:
     flags: tuple[str, ...] = ()
 
 
-def build(pipeline: beam.Pipeline, job: Job, options: RunOptions) -> None:
-    """Build the graph of ``job`` on ``pipeline``; its last step turns the parts into the output directory."""
+def build(pipeline: beam.Pipeline, job: Job, options: RunOptions, span: Span | None = None) -> None:
+    """Build the graph of ``job`` on ``pipeline``; its last step turns the parts into the output directory.
+
+    A run over a ``span`` of time goes on with what earlier runs left there; without, it takes their place.
+    """
     directory = str(job.directory)
     formats = {number: FORMATS[source.format] for number, source in enumerate(job.sources)}
     metadata = [file for file in job.files if formats[file.source].gives == "leases"]
@@ -89,44 +100,45 @@ def build(pipeline: beam.Pipeline, job: Job, options: RunOptions) -> None:
     told = told | "ParseNamed" >> Parse(job.sources)
     by_address, by_name = (leases[EVENTS], told[LEASES]) | "AllLeases" >> beam.Flatten() | Resolve(job.tolerance)
     events = blocks | "ParseEvents" >> Parse(job.sources)
-    attributed = events[EVENTS] | Attribute(by_address, job.lists["internal"], options.start, options.stop)
-    called = told[EVENTS] | AttributeNamed(by_name, options.start, options.stop)
+    heard = None if span is None else told[EVENTS] | HearOf(span)
+    attributed = events[EVENTS] | Attribute(by_address, job.lists["internal"], span, heard)
+    called = told[EVENTS] | AttributeNamed(by_name, span, heard)
     detect = (job.sources, job.rules, job.lists, options.shards)
     signals = attributed[EVENTS] | Detect(*detect)
     of_named = called[EVENTS] | "DetectNamed" >> Detect(*detect)
     together = (signals[EVENTS], of_named[EVENTS]) | "AllSignals" >> beam.Flatten()
-    gathered = together | Gather(job.rules, job.correlations, job.lists, of_named[PROGRESS])
-    findings = gathered[EVENTS]
+    gathered = together | Gather(job.rules, job.correlations, job.lists, called[PROGRESS], span)
     accounts = [read, leases[ACCOUNT], events[ACCOUNT], attributed[ACCOUNT], signals[ACCOUNT], gathered[ACCOUNT]]
     accounts += [told_read, told[ACCOUNT], called[ACCOUNT], of_named[ACCOUNT]]
-    # what waits for correlations lies in memory: incidents are made without the evidence, which is most of a finding
-    slim, written = findings | Slim(), [findings]
+    found = [gathered[EVENTS]]
+    earlier: Any = None if span is None else pipeline | ReadEarlier(directory)
     if any(not one.off for one in job.correlations):
-        correlated = gathered[UNITS] | Correlate(job.correlations, options.shards)
-        slim = slim | AddFindings(correlated[EVENTS] | "SlimCorrelated" >> Slim(), options.shards)
-        written.append(correlated[EVENTS])
+        stored = None if span is None else earlier["findings"]
+        correlated = gathered[UNITS] | Correlate(job.correlations, options.shards, span, stored)
+        found.append(correlated[EVENTS])
         accounts.append(correlated[ACCOUNT])
-    incidents = slim | Group(KINDS)
+    written = found if span is None else [one | f"Say{number}" >> Say(span) for number, one in enumerate(found)]
+    # what waits for correlations lies in memory: incidents are made without the evidence, which is most of a finding
+    slim = [one | f"Slim{number}" >> Slim() for number, one in enumerate(written)]
+    if span is None:
+        whole = slim[0] if len(slim) == 1 else slim[0] | AddFindings(slim[1], options.shards)
+        incidents, settlement = whole | Group(KINDS), None
+    else:
+        settle = Settle(span, _ran(job), KINDS, options.shards, earlier["findings"], earlier[INCIDENTS], gathered[SEEN])
+        settled = slim | beam.Flatten() | settle
+        incidents, whole, settlement = settled["incidents"], settled[TOGETHER], settled[SETTLEMENT]
     rolled = signals[ROLLED] | EgressByList(by_address, incidents)
     accounts.append(rolled[ACCOUNT])
-    timelines = (gathered[TIMELINE], rolled[EVENTS], slim) | Timeline(incidents)
+    timelines = (gathered[TIMELINE], rolled[EVENTS], whole) | Timeline(incidents)
 
     dead = [remains, leases[DEAD], events[DEAD], told_remains, told[DEAD]]
     if job.elasticsearch:
-        from agenttrail.sinks.elasticsearch_timeline import UpsertTimeline
-        from agenttrail.sinks.elasticsearch_upserts import UpsertIncidents
-
-        whole = findings if len(written) == 1 else findings | "AddWhole" >> AddFindings(written[1], options.shards)
-        upserts = whole | UpsertIncidents(job.elasticsearch, KINDS)
-        dead.append(upserts[DEAD])
-        accounts.append(upserts[ACCOUNT])
-        entries = timelines | UpsertTimeline(job.elasticsearch, incidents)
-        dead.append(entries[DEAD])
-        accounts.append(entries[ACCOUNT])
+        for upserts in (_upserts(found, job, options, span, gathered[SEEN]), _upserted(timelines, job, incidents)):
+            dead.append(upserts[DEAD])
+            accounts.append(upserts[ACCOUNT])
     parts = {
         "findings": [
-            found | f"WriteFindings{number}" >> WriteSorted(directory, "findings")
-            for number, found in enumerate(written)
+            one | f"WriteFindings{number}" >> WriteSorted(directory, "findings") for number, one in enumerate(written)
         ]
         | "FindingParts" >> beam.Flatten(),
         "incidents": incidents | "WriteIncidents" >> WriteSorted(directory, "incidents"),
@@ -134,9 +146,36 @@ def build(pipeline: beam.Pipeline, job: Job, options: RunOptions) -> None:
         "timeline": timelines | "WriteTimeline" >> WriteTimeline(directory),
     }
     if job.write_events:
-        every = (attributed[EVENTS], called[EVENTS]) | "AllEvents" >> beam.Flatten()
-        parts["events"] = every | WriteEvents(directory)
-    _ = parts | Finish(job, accounts | "Accounts" >> beam.Flatten() | "Books" >> beam.CombineGlobally(total))
+        parts["events"] = _written_events((attributed[EVENTS], called[EVENTS]), span) | WriteEvents(directory)
+    books = accounts | "Accounts" >> beam.Flatten() | "Books" >> beam.CombineGlobally(total)
+    _ = parts | Finish(job, books, span, settlement)
+
+
+def _upserts(
+    found: Sequence[beam.PCollection[Any]], job: Job, options: RunOptions, span: Span | None, seen: Any
+) -> Any:
+    """Return what came of writing the findings to Elasticsearch, and the incidents that they make there."""
+    from agenttrail.sinks.elasticsearch_settling import SettleIncidents
+    from agenttrail.sinks.elasticsearch_upserts import UpsertIncidents
+
+    whole = found[0] if len(found) == 1 else found[0] | "AddWhole" >> AddFindings(found[1], options.shards)
+    settings = job.elasticsearch or {}
+    if span is None:
+        return whole | UpsertIncidents(settings, KINDS)
+    return whole | SettleIncidents(settings, KINDS, span, _ran(job), seen)
+
+
+def _upserted(timelines: beam.PCollection[Any], job: Job, incidents: beam.PCollection[Any]) -> Any:
+    """Return what came of writing the timelines of ``incidents`` to Elasticsearch."""
+    from agenttrail.sinks.elasticsearch_timeline import UpsertTimeline
+
+    return timelines | UpsertTimeline(job.elasticsearch or {}, incidents)
+
+
+def _written_events(events: Sequence[beam.PCollection[Any]], span: Span | None) -> beam.PCollection[Any]:
+    """Return the events that a run writes: of those that it looks at, those in its span."""
+    every = events | "AllEvents" >> beam.Flatten()
+    return every if span is None else every | InSpan(span)
 
 
 def _write_dead_letters(dead: list[beam.PCollection[Any]], directory: str) -> beam.PCollection[str]:
@@ -148,21 +187,32 @@ def _write_dead_letters(dead: list[beam.PCollection[Any]], directory: str) -> be
 class Finish(beam.PTransform):
     """Once all parts are written: check the books and put the output directory together."""
 
-    def __init__(self, job: Job, account: beam.PCollection[Account]) -> None:
-        """Finish a run of ``job`` whose whole account is the only element of ``account``."""
+    def __init__(
+        self,
+        job: Job,
+        account: beam.PCollection[Account],
+        span: Span | None = None,
+        settlement: beam.PCollection[Settlement] | None = None,
+    ) -> None:
+        """Finish a run of ``job`` whose whole account is the only element of ``account``.
+
+        One over a ``span`` carries over what stays of earlier runs, by the only element of ``settlement``.
+        """
         super().__init__()
-        self._job, self._account = job, account
+        self._job, self._account, self._span, self._settlement = job, account, span, settlement
 
     def expand(self, parts: dict[str, beam.PCollection[Any]]) -> beam.PCollection[None]:
         """Return an empty collection."""
         sides = {name: beam.pvalue.AsList(part) for name, part in parts.items()}
+        if self._settlement is not None:
+            sides["settlement"] = beam.pvalue.AsSingleton(self._settlement)
         once = self._account.pipeline | beam.Create([None])
-        return once | beam.ParDo(_Finish(self._job), beam.pvalue.AsSingleton(self._account), **sides)
+        return once | beam.ParDo(_Finish(self._job, self._span), beam.pvalue.AsSingleton(self._account), **sides)
 
 
 class _Finish(beam.DoFn):
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    def __init__(self, job: Job, span: Span | None) -> None:
+        self._job, self._span = job, span
 
     def process(
         self,
@@ -174,8 +224,9 @@ class _Finish(beam.DoFn):
         dead_letters: list[str],
         timeline: list[str],
         events: list[str] | None = None,
+        settlement: Settlement | None = None,
     ) -> Iterator[None]:
-        job = self._job
+        job, directory = self._job, str(self._job.directory)
         check(account, [source.name for source in job.sources])
         parts = {
             "findings": [path for path, _ in findings],
@@ -184,17 +235,25 @@ class _Finish(beam.DoFn):
             "timeline": list(timeline),
             "events": list(events or ()),
         }
-        sink.finish(str(job.directory), parts, events=job.write_events)
-        counted = {"findings": _by_severity(findings), "incidents": _by_severity(incidents)}
-        summary = orjson.dumps(report(job, account, counted), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-        sink.write(sink.join(str(job.directory), sink.PARTS, "run.json"), summary)
-        sink.publish(str(job.directory), "run.json")
-        sink.clean_up(str(job.directory))
+        keep: frozenset[str] = frozenset()
+        if self._span is not None and settlement is not None:
+            keep = carry_over(directory, parts, self._span, settlement.gone, events=job.write_events)
+        sink.finish(directory, parts, events=job.write_events, keep=keep)
+        stay = {} if settlement is None else settlement.stay
+        counted = {
+            kind: _by_severity(written, stay.get(kind, {}))
+            for kind, written in (("findings", findings), ("incidents", incidents))
+        }
+        told = report(job, account, counted) | covers(self._span, settlement)
+        summary = orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        sink.write(sink.join(directory, sink.PARTS, "run.json"), summary)
+        sink.publish(directory, "run.json")
+        sink.clean_up(directory)
         yield from ()
 
 
-def _by_severity(parts: list[tuple[str, dict[str, int]]]) -> dict[str, int]:
-    counted: Counter[str] = Counter()
+def _by_severity(parts: list[tuple[str, dict[str, int]]], stay: dict[str, int]) -> dict[str, int]:
+    counted: Counter[str] = Counter(stay)
     for _, severities in parts:
         counted.update(severities)
     return dict(sorted(counted.items()))
@@ -228,6 +287,29 @@ def report(job: Job, account: Account, counted: dict[str, dict[str, int]]) -> di
         "notes": notes(job, account),
         "seconds": {stage: round(seconds, 3) for stage, seconds in sorted(account.seconds.items())},
     }
+
+
+def covers(span: Span | None, settlement: Settlement | None) -> dict[str, Any]:
+    """Return what ``run.json`` says of the time that a run was over, and of what it made of earlier findings."""
+    if span is None or settlement is None:
+        return {"start": None, "end": None, "covered": [[None, None]]}
+    told = [[_time(start), _time(stop)] for start, stop in span.told]
+    return {
+        "start": _time(span.start), "end": _time(span.stop), "covered": told,
+        "findings_of_earlier_runs": settlement.counts,
+    }  # fmt: skip
+
+
+def _time(microseconds: int) -> str | None:
+    """Return a time as text, None for an open end."""
+    if abs(microseconds) >= EVER:
+        return None
+    return f"{datetime.fromtimestamp(microseconds // 10**6, UTC):%Y-%m-%dT%H:%M:%S}.{microseconds % 10**6:06}Z"
+
+
+def _ran(job: Job) -> tuple[str, ...]:
+    """Return the ids of the rules and correlations that run."""
+    return (*(rule.id for rule in job.rules if not rule.off), *(one.id for one in job.correlations if not one.off))
 
 
 def _off(job: Job) -> dict[str, str]:
@@ -277,10 +359,40 @@ def run(job: Job, options: RunOptions | None = None) -> None:
 
         check_elasticsearch(ElasticsearchSettings(**job.elasticsearch))
     with sink.claimed(str(job.directory)):
-        _run(job, options)
+        bounded = options.start is not None or options.stop is not None
+        _run(job, options, span_of(job, options) if bounded else None)
 
 
-def _run(job: Job, options: RunOptions) -> None:
+def span_of(job: Job, options: RunOptions) -> Span:
+    """Return what a run over a part of time looks at.
+
+    Raises:
+        InputError: it cannot be told what earlier runs in the output directory covered.
+        SinkError: they are another job's.
+    """
+    reach: dict[str, int] = {}
+    on = [one for one in job.correlations if not one.off]
+    for one in on:  # each after those that it refers to, whose windows reach back from its own
+        reach[one.id] = one.timespan + max((reach.get(rule, 0) for rule in one.rules), default=0)
+    grouped = {one.id: _pod_name(one) for one in on}
+    return Span(
+        -EVER if options.start is None else options.start,
+        EVER if options.stop is None else options.stop,
+        look_back=max(reach.values(), default=0),
+        tolerance=job.tolerance,
+        names=tuple(sorted({name for name in grouped.values() if name} - {POD_NAMES[0]})),
+        correlations={one.id: bool(grouped[one.id]) for one in on},
+        covered=covered(str(job.directory), job.name),
+    )
+
+
+def _pod_name(correlation: Correlation) -> str | None:
+    """Return the column by which a correlation keeps pods apart; None where it looks at several at once."""
+    by = [set(names) for names in zip(*correlation.keys, strict=True)]
+    return next((name for name in POD_NAMES if {name} in by), None)
+
+
+def _run(job: Job, options: RunOptions, span: Span | None) -> None:
     sink.prepare(str(job.directory), events=job.write_events)
     flags = list(options.flags)
     if not any(flag == "--runner" or flag.startswith("--runner=") for flag in flags):
@@ -288,7 +400,7 @@ def _run(job: Job, options: RunOptions) -> None:
         flags.append("--runner=FnApiRunner")
     try:
         with _pipeline(flags) as pipeline:
-            build(pipeline, job, options)
+            build(pipeline, job, options, span)
     except Exception:
         # what stands in the output directory from an earlier run stays; an interrupted job may go on elsewhere
         with suppress(Exception):

@@ -48,6 +48,7 @@ from agenttrail.gathering import TOOL_CALL, Asked, gather_shard, progress_of, re
 from agenttrail.incidents import group
 from agenttrail.rollups import Wanted, roll_up
 from agenttrail.schema import conform, record
+from agenttrail.seams import Living, Span, in_span, looked_at, seen_of
 from agenttrail.trajectories import cut
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ ROLLED = "rolled"
 """Tag of egress to listed peers, rolled up."""
 PROGRESS = "progress"
 """Tag of reports of training progress."""
+SEEN = "seen"
+"""Tag of the entities that a run over a span of time looked at."""
 
 
 class _Timed(beam.DoFn):
@@ -194,25 +197,44 @@ class _Resolve(beam.DoFn):
         yield leases
 
 
-class _Attribute(_Timed):
+class _LookingAt(_Timed):
+    """Attributes, and passes on what a run over a span of time looks at; everything where there is no span."""
+
     stage = "attribute"
 
-    def __init__(self, internal: Sequence[str], start: int | None, stop: int | None) -> None:
+    def __init__(self, span: Span | None) -> None:
+        self._span = span
+        self._living: Living | None = None
+
+    def _looked_at(
+        self, source: int, events: pa.RecordBatch, table: LeaseTable, account: Account, heard: Sequence[pa.Array]
+    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+        if self._span is not None:
+            self._living = self._living or Living.of(table.resolutions, self._span, heard)
+            events = looked_at(events, self._living, self._span)
+            told = in_span(events, self._span).num_rows
+            account.add(Account.of(source, in_range=told, context=events.num_rows - told))
+        if events.num_rows:
+            yield source, events
+
+
+class _Attribute(_LookingAt):
+    def __init__(self, internal: Sequence[str], span: Span | None) -> None:
+        super().__init__(span)
         self._internal = tuple(internal)
-        self._start, self._stop = start, stop
         self._lists: NetworkLists | None = None
 
-    def process(self, element: tuple[int, pa.RecordBatch], table: LeaseTable) -> Iterator[Any]:
+    def process(
+        self, element: tuple[int, pa.RecordBatch], table: LeaseTable, heard: Sequence[pa.Array] = ()
+    ) -> Iterator[Any]:
         started = self._started()
         source, events = element
         if self._lists is None:
             self._lists = NetworkLists.compile([[parse_network(entry) for entry in self._internal]])
         attributed = attribution.attribute(events, table, self._lists)
         account = attributed_account(source, attributed, table)
-        attributed = in_range(attributed, self._start, self._stop)
+        yield from self._looked_at(source, attributed, table, account, heard)
         account.seconds.update(self._seconds(started))
-        if attributed.num_rows:
-            yield (source, attributed)
         yield beam.pvalue.TaggedOutput(ACCOUNT, account)
 
 
@@ -250,65 +272,55 @@ def _gaps(events: pa.RecordBatch) -> int:
     return told
 
 
-def in_range(events: pa.RecordBatch, start: int | None, stop: int | None) -> pa.RecordBatch:
-    """Return the events that start in [start, stop), in microseconds; None is open."""
-    if start is None and stop is None:
-        return events
-    times = numbers(events.column("event.start").cast(pa.int64()))
-    kept = np.ones(len(times), dtype=bool)
-    if start is not None:
-        kept &= times >= start
-    if stop is not None:
-        kept &= times < stop
-    return events if kept.all() else events.filter(pa.array(kept))
-
-
-class _AttributeNamed(_Timed):
-    stage = "attribute"
-
-    def __init__(self, start: int | None, stop: int | None) -> None:
-        self._start, self._stop = start, stop
-
-    def process(self, element: tuple[int, pa.RecordBatch], table: NameTable) -> Iterator[Any]:
+class _AttributeNamed(_LookingAt):
+    def process(
+        self, element: tuple[int, pa.RecordBatch], table: NameTable, heard: Sequence[pa.Array] = ()
+    ) -> Iterator[Any]:
         started = self._started()
         source, events = element
         attributed = attribute_named(events, table)
         account = Account.of(source, **_by_status(attributed))  # type: ignore[arg-type] # counts alone
-        attributed = in_range(attributed, self._start, self._stop)
+        # as a whole, whatever the span: it is what is not among them that proves something
+        if (told := progress_of(attributed)) is not None:
+            yield beam.pvalue.TaggedOutput(PROGRESS, told)
+        yield from self._looked_at(source, attributed, table.leases, account, heard)
         account.seconds.update(self._seconds(started))
-        if attributed.num_rows:
-            yield (source, attributed)
         yield beam.pvalue.TaggedOutput(ACCOUNT, account)
 
 
-class AttributeNamed(beam.PTransform):
-    """(source, events that name their workload) to (source, attributed events); accounts beside them."""
+def _sides(table: Any, heard: Any) -> list[Any]:
+    sides = [beam.pvalue.AsSingleton(table)]
+    return sides if heard is None else [*sides, beam.pvalue.AsList(heard)]
 
-    def __init__(self, table: Any, start: int | None = None, stop: int | None = None) -> None:
-        """Attribute by the singleton ``table``; keep what starts in [start, stop) microseconds."""
+
+class AttributeNamed(beam.PTransform):
+    """(source, events that name their workload) to (source, attributed events); accounts and reports beside them."""
+
+    def __init__(self, table: Any, span: Span | None = None, heard: Any = None) -> None:
+        """Attribute by the singleton ``table``; keep what a run over ``span`` looks at, pods ``heard`` of included."""
         super().__init__()
-        self._table, self._fn = table, _AttributeNamed(start, stop)
+        self._sides = _sides(table, heard)
+        self._fn = _AttributeNamed(span)
 
     def expand(self, events: beam.PCollection[tuple[int, pa.RecordBatch]]) -> Any:
         """Return the outputs by tag."""
-        outputs = beam.ParDo(self._fn, beam.pvalue.AsSingleton(self._table))
+        outputs = beam.ParDo(self._fn, *self._sides)
         outputs = outputs.with_output_types(tuple[int, pa.RecordBatch])
-        return events | outputs.with_outputs(ACCOUNT, main=EVENTS)
+        return events | outputs.with_outputs(ACCOUNT, PROGRESS, main=EVENTS)
 
 
 class Attribute(beam.PTransform):
     """(source, events) to (source, attributed events); accounts beside them."""
 
-    def __init__(self, table: Any, internal: Sequence[str], start: int | None = None, stop: int | None = None) -> None:
-        """Attribute by the singleton ``table``; keep what starts in [start, stop) microseconds."""
+    def __init__(self, table: Any, internal: Sequence[str], span: Span | None = None, heard: Any = None) -> None:
+        """Attribute by the singleton ``table``; keep what a run over ``span`` looks at, pods ``heard`` of included."""
         super().__init__()
-        self._table = table
-        self._fn = _Attribute(internal, start, stop)
+        self._sides = _sides(table, heard)
+        self._fn = _Attribute(internal, span)
 
     def expand(self, events: beam.PCollection[tuple[int, pa.RecordBatch]]) -> Any:
         """Return the outputs by tag."""
-        table = beam.pvalue.AsSingleton(self._table)
-        outputs = beam.ParDo(self._fn, table).with_output_types(tuple[int, pa.RecordBatch])
+        outputs = beam.ParDo(self._fn, *self._sides).with_output_types(tuple[int, pa.RecordBatch])
         return events | outputs.with_outputs(ACCOUNT, main=EVENTS)
 
 
@@ -341,8 +353,6 @@ class _Detect(_Timed):
             self._listed = self._listed or Lists.of(self._lists)
         plan = self._plans[dataset]
         if format_.named:
-            if (told := progress_of(events)) is not None:
-                yield beam.pvalue.TaggedOutput(PROGRESS, told)
             chosen, hits = select_named(events, plan)
         else:
             chosen, hits, listed = select(events, plan, self._listed)  # type: ignore[arg-type] # set above
@@ -392,10 +402,7 @@ class _Detect(_Timed):
 
 
 class Detect(beam.PTransform):
-    """(source, attributed events) to (shard, signals).
-
-    Beside them accounts, reports of training progress, and roll-ups of what is no signal.
-    """
+    """(source, attributed events) to (shard, signals); accounts, and roll-ups of what is no signal beside them."""
 
     def __init__(
         self, sources: Sequence[Source], rules: Sequence[Rule], lists: Mapping[str, tuple[str, ...]], shard_count: int
@@ -407,7 +414,7 @@ class Detect(beam.PTransform):
     def expand(self, events: beam.PCollection[tuple[int, pa.RecordBatch]]) -> Any:
         """Return the outputs by tag."""
         outputs = beam.ParDo(self._fn).with_output_types(tuple[int, Signals])
-        return events | outputs.with_outputs(ACCOUNT, PROGRESS, ROLLED, main=EVENTS)
+        return events | outputs.with_outputs(ACCOUNT, ROLLED, main=EVENTS)
 
 
 def merged(signals: Iterable[Signals]) -> tuple[Signals, Account]:
@@ -441,21 +448,28 @@ class _Gather(_Timed):
     stage = "findings"
 
     def __init__(
-        self, rules: Sequence[Rule], correlations: Sequence[Correlation], lists: Mapping[str, tuple[str, ...]]
+        self,
+        rules: Sequence[Rule],
+        correlations: Sequence[Correlation],
+        lists: Mapping[str, tuple[str, ...]],
+        span: Span | None = None,
     ) -> None:
-        self._rules, self._correlations, self._lists = rules, correlations, lists
+        self._rules, self._correlations, self._lists, self._span = rules, correlations, lists, span
         self._asked: Asked | None = None
 
     def process(self, element: tuple[int, Iterable[Signals]], progress: Sequence[pa.RecordBatch] = ()) -> Iterator[Any]:
         started = self._started()
         if self._asked is None:
-            self._asked = Asked.of(self._rules, self._correlations, self._lists)
+            until = None if self._span is None else self._span.until
+            self._asked = Asked.of(self._rules, self._correlations, self._lists, until)
         shard, signals = element
         together, account = merged(signals)
         gathered = gather_shard(together, self._asked, reports(progress))
         account.coverage.update(gathered.coverage)
         account.seconds.update(self._seconds(started))
         yield shard, gathered.findings
+        if self._span is not None:
+            yield beam.pvalue.TaggedOutput(SEEN, (shard, seen_of(together.holders)))
         if gathered.units is not None and gathered.units.num_rows:
             yield beam.pvalue.TaggedOutput(UNITS, gathered.units)
         if gathered.timeline.num_rows:
@@ -472,43 +486,61 @@ class Gather(beam.PTransform):
         correlations: Sequence[Correlation],
         lists: Mapping[str, tuple[str, ...]],
         progress: beam.PCollection[pa.RecordBatch] | None = None,
+        span: Span | None = None,
     ) -> None:
-        """Gather the findings of ``rules``, with all reports of training ``progress``."""
+        """Gather the findings of ``rules``, with all reports of training ``progress``, in a run over ``span``."""
         super().__init__()
-        self._fn, self._progress = _Gather(rules, correlations, lists), progress
+        self._fn, self._progress = _Gather(rules, correlations, lists, span), progress
 
     def expand(self, signals: beam.PCollection[tuple[int, Signals]]) -> Any:
         """Return the outputs by tag."""
         sides = [] if self._progress is None else [beam.pvalue.AsList(self._progress)]
         outputs = beam.ParDo(self._fn, *sides).with_output_types(tuple[int, pa.RecordBatch])
-        return signals | beam.GroupByKey() | "Findings" >> outputs.with_outputs(ACCOUNT, UNITS, TIMELINE, main=EVENTS)
+        return (
+            signals
+            | beam.GroupByKey()
+            | "Findings" >> outputs.with_outputs(ACCOUNT, UNITS, TIMELINE, SEEN, main=EVENTS)
+        )
 
 
 class _Correlate(_Timed):
     stage = "correlate"
 
-    def __init__(self, correlations: Sequence[Correlation], shard: int) -> None:
-        self._correlations, self._shard = correlations, shard
+    def __init__(self, correlations: Sequence[Correlation], shard: int, span: Span | None) -> None:
+        self._correlations, self._shard, self._span = correlations, shard, span
 
-    def process(self, _: None, units: Sequence[pa.RecordBatch]) -> Iterator[Any]:
+    def process(
+        self, _: None, units: Sequence[pa.RecordBatch], earlier: Sequence[pa.RecordBatch] = ()
+    ) -> Iterator[Any]:
         started = self._started()
         if units:
-            yield self._shard, correlation_findings(self._correlations, joined(units))
+            told = earlier[0] if earlier else None
+            yield self._shard, correlation_findings(self._correlations, joined(units), told, self._span)
         yield beam.pvalue.TaggedOutput(ACCOUNT, Account(seconds=Counter(self._seconds(started))))
 
 
 class Correlate(beam.PTransform):
     """Units of the whole input to (a shard of its own, findings of correlations); accounts beside them."""
 
-    def __init__(self, correlations: Sequence[Correlation], shard: int) -> None:
-        """Evaluate ``correlations``, each of which stands after those that it refers to; call their shard ``shard``."""
+    def __init__(
+        self,
+        correlations: Sequence[Correlation],
+        shard: int,
+        span: Span | None = None,
+        earlier: beam.PCollection[pa.RecordBatch] | None = None,
+    ) -> None:
+        """Evaluate ``correlations``, each of which stands after those that it refers to; call their shard ``shard``.
+
+        In a run over ``span`` what is found goes on under the ids of ``earlier`` findings.
+        """
         super().__init__()
-        self._fn = _Correlate(correlations, shard)
+        self._fn, self._earlier = _Correlate(correlations, shard, span), earlier
 
     def expand(self, units: beam.PCollection[pa.RecordBatch]) -> Any:
         """Return the outputs by tag."""
         once = units.pipeline | beam.Create([None])
-        outputs = beam.ParDo(self._fn, beam.pvalue.AsList(units)).with_output_types(tuple[int, pa.RecordBatch])
+        sides = [beam.pvalue.AsList(side) for side in (units, self._earlier) if side is not None]
+        outputs = beam.ParDo(self._fn, *sides).with_output_types(tuple[int, pa.RecordBatch])
         return once | "Correlations" >> outputs.with_outputs(ACCOUNT, main=EVENTS)
 
 

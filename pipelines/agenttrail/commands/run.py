@@ -30,8 +30,12 @@ def add(subparsers: argparse._SubParsersAction[Any]) -> None:
         description="Run a job file.  Options that are not listed here go to Beam, such as --runner.",
     )
     parser.add_argument("job", metavar="JOB.yml", help="the job file")
-    parser.add_argument("--start", metavar="T", help="only events from this time on (RFC 3339)")
-    parser.add_argument("--end", metavar="T", help="only events before this time")
+    parser.add_argument(
+        "--start",
+        metavar="T",
+        help="only findings that end at this time or later (RFC 3339); goes on with what earlier runs left",
+    )
+    parser.add_argument("--end", metavar="T", help="only what happened before this time")
     parser.add_argument("--output", metavar="DIR", help="output directory, instead of the job file's")
     parser.add_argument(
         "--elasticsearch",
@@ -158,6 +162,13 @@ def summary_text(job: Job, summary: dict[str, Any]) -> str:
         f"{count['events']} events: {owners}",
         f"{summary['findings']:,} findings {findings}, {summary['incidents']:,} incidents {incidents}",
     ]
+    if summary.get("findings_of_earlier_runs"):
+        told = {name: f"{value:,}" for name, value in summary["findings_of_earlier_runs"].items()}
+        seen = f"{total.get('in_range', 0):,} events in its time, {total.get('context', 0):,} beside it looked at"
+        lines.append(
+            f"{seen}; of {told['before']} earlier findings {told['replaced']} told anew, {told['superseded']} gone; "
+            f"{told['added']} added"
+        )
     lines += [f"note: {shortened(note)}" for note in summary["notes"]]
     lines.append(f"written to {job.directory}")
     return "\n".join(map(printable, lines)) + "\n"

@@ -26,17 +26,20 @@ from agenttrail.columns.groups import (
 )
 from agenttrail.columns.ids import content_ids
 from agenttrail.columns.numbers import numbers
+from agenttrail.columns.offsets import ranges
 from agenttrail.detect.correlated import Correlated, correlate_all
 from agenttrail.detect.findings import KEY, MOST_EVIDENCE, NAMES, STATE
 from agenttrail.detect.signals import digest_words
 from agenttrail.schema import TIMESTAMP, conform, record
+from agenttrail.seams import seen_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from agenttrail.detect.correlations import Correlation
+    from agenttrail.seams import Span
 
 KEY_PREFIX = "unit:"
 """Stands before the columns of a unit that correlations group by or count."""
@@ -57,12 +60,25 @@ def key_columns(correlations: Sequence[Correlation]) -> tuple[str, ...]:
     return tuple(sorted(names | {name for one in correlations for name in one.values}))
 
 
-def correlation_findings(correlations: Sequence[Correlation], units: pa.RecordBatch) -> pa.RecordBatch:
+def correlation_findings(
+    correlations: Sequence[Correlation],
+    units: pa.RecordBatch,
+    earlier: pa.RecordBatch | None = None,
+    span: Span | None = None,
+) -> pa.RecordBatch:
     """Return the findings of all correlations on all units.
 
     A finding is on the entity that all units of its run share; where they are of one pod, on that pod; else each entity
     has a finding of its own with its part of the run.
+
+    Args:
+        correlations: each after those that it refers to.
+        units: what they look at.
+        earlier: findings of earlier runs, which may have seen units that are now out of view.  One that holds the
+            beginning of a finding of the same correlation, group and entity is the same: its id and beginning stay.
+        span: what the run is over; None where all is in view.
     """
+    told_before = None if earlier is None or span is None else (earlier, span)
     rule = units.column("rule.id").dictionary_encode()
     codes = rule.indices.to_numpy(zero_copy_only=False)
     matched = {word: np.flatnonzero(codes == code) for code, word in enumerate(rule.dictionary.to_pylist())}
@@ -75,7 +91,7 @@ def correlation_findings(correlations: Sequence[Correlation], units: pa.RecordBa
         len(rank)
     )
     found = correlate_all(correlations, rows, matched, rank)
-    parts = [_findings(one, found[one.id], units) for one in correlations if one.id in found]
+    parts = [_findings(one, found[one.id], units, told_before) for one in correlations if one.id in found]
     parts = [part for part in parts if part.num_rows]
     if not parts:
         return conform(units.slice(0, 0), record("finding"))
@@ -83,7 +99,9 @@ def correlation_findings(correlations: Sequence[Correlation], units: pa.RecordBa
     return whole.take(pc.sort_indices(whole.column("finding.id")))
 
 
-def _findings(correlation: Correlation, found: Correlated, units: pa.RecordBatch) -> pa.RecordBatch:
+def _findings(
+    correlation: Correlation, found: Correlated, units: pa.RecordBatch, told_before: tuple[pa.RecordBatch, Span] | None
+) -> pa.RecordBatch:
     run = np.repeat(np.arange(len(found.offsets) - 1), np.diff(found.offsets))
     member = units.take(pa.array(found.rows))
     keys = _entities(member, run)
@@ -102,19 +120,60 @@ def _findings(correlation: Correlation, found: Correlated, units: pa.RecordBatch
     start, end = (numbers(member.column(f"finding.{seen}_seen").cast(pa.int64())) for seen in ("first", "last"))
     columns["finding.first_seen"] = pa.array(min_by(which, count, start)).view(TIMESTAMP)
     columns["finding.last_seen"] = pa.array(max_by(which, count, end)).view(TIMESTAMP)
-    columns["@timestamp"] = columns["finding.first_seen"]
     columns["finding.evidence"] = _evidence(member, which, count)
     digests = ordinals(member.column(UNIT_DIGEST).cast(pa.binary()))
     earliest = np.lexsort((digests, start, which))[np.searchsorted(np.sort(which), np.arange(count))]
     columns |= {name: member.column(name).take(pa.array(earliest)) for name in _CALL}
     columns |= _said(correlation, count)
     shared = [_hashable(values.take(pa.array(run[first]))) for values in found.keys.values()]
-    begun = columns["finding.first_seen"].cast(pa.int64()).cast(pa.string())
-    columns["finding.id"] = content_ids(
-        ["finding", columns["rule.id"], *(columns[name] for name in KEY), *shared, begun]
-    )
     columns["incident.id"] = content_ids(["incident", *(columns[name] for name in KEY)])
+    named = ["finding", columns["rule.id"], *(columns[name] for name in KEY), *shared]
+    if told_before is not None:
+        columns["finding.first_seen"] = _begun_before(named, columns, *told_before)
+    columns["@timestamp"] = columns["finding.first_seen"]
+    columns["finding.id"] = content_ids([*named, _microseconds(columns["finding.first_seen"])])
     return conform(pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)), record("finding"))
+
+
+def _microseconds(times: pa.Array) -> pa.Array:
+    return times.cast(pa.int64()).cast(pa.string())
+
+
+def _begun_before(
+    named: Sequence[pa.Array | str], columns: Mapping[str, pa.Array], earlier: pa.RecordBatch, span: Span
+) -> pa.Array:
+    """Return when each finding began: as an earlier run told it of one that holds the beginning of this one.
+
+    This is for findings that go on beyond the start of the span and may have begun out of view; a group has one at
+    most.  Which of the earlier findings are of the same group, the ids tell: they are made of it and of the beginning.
+    """
+    told = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+    start, last = (numbers(earlier.column(f"finding.{seen}_seen").cast(pa.int64())) for seen in ("first", "last"))
+    begun = numbers(columns["finding.first_seen"].cast(pa.int64())).copy()
+    goes_on = numbers(columns["finding.last_seen"].cast(pa.int64())) >= span.start
+    one, place = _pairs(told, earlier, np.flatnonzero(goes_on & ~seen_whole(told, span)))
+    holds = (start[place] < begun[one]) & (begun[one] <= last[place])
+    one, place = one[holds], place[holds]
+    ids = content_ids([
+        *(part if isinstance(part, str) else part.take(pa.array(one)) for part in named),
+        pa.array(start[place]).cast(pa.string()),
+    ])  # fmt: skip
+    same = np.asarray(pc.equal(ids, earlier.column("finding.id").take(pa.array(place))), dtype=bool)
+    np.minimum.at(begun, one[same], start[place][same])
+    return pa.array(begun).view(TIMESTAMP)
+
+
+def _pairs(
+    told: pa.RecordBatch, earlier: pa.RecordBatch, rows: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the pairs of one of ``rows`` and an earlier finding of the same rule on the same entity."""
+    columns = [pa.concat_arrays([one.column(name) for one in (earlier, told)]) for name in ("rule.id", "incident.id")]
+    codes, _ = group_rows(columns)
+    theirs, ours = codes[: earlier.num_rows], codes[earlier.num_rows :][rows]
+    order = np.argsort(theirs, kind="stable")
+    first = np.searchsorted(theirs[order], ours)
+    lengths = np.searchsorted(theirs[order], ours, side="right") - first
+    return np.repeat(rows, lengths), order[ranges(first, lengths)]
 
 
 def _hashable(values: pa.Array) -> pa.Array:

@@ -120,14 +120,51 @@ def stored_findings(
         SinkError: Elasticsearch cannot be read; never a part of the findings for the whole.
     """
     wanted = incidents.to_pylist() if isinstance(incidents, pa.Array) else list(incidents)
-    if not wanted:
+    queries = [{"terms": {"incident.id": wanted[first : first + _IDS]}} for first in range(0, len(wanted), _IDS)]
+    yield from _findings(client, queries, prefix, patience, evidence=evidence)
+
+
+def findings_of_pods(client: Elasticsearch, pods: Sequence[str], *, prefix: str, patience: float) -> Iterator[pa.Array]:
+    """Yield all findings that are stored on pods, by their uids, as :func:`stored_findings` does without evidence.
+
+    Raises:
+        SinkError: Elasticsearch cannot be read; never a part of the findings for the whole.
+    """
+    queries = [{"terms": {"k8s.pod.uid": list(pods[first : first + _IDS])}} for first in range(0, len(pods), _IDS)]
+    yield from _findings(client, queries, prefix, patience, evidence=False)
+
+
+def findings_of_days(client: Elasticsearch, since: int, *, prefix: str, patience: float) -> Iterator[pa.Array]:
+    """Yield all findings on what has no occupancy that are stored for the days from one on, and perhaps others.
+
+    Args:
+        client: from :func:`connect`.
+        since: start of that day in microseconds.
+        prefix: what the names of all indices begin with.
+        patience: seconds to keep trying when Elasticsearch is away.
+
+    Raises:
+        SinkError: Elasticsearch cannot be read; never a part of the findings for the whole.
+    """
+    recent = {"range": {"finding.last_seen": {"gte": max(since, 0) // 1_000, "format": "epoch_millis"}}}
+    unoccupied = _any(
+        {"terms": {"entity.type": ["job", "host", "address"]}},
+        {"bool": {"must_not": [{"exists": {"field": name}} for name in ("k8s.pod.uid", "attribution.lease_start")]}},
+    )
+    yield from _findings(client, [{"bool": {"filter": [recent, unoccupied]}}], prefix, patience, evidence=False)
+
+
+def _findings(
+    client: Elasticsearch, queries: Sequence[Mapping[str, Any]], prefix: str, patience: float, *, evidence: bool
+) -> Iterator[pa.Array]:
+    """Yield the findings that match each of some queries."""
+    if not queries:
         return
     index = f"{prefix}-findings-*"
     persist(client, lambda: client.indices.refresh(index=index), patience)
     page_size = _PAGE_WITH_EVIDENCE if evidence else _PAGE
-    for first in range(0, len(wanted), _IDS):
-        query = {"terms": {"incident.id": wanted[first : first + _IDS]}}
-        order = [("finding.id", "asc", "keyword")]
+    order = [("finding.id", "asc", "keyword")]
+    for query in queries:
         for page in _pages(
             client, index, query, order, page=page_size, patience=patience, without=None if evidence else _EVIDENCE
         ):

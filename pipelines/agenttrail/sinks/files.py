@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 PARTS = ".parts"
+EVENTS_ORDER, TIMELINE_ORDER = ("log.file.path", "log.offset"), ("incident.id", "@timestamp", "timeline.id")
+"""How the rows of a file of events, and of one of timelines, are sorted."""
 SORTED = ("incidents", "findings")
 DEAD_LETTERS = "dead_letters"
 EVENTS, TIMELINE = "events", "timeline"
@@ -321,7 +323,15 @@ def write_rows(path: str, rows: pa.RecordBatch, name: str = "event") -> None:
     Raises:
         SinkError: they cannot be written.
     """
-    table = event_table(rows, name)
+    write_table(path, event_table(rows, name))
+
+
+def write_table(path: str, table: pa.Table) -> None:
+    """Write a table as Parquet.
+
+    Raises:
+        SinkError: it cannot be written.
+    """
     try:
         with closing(create(path)) as file:
             # without the Arrow schema, so that whoever reads enums finds plain text
@@ -381,7 +391,7 @@ class WriteTimeline(beam.PTransform):
 def merge_sorted(parts: Iterable[str], target: str) -> None:
     """Put sorted parts together into one sorted file: every line begins with its id."""
     with ExitStack() as stack:
-        files = [stack.enter_context(closing(_read(part))) for part in sorted(parts)]
+        files = [stack.enter_context(closing(open_to_read(part))) for part in sorted(parts)]
         # a line is longer than the usual buffers, each of which costs a call of the kernel
         large = [io.BufferedReader(file, _BUFFER) for file in files]  # type: ignore[type-var]
         with closing(io.BufferedWriter(create(target), _BUFFER)) as out:
@@ -392,12 +402,13 @@ def concatenate(parts: Iterable[str], target: str, *, private: bool = False) -> 
     """Put parts together in the order of their names."""
     with closing(create(target, private=private)) as out:
         for part in sorted(parts):
-            with closing(_read(part)) as file:
+            with closing(open_to_read(part)) as file:
                 while piece := file.read(1 << 20):
                     out.write(piece)
 
 
-def _read(path: str) -> BinaryIO:
+def open_to_read(path: str) -> BinaryIO:
+    """Open a file as it is."""
     return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)  # type: ignore[no-any-return]
 
 
@@ -408,7 +419,7 @@ def read_all(path: str) -> bytes:
         OSError: it cannot be read.
     """
     try:
-        with closing(_read(path)) as file:
+        with closing(open_to_read(path)) as file:
             return file.read()
     except Exception as error:
         raise error if isinstance(error, OSError) else OSError(str(error)) from error
@@ -430,19 +441,20 @@ def publish(directory: str, name: str) -> None:
         raise SinkError(msg) from error
 
 
-def finish(directory: str, parts: dict[str, list[str]], *, events: bool) -> None:
+def finish(directory: str, parts: dict[str, list[str]], *, events: bool, keep: frozenset[str] = frozenset()) -> None:
     """Turn the parts of a run into the files of the output directory.
 
     Args:
         directory: the output directory.
         parts: paths of the parts by kind: "incidents", "findings", "dead_letters", "events".
         events: whether the run wrote events; if not, those of an earlier run are left as they are.
+        keep: paths of files with events of earlier runs that stay.
 
     Raises:
         SinkError: something cannot be written.
     """
     try:
-        _finish(directory, parts, events=events)
+        _finish(directory, parts, keep, events=events)
     except SinkError:
         raise
     except Exception as error:  # every file system has errors of its own
@@ -456,7 +468,7 @@ def _reason(error: Exception) -> str:
     return "; ".join(str(told) for told in list(details.values())[:3]) if isinstance(details, dict) else str(error)
 
 
-def _finish(directory: str, parts: dict[str, list[str]], *, events: bool) -> None:
+def _finish(directory: str, parts: dict[str, list[str]], keep: frozenset[str], *, events: bool) -> None:
     for name in SORTED:
         merge_sorted(parts.get(name, []), join(directory, PARTS, f"{name}.ndjson"))
     concatenate(parts.get(DEAD_LETTERS, []), join(directory, PARTS, f"{DEAD_LETTERS}.ndjson"), private=True)
@@ -465,7 +477,7 @@ def _finish(directory: str, parts: dict[str, list[str]], *, events: bool) -> Non
         publish(directory, f"{name}.ndjson")
     _publish_folder(directory, TIMELINE, parts.get(TIMELINE, []))
     if events:
-        _publish_folder(directory, EVENTS, parts.get(EVENTS, []))
+        _publish_folder(directory, EVENTS, parts.get(EVENTS, []), keep)
 
 
 def found_in(directory: str, kind: str) -> list[str]:
@@ -477,22 +489,22 @@ def found_in(directory: str, kind: str) -> list[str]:
     return sorted(path for path in found if FOLDERS[kind][0].fullmatch(path.rsplit("/", 1)[-1]))
 
 
-def _publish_folder(directory: str, kind: str, parts: list[str]) -> None:
-    """Let the files of this run take the place of those of an earlier one; other files in the folder stay."""
-    named, nothing, name = FOLDERS[kind]
+def _publish_folder(directory: str, kind: str, parts: list[str], keep: frozenset[str] = frozenset()) -> None:
+    """Let the files of this run take the place of those of an earlier one but ``keep``; others in the folder stay."""
+    _, nothing, name = FOLDERS[kind]
     folder = join(directory, kind)
     if not FileSystems.exists(folder):
         FileSystems.mkdirs(folder)
-    if not parts:  # readers of an empty run, too, find a file with the columns
+    if not parts and not keep:  # readers of an empty run, too, find a file with the columns
         parts = [join(directory, PARTS, nothing)]
         write_rows(parts[0], pa.RecordBatch.from_pylist([], record(name).arrow()), name)
     targets = [join(folder, part.rsplit("/", 1)[-1]) for part in parts]
-    found = [file.path for file in FileSystems.match([join(glob.escape(folder), "*.parquet")])[0].metadata_list]
-    ours = [path for path in found if named.fullmatch(path.rsplit("/", 1)[-1])]
-    stale = ours if not is_local(folder) else sorted(set(ours) - set(targets))  # local files are replaced at once
+    ours = set(found_in(directory, kind)) - keep
+    stale = sorted(ours if not is_local(folder) else ours - set(targets))  # local files are replaced at once
     if stale:
         remove(stale)
-    FileSystems.rename(parts, targets)
+    if parts:
+        FileSystems.rename(parts, targets)
 
 
 def clean_up(directory: str) -> None:
