@@ -69,6 +69,10 @@ def test_thirds_leave_what_one_run_leaves(
                 assert _stored(client, prefix, kind) == _stored(client, whole, kind)
                 written = lines_of(tmp_path / "whole" / f"{kind}.ndjson")
                 assert len(_stored(client, whole, kind)) == len(written) > 0
+            entries = _stored(client, prefix, "timeline")
+            assert {one["incident.id"] for one in entries.values()} == _stored(client, prefix, "incidents").keys()
+            if not apart:
+                assert entries == _stored(client, whole, "timeline")
 
 
 def test_an_incident_that_somebody_works_on_stays_and_is_hidden(

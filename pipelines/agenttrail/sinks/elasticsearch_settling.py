@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from agenttrail.accounting import ACCOUNT, DEAD
 from agenttrail.columns.batches import as_one_batch
+from agenttrail.columns.groups import group_rows
 from agenttrail.columns.ids import hexadecimal
 from agenttrail.columns.json_text import json_objects
 from agenttrail.columns.numbers import numbers
@@ -22,6 +23,7 @@ from agenttrail.sinks.elasticsearch import BulkWriter, ElasticsearchSettings, co
 from agenttrail.sinks.elasticsearch_books import told as accounts_of
 from agenttrail.sinks.elasticsearch_indices import refresh
 from agenttrail.sinks.elasticsearch_queries import findings_of_days, findings_of_pods
+from agenttrail.sinks.elasticsearch_timeline import replace_timelines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -74,6 +76,16 @@ def _nothing(_: None) -> tuple[int, pa.RecordBatch]:
     return _REST, conform(pa.RecordBatch.from_arrays([], names=[]), record("finding"))
 
 
+_NO_ENTRIES = conform(pa.RecordBatch.from_arrays([], names=[]), record("timeline"))
+
+
+def _whose(gone: pa.RecordBatch, closed: pa.Array) -> pa.RecordBatch:
+    """Return one of the findings that went of each incident that is closed."""
+    of_closed = gone.filter(pc.is_in(gone.column("incident.id"), value_set=closed))
+    _, first = group_rows([of_closed.column("incident.id")])
+    return of_closed.take(pa.array(first))
+
+
 class _Settle(beam.DoFn):
     def __init__(
         self, settings: ElasticsearchSettings, kinds: Mapping[str, str], span: Span, ran: Sequence[str]
@@ -116,10 +128,13 @@ class _Settle(beam.DoFn):
         gone = stored.filter(goes)
         closed, successors = _successors(gone, incidents)
         yield from accounts_of("incidents", writer.supersede_incidents(closed, successors))
+        how: dict[str, Any] = {"prefix": settings.prefix, "patience": settings.patience}
+        for removed in replace_timelines(client, _NO_ENTRIES, _whose(gone, closed), **how):
+            yield from accounts_of("timeline", removed)
         yield from accounts_of("findings", writer.supersede_findings(gone.column("finding.id")))
         # so that whoever looks when the run has ended sees them
         for kind in ("findings", "incidents"):
-            refresh(client, kind, prefix=settings.prefix, patience=settings.patience)
+            refresh(client, kind, **how)
 
     def _to_write(self, findings: pa.RecordBatch, stored: pa.RecordBatch) -> pa.RecordBatch:
         """Return what the run has to tell, and what it can tell better; not what others saw more of."""
