@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,8 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _TEXT = "agenttrail, scenario day {number}"
-_RECOGNISED = ("mining", "metadata_access", "bulk_exfiltration")
-"""Kinds that records of the network alone give away."""
+_RECOGNISED = {
+    "mining": "impact/mining-verdict",
+    "metadata_access": "credential-access/instance-metadata-service",
+    "bulk_exfiltration": "exfiltration/volume-to-unlisted-peer",
+}
+"""Kinds that single records of the network give away, and the rules that look at these."""
 
 
 def _seed(number: int) -> int:
@@ -110,22 +115,32 @@ def test_each_behaviour_that_is_recognised_has_its_incident(day: Day) -> None:
         assert behaviour["technique"] in incident["threat.technique.id"], behaviour
         assert set(incident["destination.ip"]) == set(behaviour["peers"]), behaviour
         assert set(incident["destination.port"]) <= set(behaviour["ports"]), behaviour
-        assert (
-            behaviour["start"] <= incident["incident.first_seen"] <= incident["incident.last_seen"] <= behaviour["end"]
-        )
+        call = behaviour["tool_call"]
+        begin = _time(call["start"] if behaviour["tells"] else behaviour["start"])
+        assert begin <= _time(incident["incident.first_seen"])
+        assert _time(incident["incident.last_seen"]) <= _time(behaviour["end"])
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
 
 
 def test_nobody_else_has_an_incident(day: Day) -> None:
-    """Every incident stands on records of a behaviour; one that names no sandbox could not tell whose they were."""
-    guilty, holders = day.behaviours(), _holders(day)
+    """Of these rules, every incident stands on records of a behaviour.
+
+    One that names no sandbox could not tell whose they were.
+    """
+    guilty, holders, rules = day.behaviours(), _holders(day), set(_RECOGNISED.values())
     for incident in day.incidents:
+        if not rules & set(incident["rule.name"]):
+            continue
         if incident["attribution.status"] == "attributed":
             assert incident["k8s.pod.uid"] in guilty, incident["incident.title"]
         else:
             assert "sandbox.id" not in incident
             assert guilty.keys() & {holders[lease] for lease in incident["attribution.candidates"]}
     for finding in day.findings:
-        if finding["finding.severity"] in OPENING:
+        if finding["finding.severity"] in OPENING and finding["rule.name"] in rules:
             for event in finding["finding.evidence"]:
                 row = day.records[event["log.file.path"], event["log.offset"]]
                 assert row["behaviour"], (finding["finding.title"], event)

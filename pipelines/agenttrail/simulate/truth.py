@@ -75,13 +75,20 @@ class LineTable:
         """Start without lines."""
         self._paths: dict[tuple[str, str], int] = {}
         self._labels: dict[Label, int] = {}
+        self._latest: tuple[Label | None, int] = None, 0
         self._path, self._offset, self._label, self._duplicate = array("i"), array("q"), array("i"), array("b")
 
-    def add(self, path: str, dataset: str, offset: int, label: Label, *, duplicate: bool) -> None:
-        """Note the line at byte ``offset`` of the uncompressed file ``path``."""
-        self._path.append(self._paths.setdefault((path, dataset), len(self._paths)))
+    def place(self, path: str, dataset: str) -> int:
+        """Return the number of the uncompressed file ``path``."""
+        return self._paths.setdefault((path, dataset), len(self._paths))
+
+    def add(self, place: int, offset: int, label: Label, *, duplicate: bool) -> None:
+        """Note the line at byte ``offset`` of the file of this number."""
+        self._path.append(place)
         self._offset.append(offset)
-        self._label.append(self._labels.setdefault(label, len(self._labels)))
+        if label is not self._latest[0]:  # lines that arrive together mostly share one
+            self._latest = label, self._labels.setdefault(label, len(self._labels))
+        self._label.append(self._latest[1])
         self._duplicate.append(duplicate)
 
     def write(self, path: Path) -> None:
