@@ -39,8 +39,11 @@ class Truth:
     Attributes:
         seed: what the day was drawn from, as ``agents`` and ``hours`` are.
         start: start of the day, and ``end`` its end.
-        sandboxes: every sandbox with its names, interval and behaviour (None for a clean one).
-        behaviours: every instance of a behaviour with its sandbox, interval, peers, ports and technique.
+        sandboxes: every sandbox with its names, interval, behaviour (None for a clean one), number of GPUs, and the
+            telemetry that is missing of it.
+        behaviours: every instance of a behaviour with its sandbox, interval, peers, ports, technique and parameters;
+            the tool call that it began with (None without spans) and whether that tells; and its first activity, the
+            start of its earliest record as the sensors write it.
         secrets: every secret that was planted in a tool call, as it stands in the spans.
         records: number of lines by dataset and kind, exact duplicates among them, and in all.
     """
@@ -185,11 +188,16 @@ def tell_behaviours(behaviours: list[Behaviour], records: Counter[str], horizon:
             "tool_call": _call(one),
             "first_activity": moment(one.first),
             "missing": list(one.pod.missing),
-            "parameters": one.parameters | ({"form": one.form} if one.form else {}),
+            "parameters": _parameters(one),
         }
         for one in behaviours
         if one.flows
     ]
+
+
+def _parameters(one: Behaviour) -> dict[str, Any]:
+    lasted = max(flow.end for flow in one.flows) - min(flow.start for flow in one.flows)
+    return {"duration_s": round(lasted, 3)} | one.parameters | ({"form": one.form} if one.form else {})
 
 
 def _call(one: Behaviour) -> dict[str, Any] | None:
