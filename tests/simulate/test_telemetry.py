@@ -177,7 +177,7 @@ def test_diverted_gpus_are_hot_and_no_step_is_made(day: Day, told: dict[str, lis
         within = [step for at, step in rows if start - 9 <= at <= end]
         assert len(set(within)) == 1
         assert len(within) >= (end - start) / 91
-        assert rows[-1][0] > end
+        assert rows[-1][0] > end - 95
 
 
 def test_clean_sandboxes_train_evaluate_and_idle(day: Day, told: dict[str, list[dict[str, Any]]]) -> None:
