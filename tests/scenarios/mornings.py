@@ -68,16 +68,19 @@ def call_of(pod: str, start: int, number: int, command: str) -> bytes:
     )  # fmt: skip
 
 
-def flow_of(
-    address: str, peer: str, port: int, start: int, end: int, sent: int, received: int, *, own_port: int = 40_000
-) -> list[bytes]:
+def flow_of(address: str, peer: str, port: int, start: int, end: int, sent: int, received: int) -> list[bytes]:
     """Return both directions of one minute's record or more."""
     row = "2 1 eni-{a} {0} {1} {2} {3} 6 9 {4} {5} {6} ACCEPT OK"
-    times, ends = (DAY + start, DAY + end), (address, peer, own_port, port)
+    times, ends = (DAY + start, DAY + end), (address, peer, 40_000, port)
     return [
         row.format(*ends, sent, *times, a=address).encode(),
         row.format(ends[1], ends[0], ends[3], ends[2], received, *times, a=address).encode(),
     ]
+
+
+def from_port(port: int, rows: list[bytes]) -> list[bytes]:
+    """Return records as they are if the workload had another port."""
+    return [row.replace(b" 40000 ", f" {port} ".encode()) for row in rows]
 
 
 def write_morning(folder: Path) -> Path:
@@ -134,10 +137,11 @@ def write_longer_morning(folder: Path) -> Path:
     flows = [
         row
         for at in range(3_600, 4_800, 48)
-        for row in flow_of("10.0.0.5", POOL, 8443, at, at + 2, 400, 500, own_port=40_000 + at)
+        for row in from_port(40_000 + at, flow_of("10.0.0.5", POOL, 8443, at, at + 2, 400, 500))
     ]
     for at in sorted(dice.sample(range(4_840, 5_390), 80)):
-        flows += flow_of("10.0.0.5", POOL, 8443, at, at + 1, dice.randrange(100, 9_000), 80, own_port=40_000 + at)
+        rows = flow_of("10.0.0.5", POOL, 8443, at, at + 1, dice.randrange(100, 9_000), 80)
+        flows += from_port(40_000 + at, rows)
     for at in (-4_000, 600, THIRDS[1] - 1, THIRDS[1], THIRDS[2], 8_000):
         flows += flow_of("10.0.0.9", POOL, 22, at, at + 1, 50_000, 600)
     flows += flow_of("10.0.0.6", POOL, 22, 6_600, 6_900, 90_000, 600)

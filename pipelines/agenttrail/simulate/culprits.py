@@ -48,7 +48,7 @@ _SHAPES = {
     PROBING: _Shape(0.05, 0.8),
 }
 _MANIFOLD = (TUNNEL, DIVERSION)
-"""Kinds of several forms, which come up once more than the others in each round."""
+"""Kinds of several forms, which come up twice in each round."""
 _TELLING = (MINING, DIVERSION, TUNNEL)
 """Kinds of which there are commands that say what they do; every other instance uses one."""
 
@@ -104,7 +104,7 @@ def _turns(dice: Dice) -> Iterator[_Turn]:
     the tool call tells.  Mining comes about in one cloud only: the other has no firewall that could recognise it.
     """
     places = {kind: dice.whole(0, 23) for kind in _SHAPES}
-    order = (*_SHAPES, *_MANIFOLD)
+    order = [*_SHAPES, *_MANIFOLD]
     while True:
         for kind in order:
             place, forms = places[kind], _SHAPES[kind].forms
@@ -113,6 +113,7 @@ def _turns(dice: Dice) -> Iterator[_Turn]:
             cloud = CLOUDS[(place + (place // len(forms) if len(forms) % 2 == 0 else 0)) % len(CLOUDS)]
             tells = kind in _TELLING and (place + place // 4) % 2 == 0
             yield _Turn(kind, CLOUDS[0] if kind == MINING else cloud, forms[place % len(forms)], tells)
+        order = dice.some(order, len(order))  # few days come to the end of the second round
 
 
 def _settle(dice: Dice, turn: _Turn, free: list[Pod], horizon: int) -> Behaviour | None:

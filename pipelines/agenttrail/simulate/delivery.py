@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from agenttrail.simulate.truth import LineTable
 
 _BROKEN, _TWICE, _BLANK, _HEADER_AGAIN = 1 / 3_000, 1 / 1_500, 1 / 2_500, 1 / 4_000
+_ANYTHING = _BROKEN + _BLANK + _HEADER_AGAIN
 _LATE = 0.02  # share of the lines that come minutes after the others
 _FASTEST = 1
 
@@ -69,7 +70,7 @@ class Feed:
             self.lines.append(_Line(arrival + dice.uniform(0, 200), text, label, duplicate=True))
 
     def write(self, directory: Path, dice: Dice, table: LineTable) -> None:
-        """Write all lines into the files of their hours, and note every line of every file in ``table``."""
+        """Write all lines into the files of their hours, note each in ``table``, and have none left."""
         self.lines.sort(key=lambda line: line.arrival)
         by_hour: dict[int, list[_Line]] = {}
         for line in self.lines:
@@ -82,21 +83,23 @@ class Feed:
                 file.add(header.encode(), Label(HEADER))
             for line in lines:
                 file.add(line.text.encode(), line.label, duplicate=line.duplicate)
-                damaged += self._mishap(dice, file, line, damaged)
+                draw = dice.uniform() / self.mishaps
+                if draw < _ANYTHING:
+                    damaged += self._mishap(dice, draw, file, line, damaged)
             _store(directory / path, b"".join(file.parts))
+        self.lines = []
 
-    def _mishap(self, dice: Dice, file: _File, line: _Line, turn: int) -> int:
+    def _mishap(self, dice: Dice, draw: float, file: _File, line: _Line, turn: int) -> int:
         """Add what now and then follows a line; return the number of broken lines added.
 
         A broken line is what came through of a first attempt; the sender then sent the line again, whole.
         """
-        draw = dice.uniform() / self.mishaps
         if draw < _BROKEN:
             file.add(broken(dice, line.text, self.header, turn, self.ways), Label(BROKEN))
             return 1
         if draw < _BROKEN + _BLANK:
             file.add(dice.pick((b"", b"", b"  ", b"\r")), Label(BLANK))
-        elif self.header and draw < _BROKEN + _BLANK + _HEADER_AGAIN:
+        elif self.header:
             file.add(self.header.splitlines()[0].encode(), Label(HEADER))
         return 0
 
@@ -106,11 +109,11 @@ class _File:
 
     def __init__(self, path: str, dataset: str, table: LineTable) -> None:
         self.parts: list[bytes] = []
-        self._path, self._dataset, self._table, self._size = path, dataset, table, 0
+        self._place, self._table, self._size = table.place(path, dataset), table, 0
 
     def add(self, raw: bytes, label: Label, *, duplicate: bool = False) -> None:
         """Add a line."""
-        self._table.add(self._path, self._dataset, self._size, label, duplicate=duplicate)
+        self._table.add(self._place, self._size, label, duplicate=duplicate)
         self.parts += (raw, b"\n")
         self._size += len(raw) + 1
 

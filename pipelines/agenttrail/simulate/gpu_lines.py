@@ -57,9 +57,12 @@ def scrapes(dice: Dice, pod: Pod, exporter: Exporter, found: list[Phase]) -> Ite
     for phase in found:
         while at < phase.end:
             stamp, lines = f" {millis(at)}", list[tuple[str, bool]]()
-            for one in series:
-                values = gauge(dice, phase.kind, memory)
-                lines += [(f"{name}{value}{stamp}", True) for name, value in zip(one, values, strict=True)]
+            for use, watts, held, tensor in series:
+                seen = gauge(dice, phase.kind, memory)
+                lines += (
+                    (f"{use}{seen.use}{stamp}", True), (f"{watts}{seen.watts}{stamp}", True),
+                    (f"{held}{seen.memory}{stamp}", True), (f"{tensor}{seen.tensor}{stamp}", True),
+                )  # fmt: skip
             if dice.happens(_BLANK * len(lines)):
                 place = dice.whole(0, len(lines) - 1)
                 lines[place] = f"{series[place // len(METRICS)][place % len(METRICS)]}{BLANK}{stamp}", False

@@ -127,7 +127,8 @@ def _pieces(dice: Dice, flow: Flow, interface: Interface, horizon: int) -> Itera
         start, end = max(begin, opens), min(finish, closes - 0.001)
         if start <= end:
             share = max(end - start, 0.001) / length
-            silence = min(flow.pause, (end - start) / 3) if flow.pause else 0.0
+            # half of it before the end of a window, half after its beginning
+            silence = min(flow.pause / 2, (end - start) / 3) if flow.pause else 0.0
             first = start + dice.uniform() * silence if start > flow.start else start
             last = end - dice.uniform() * silence if end < flow.end else end
             yield _Piece(first, last, closes, share, start == flow.start, end == flow.end)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _STAY = 660, 0.6, 180, 2_400
 """How long an episode takes in seconds: median, spread, shortest and longest."""
 _STAY_WITH_GPUS = 2_400, 0.5, 1_200, 7_200
-_GPU_SHARE, _GPUS = 1 / 3, (1, 1, 1, 2, 2, 3, 4, 8)
+_GPU_SHARE, _GPUS = 1 / 3, (1, 1, 1, 1, 2, 2, 4, 8)
 _UNSEEN = 0.1  # share of the sandboxes of which one kind of telemetry is missing
 _UNLABELLED = 0.28  # share of the pods with spans whose labels do not name the episode
 _QUICKEST, _SLOWEST = 1, 20  # seconds until an agent's next episode, and so mostly until the next pod on an address

@@ -102,6 +102,7 @@ def _send_spans(
         if "spans" in pod.missing or (pod.end is not None and pod.end <= 0):
             continue
         calls = tool_calls(dice, pod, scene.begin, scene.finish, guilty.get(pod))
+        calls = [call for call in calls if call.start >= 0]  # what came before lies in the files of the day before
         secrets += [secret for call in calls for secret in call.errand.secrets]
         label = _of(pod)
         for sent in sandbox_spans(dice, pod, calls, horizon):
@@ -132,7 +133,8 @@ def _send_reports(dice: Dice, work: list[_Work], trainers: list[_Work], feed: Fe
     for one, job, name in streams:
         label = _of(one.pod) if name else Label(TELEMETRY)
         for at, text in progress_lines(dice, one.reports, job, name):
-            feed.send(dice, at, text, label)
+            if at >= 0:
+                feed.send(dice, at, text, label)
 
 
 def _of(pod: Pod) -> Label:

@@ -38,36 +38,36 @@ def tool_calls(dice: Dice, pod: Pod, begin: float, finish: float, behaviour: Beh
     the background.
     """
     calls: list[ToolCall] = []
+    prefix = dice.letters(10)
     at = round(begin + dice.log_normal(*_THOUGHT), 3)
     pending = behaviour
     while at < finish or pending is not None:
         if pending is not None and at >= pending.called:
-            call = pending.call = _first_of(dice, pending, finish)
+            call = pending.call = _first_of(dice, pending, finish, f"call_{prefix}{len(calls):04d}")
             at, pending = max(call.end, pending.at + _SETTLING), None
         else:
-            call = _innocent(dice, pod, at, finish if pending is None else pending.called)
+            latest = finish if pending is None else pending.called
+            call = _innocent(dice, pod, (at, latest), f"call_{prefix}{len(calls):04d}")
             at = call.end
         calls.append(call)
         at = round(at + dice.log_normal(*_THOUGHT), 3)
     return calls
 
 
-def _innocent(dice: Dice, pod: Pod, at: float, latest: float) -> ToolCall:
+def _innocent(dice: Dice, pod: Pod, room: tuple[float, float], name: str) -> ToolCall:
+    """Return a call that starts with the ``room`` and is over by its end."""
+    at, latest = room
     given = errand(dice, gpus=pod.gpus > 0)
     if dice.happens(_SECRET):
         given = with_secret(dice, given)
     end = round(min(at + dice.log_normal(*_WORK), latest), 3)
-    return ToolCall(_call_id(dice), at, end, given, dice.happens(_FAILURE))
+    return ToolCall(name, at, end, given, dice.happens(_FAILURE))
 
 
-def _first_of(dice: Dice, behaviour: Behaviour, finish: float) -> ToolCall:
+def _first_of(dice: Dice, behaviour: Behaviour, finish: float, name: str) -> ToolCall:
     """Return the call that a behaviour began with: its words where it tells, else an opaque command."""
     given = telling(dice, behaviour.telling) if behaviour.tells else opaque(dice)
     if dice.happens(_SECRET_OF_CULPRITS):
         given = with_secret(dice, given)
     end = round(min(behaviour.called + dice.log_uniform(0.05, 30.0), finish), 3)
-    return ToolCall(_call_id(dice), behaviour.called, end, given, failed=False)
-
-
-def _call_id(dice: Dice) -> str:
-    return f"call_{dice.letters(14)}"
+    return ToolCall(name, behaviour.called, end, given, failed=False)

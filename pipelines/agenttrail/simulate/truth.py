@@ -39,8 +39,11 @@ class Truth:
     Attributes:
         seed: what the day was drawn from, as ``agents`` and ``hours`` are.
         start: start of the day, and ``end`` its end.
-        sandboxes: every sandbox with its names, interval and behaviour (None for a clean one).
-        behaviours: every instance of a behaviour with its sandbox, interval, peers, ports and technique.
+        sandboxes: every sandbox with its names, interval, behaviour (None for a clean one), number of GPUs, and the
+            telemetry that is missing of it.
+        behaviours: every instance of a behaviour with its sandbox, interval, peers, ports, technique and parameters;
+            the tool call that it began with (None without spans) and whether that tells; and its first activity, the
+            start of its earliest record as the sensors write it.
         secrets: every secret that was planted in a tool call, as it stands in the spans.
         records: number of lines by dataset and kind, exact duplicates among them, and in all.
     """
@@ -75,13 +78,20 @@ class LineTable:
         """Start without lines."""
         self._paths: dict[tuple[str, str], int] = {}
         self._labels: dict[Label, int] = {}
+        self._latest: tuple[Label | None, int] = None, 0
         self._path, self._offset, self._label, self._duplicate = array("i"), array("q"), array("i"), array("b")
 
-    def add(self, path: str, dataset: str, offset: int, label: Label, *, duplicate: bool) -> None:
-        """Note the line at byte ``offset`` of the uncompressed file ``path``."""
-        self._path.append(self._paths.setdefault((path, dataset), len(self._paths)))
+    def place(self, path: str, dataset: str) -> int:
+        """Return the number of the uncompressed file ``path``."""
+        return self._paths.setdefault((path, dataset), len(self._paths))
+
+    def add(self, place: int, offset: int, label: Label, *, duplicate: bool) -> None:
+        """Note the line at byte ``offset`` of the file of this number."""
+        self._path.append(place)
         self._offset.append(offset)
-        self._label.append(self._labels.setdefault(label, len(self._labels)))
+        if label is not self._latest[0]:  # lines that arrive together mostly share one
+            self._latest = label, self._labels.setdefault(label, len(self._labels))
+        self._label.append(self._latest[1])
         self._duplicate.append(duplicate)
 
     def write(self, path: Path) -> None:
@@ -178,11 +188,16 @@ def tell_behaviours(behaviours: list[Behaviour], records: Counter[str], horizon:
             "tool_call": _call(one),
             "first_activity": moment(one.first),
             "missing": list(one.pod.missing),
-            "parameters": one.parameters | ({"form": one.form} if one.form else {}),
+            "parameters": _parameters(one),
         }
         for one in behaviours
         if one.flows
     ]
+
+
+def _parameters(one: Behaviour) -> dict[str, Any]:
+    lasted = max(flow.end for flow in one.flows) - min(flow.start for flow in one.flows)
+    return {"duration_s": round(lasted, 3)} | one.parameters | ({"form": one.form} if one.form else {})
 
 
 def _call(one: Behaviour) -> dict[str, Any] | None:
