@@ -26,6 +26,7 @@ from agenttrail.detect.analytics import ANALYTICS, JOINT_ANALYTICS, TELEMETRY_AN
 from agenttrail.detect.analytics.gpu_conversation import TENSOR
 from agenttrail.detect.analytics.gpu_progress import METRIC
 from agenttrail.detect.correlation_findings import KEY_PREFIX, UNIT_DIGEST, key_columns
+from agenttrail.detect.correlation_needs import Need, enough, needs_of, silent
 from agenttrail.detect.derived import Derived
 from agenttrail.detect.findings import Found, Hits, gather, peers
 from agenttrail.detect.plan import Plan
@@ -121,6 +122,8 @@ class Asked:
         plans: of each category of derived events the plan of the rules that look at it.
         lists: what is listed.
         correlated: numbers of the rules that correlations refer to.
+        needs: what each correlation needs to find anything.
+        silent: numbers of the building blocks that give no findings of their own.
         keys: columns that correlations group by or count.
         until: reports of progress from this time on are in no timeline, in microseconds; None is open.
     """
@@ -129,6 +132,8 @@ class Asked:
     plans: Mapping[str, Plan]
     lists: Lists
     correlated: NDArray[np.int64]
+    needs: Sequence[Need]
+    silent: NDArray[np.int64]
     keys: tuple[str, ...]
     until: int | None = None
 
@@ -144,8 +149,11 @@ class Asked:
         on = [one for one in correlations if not one.off]
         named = {id_ for one in on for id_ in one.rules}
         numbered = np.array([place for place, rule in enumerate(rules) if rule.id in named], dtype=np.int64)
+        quiet = silent(on, [rule.id for rule in rules if rule.building_block])
+        blocks = np.array([place for place, rule in enumerate(rules) if rule.id in quiet], dtype=np.int64)
         plans = {category: Plan.compile(rules, category, lists) for category in DERIVED}
-        return cls(rules, plans, Lists.of(lists), numbered, key_columns(on), until)
+        needs = needs_of(on, rules)
+        return cls(rules, plans, Lists.of(lists), numbered, needs, blocks, key_columns(on), until)
 
 
 def gather_shard(signals: Signals, asked: Asked, progress: pa.RecordBatch) -> Gathered:
@@ -171,7 +179,7 @@ def gather_shard(signals: Signals, asked: Asked, progress: pa.RecordBatch) -> Ga
         return Found(named, made.first, made.unit)
 
     units = _units(shard, asked, seen, found) if len(asked.correlated) else None
-    findings = found(_together(seen)).findings
+    findings = found(_telling(_together(seen), asked.silent)).findings
     entries = _timeline(shard, _before(progress, asked.until), gaps, [findings, units])
     return Gathered(findings, units, entries, _coverage(shard, gaps))
 
@@ -528,11 +536,23 @@ def _together(seen: Sequence[_Seen]) -> Hits:
     return Hits(rows[first], rules[first], peerless[first])
 
 
+def _telling(hits: Hits, silent_: NDArray[np.int64]) -> Hits:
+    """Return the hits of rules that give findings of their own."""
+    kept = np.flatnonzero(~np.isin(hits.rules, silent_))
+    return Hits(hits.rows[kept], hits.rules[kept], None if hits.peerless is None else hits.peerless[kept])
+
+
 def _units(shard: _Shard, asked: Asked, seen: Sequence[_Seen], found: Callable[[Hits], Found]) -> pa.RecordBatch | None:
-    """Return what the rules that correlations refer to hit, each as the finding that it would make by itself."""
+    """Return what the rules that correlations refer to hit, each as the finding that it would make by itself.
+
+    What no correlation can find anything with is left out: units are as dear as findings, and most lead to nothing.
+    """
     batches = []
-    for one in seen:
-        chosen = np.flatnonzero(np.isin(one.hits.rules, asked.correlated))
+    rules, rows = (np.concatenate([getattr(one.hits, name) for one in seen]) for name in ("rules", "rows"))
+    wanted = enough(asked.needs, rules, shard.workload[rows]) & np.isin(rules, asked.correlated)
+    bounds = np.cumsum([0, *(len(one.hits.rows) for one in seen)])
+    for one, begin, end in zip(seen, bounds, bounds[1:], strict=False):
+        chosen = np.flatnonzero(wanted[begin:end])
         if len(chosen):
             rows, rules, part = one.hits.rows[chosen], one.hits.rules[chosen], one.part[chosen]
             peerless = None if one.hits.peerless is None else one.hits.peerless[chosen]

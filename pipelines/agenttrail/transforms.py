@@ -208,14 +208,14 @@ class _LookingAt(_Timed):
 
     def _looked_at(
         self, source: int, events: pa.RecordBatch, table: LeaseTable, account: Account, heard: Sequence[pa.Array]
-    ) -> Iterator[tuple[int, pa.RecordBatch]]:
-        if self._span is not None:
-            self._living = self._living or Living.of(table.resolutions, self._span, heard)
-            events = looked_at(events, self._living, self._span)
-            told = in_span(events, self._span).num_rows
-            account.add(Account.of(source, in_range=told, context=events.num_rows - told))
-        if events.num_rows:
-            yield source, events
+    ) -> pa.RecordBatch:
+        if self._span is None:
+            return events
+        self._living = self._living or Living.of(table.resolutions, self._span, heard)
+        events = looked_at(events, self._living, self._span)
+        told = in_span(events, self._span).num_rows
+        account.add(Account.of(source, in_range=told, context=events.num_rows - told))
+        return events
 
 
 class _Attribute(_LookingAt):
@@ -233,8 +233,10 @@ class _Attribute(_LookingAt):
             self._lists = NetworkLists.compile([[parse_network(entry) for entry in self._internal]])
         attributed = attribution.attribute(events, table, self._lists)
         account = attributed_account(source, attributed, table)
-        yield from self._looked_at(source, attributed, table, account, heard)
+        attributed = self._looked_at(source, attributed, table, account, heard)
         account.seconds.update(self._seconds(started))
+        if attributed.num_rows:
+            yield source, attributed
         yield beam.pvalue.TaggedOutput(ACCOUNT, account)
 
 
@@ -281,10 +283,13 @@ class _AttributeNamed(_LookingAt):
         attributed = attribute_named(events, table)
         account = Account.of(source, **_by_status(attributed))  # type: ignore[arg-type] # counts alone
         # as a whole, whatever the span: it is what is not among them that proves something
-        if (told := progress_of(attributed)) is not None:
-            yield beam.pvalue.TaggedOutput(PROGRESS, told)
-        yield from self._looked_at(source, attributed, table.leases, account, heard)
+        told = progress_of(attributed)
+        attributed = self._looked_at(source, attributed, table.leases, account, heard)
         account.seconds.update(self._seconds(started))
+        if told is not None:
+            yield beam.pvalue.TaggedOutput(PROGRESS, told)
+        if attributed.num_rows:
+            yield source, attributed
         yield beam.pvalue.TaggedOutput(ACCOUNT, account)
 
 

@@ -28,6 +28,7 @@ from agenttrail.columns.ids import content_ids
 from agenttrail.columns.numbers import numbers
 from agenttrail.columns.offsets import ranges
 from agenttrail.detect.correlated import Correlated, correlate_all
+from agenttrail.detect.correlation_needs import silent
 from agenttrail.detect.findings import KEY, MOST_EVIDENCE, NAMES, STATE
 from agenttrail.detect.signals import digest_words
 from agenttrail.schema import TIMESTAMP, conform, record
@@ -91,7 +92,9 @@ def correlation_findings(
         len(rank)
     )
     found = correlate_all(correlations, rows, matched, rank)
-    parts = [_findings(one, found[one.id], units, told_before) for one in correlations if one.id in found]
+    quiet = silent(correlations, [one.id for one in correlations if one.building_block])
+    said = [one for one in correlations if one.id in found and one.id not in quiet]
+    parts = [_findings(one, found[one.id], units, told_before) for one in said]
     parts = [part for part in parts if part.num_rows]
     if not parts:
         return conform(units.slice(0, 0), record("finding"))

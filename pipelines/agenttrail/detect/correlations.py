@@ -53,6 +53,7 @@ class Correlation:
         condition: operator and number.
         values: of each of ``rules`` the column whose values ``value_count`` counts; else empty.
         building_block: whether it feeds context only and never opens an incident.
+        generate: whether building blocks among ``rules`` give findings of their own, too.
         off: why the correlation does not run, or "".
     """
 
@@ -74,6 +75,7 @@ class Correlation:
     falsepositives: tuple[str, ...] = ()
     recommendation: tuple[str, ...] = ()
     building_block: bool = False
+    generate: bool = False
     tests: tuple[CorrelationTest, ...] = ()
     path: str = ""
     off: str = ""
@@ -449,6 +451,7 @@ def _correlation(draft: Draft, parsed: SigmaRule, reading: _Reading, tests: tupl
         group_by=names,
         keys=tuple(zip(*(reading.keys[name] for name in names), strict=True)) or ((),) * len(reading.referents),
         timespan=_timespan(draft),
+        generate=draft.said.get("generate") is True,
         condition=_condition(draft),
         values=reading.values,
         tests=tests,
