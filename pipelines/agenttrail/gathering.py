@@ -549,10 +549,12 @@ def _units(shard: _Shard, asked: Asked, seen: Sequence[_Seen], found: Callable[[
     """
     batches = []
     rules, rows = (np.concatenate([getattr(one.hits, name) for one in seen]) for name in ("rules", "rows"))
-    wanted = enough(asked.needs, rules, shard.workload[rows]) & np.isin(rules, asked.correlated)
+    wanted = enough(asked.needs, rules, shard.workload[rows], shard.start()[rows])
     bounds = np.cumsum([0, *(len(one.hits.rows) for one in seen)])
     for one, begin, end in zip(seen, bounds, bounds[1:], strict=False):
-        chosen = np.flatnonzero(wanted[begin:end])
+        # all rows of whatever has one that is wanted
+        whole = one.part * len(asked.rules) + one.hits.rules
+        chosen = np.flatnonzero(np.isin(whole, whole[wanted[begin:end]]))
         if len(chosen):
             rows, rules, part = one.hits.rows[chosen], one.hits.rules[chosen], one.part[chosen]
             peerless = None if one.hits.peerless is None else one.hits.peerless[chosen]

@@ -25,11 +25,14 @@ class Need:
 
     Attributes:
         rules: numbers of the rules that it looks at.
-        least: hits on one workload without which it finds nothing there; 0 where its groups reach over workloads.
+        least: hits on one workload within a window without which it finds nothing there; 0 where its groups reach over
+            workloads.
+        timespan: length of a window, in microseconds.
     """
 
     rules: NDArray[np.int64]
     least: int
+    timespan: int
 
 
 def needs_of(correlations: Sequence[Correlation], rules: Sequence[Rule]) -> list[Need]:
@@ -39,6 +42,7 @@ def needs_of(correlations: Sequence[Correlation], rules: Sequence[Rule]) -> list
         Need(
             np.array([number[id_] for id_ in one.rules if id_ in number], dtype=np.int64),
             _least(one) if one.keys and all(_within(keys) for keys in one.keys) else 0,
+            one.timespan,
         )
         for one in correlations
         if not one.off
@@ -55,24 +59,41 @@ def _least(correlation: Correlation) -> int:
     return {"gte": count, "gt": count + 1, "eq": count}.get(operator, 1)
 
 
-def enough(needs: Sequence[Need], rules: NDArray[np.int64], workload: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Tell which hits a correlation can find something with.
+def enough(
+    needs: Sequence[Need], rules: NDArray[np.int64], workload: NDArray[np.int64], time: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Tell which rows stand for hits that a correlation can find something with.
 
-    A hit is a row or more, and a row belongs to one workload; so where the rows of a workload that its rules hit are
-    fewer than a correlation needs hits, it finds nothing there, however they lie in time.
+    A hit stands for a row or more of one workload, and its time is that of the first.  So wherever a correlation finds
+    something, at least as many rows that its rules hit start within one window as it needs hits, the first row of every
+    hit among them.  Rows in no such window need not be looked at.
 
     Args:
         needs: of the correlations.
-        rules: number of the rule of each hit row.
-        workload: of each.
+        rules: number of the rule of each row that one hit.
+        workload: of each row.
+        time: when it starts, in microseconds.
     """
     kept = np.zeros(len(rules), dtype=bool)
     for need in needs:
-        own = np.isin(rules, need.rules)
+        own = np.flatnonzero(np.isin(rules, need.rules))
         if need.least > 1:
-            own &= (np.bincount(workload[own], minlength=int(workload.max(initial=0)) + 1) >= need.least)[workload]
-        kept |= own
+            own = own[np.lexsort((time[own], workload[own]))]
+            own = own[_crowded(workload[own], time[own], need)]
+        kept[own] = True
     return kept
+
+
+def _crowded(workload: NDArray[np.int64], time: NDArray[np.int64], need: Need) -> NDArray[np.bool_]:
+    """Tell which rows, ascending by workload and time, are among ``least`` that start within one window."""
+    further = need.least - 1
+    pairs = max(len(workload) - further, 0)
+    first = np.flatnonzero((workload[further:] == workload[:pairs]) & (time[further:] - time[:pairs] < need.timespan))
+    edges = np.zeros(len(workload) + 1, dtype=np.int64)
+    np.add.at(edges, first, 1)
+    np.add.at(edges, first + need.least, -1)
+    crowded: NDArray[np.bool_] = np.cumsum(edges)[:-1] > 0
+    return crowded
 
 
 def silent(correlations: Sequence[Correlation], blocks: Sequence[str]) -> frozenset[str]:
