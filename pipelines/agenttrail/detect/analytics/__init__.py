@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agenttrail.detect.analytics import beacon, egress_volume, gpu_conversation, gpu_progress, long_connection
+from agenttrail.detect.analytics import (
+    beacon,
+    egress_volume,
+    gpu_conversation,
+    gpu_progress,
+    long_connection,
+    refusals,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +28,7 @@ ANALYTICS: dict[str, Callable[[pa.RecordBatch], Derived]] = {
     "beacon": beacon.derive,
     "egress_volume": egress_volume.derive,
     "long_connection": long_connection.derive,
+    "refusals": refusals.derive,
 }
 """Analytics over conversations: ``derive(conversations)`` by the category that rules name in ``logsource``."""
 TELEMETRY_ANALYTICS = {"gpu_progress": gpu_progress.derive}
