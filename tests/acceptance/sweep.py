@@ -165,7 +165,7 @@ GRIDS = {
         exfiltration, ("gigabytes in half an hour", "megabytes a piece"), (0.1, 0.5, 0.9, 1.1, 5), (20, 150, 250)
     ),
     "internal scan": Grid(scan, ("addresses", "seconds between"), (5, 10, 14, 16, 50, 200), (0.05, 1, 10, 30, 60)),
-    "refused egress": Grid(probing, ("addresses", "seconds between"), (5, 9, 11, 20, 60), (0.2, 1, 5, 10)),
+    "refused egress": Grid(probing, ("addresses", "seconds between"), (5, 9, 11, 20, 60), (0.2, 1, 10, 19, 25)),
 }
 
 

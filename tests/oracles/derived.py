@@ -24,6 +24,7 @@ class Conversation:
     lease_end: int | None = None
     outward: bool = True
     unlisted: bool = True
+    call: int | None = None
 
 
 def only(values: list[object]) -> object:

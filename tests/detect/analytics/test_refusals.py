@@ -22,15 +22,17 @@ _BASE = 1_772_409_600 * _SECOND
 
 def _drawn(dice: Random) -> list[Conversation]:
     span = dice.choice([30, 200, 2_000])
+    calls = {entity: [dice.randrange(span) for _ in range(dice.randrange(4))] for entity in range(_WORKLOADS)}
     return [
         Conversation(
-            dice.randrange(_WORKLOADS),
-            start := _BASE + dice.randrange(span) * _SECOND,
+            entity := dice.randrange(_WORKLOADS),
+            start := _BASE + (at := dice.randrange(span)) * _SECOND,
             start + dice.choice([0, 0, 3 * _SECOND, 20 * _SECOND]),
             peer=dice.choice(["198.51.100.7", "198.51.100.8", "2001:db8::7"]),
             port=dice.choice([443, 22, None]),
             outcome=dice.choice(["failure", "failure", "failure", "success", None]),
             outward=dice.random() < 0.9,
+            call=max((_BASE + call * _SECOND for call in calls[entity] if call <= at), default=None),
         )
         for _ in range(dice.randrange(30 * _WORKLOADS))
     ]
@@ -55,6 +57,14 @@ def test_what_was_refused_a_while_before_is_not_part_of_it() -> None:
     (row,) = checked("refusals", ones := _at(0, 21, 22, 23, 24, 44), analytic.derive(batch_of(ones)))
     assert (row["event.start"], row["connection.count"], row["egress.peers"]) == (_BASE + 21 * _SECOND, 5, 5)
     assert (row["connection.duration"], row["peer.ip"], row["event.outcome"]) == (23.0, None, "failure")
+
+
+def test_the_next_call_begins_another_burst_unless_it_goes_on_without_a_pause() -> None:
+    calls = (0, 0, 0, 0, 0, 20, 20, 20, 20, 20)
+    for pause, bursts in ((5, 1), (6, 2)):
+        times = [12, 13, 14, 15, 16, *(16 + pause + number for number in range(5))]
+        ones = [replace(one, call=_BASE + call * _SECOND) for one, call in zip(_at(*times), calls, strict=True)]
+        assert analytic.derive(batch_of(ones)).events.num_rows == bursts
 
 
 def test_four_are_too_few_and_what_passed_is_none() -> None:

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from agenttrail.columns.chains import chain
+from agenttrail.columns.chains import running_max
 from agenttrail.columns.groups import column_codes
 from agenttrail.columns.offsets import run_offsets
 from agenttrail.detect.derived import Derived, column_of, flags, from_conversations, integers
 from agenttrail.schema import ADDRESS
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 GAP = 20_000_000
 """Microseconds without a refused connection after which another burst begins: retries of TCP come after 1, 3, 7 and 15
 seconds, and who tries other addresses does not wait longer for each."""
+PAUSE = 5_000_000
+"""The same where another tool call started in between: what one call is refused and what the next one is are two things
+unless it goes on without a pause, as something in the background does."""
 LEAST = 5
 """Refused conversations that it takes to be stated."""
-_CALL_GAP = "gen_ai.tool.call.gap"
+_CALL_GAP, _CALL_START = "gen_ai.tool.call.gap", "gen_ai.tool.call.start"
 
 
 def derive(conversations: pa.RecordBatch, gap: int = GAP, least: int = LEAST) -> Derived:
     """State the bursts in which a workload was refused.
 
     Conversations of one workload (``entity``) that it opened itself and that were blocked are one burst as long as none
-    starts more than ``gap`` after the furthest end before it.  What lies further back belongs to another burst: so the
-    first event of a burst is where it began, and not what happened to be refused a while before.  (Source: session
-    windows, as stream processors and rsigma have them, with the gap in event time.)
+    starts more than ``gap`` after the furthest end before it; or more than ``PAUSE`` (or ``gap``, if that is less)
+    where the tool call before it is another than before its predecessor by (start, end).  What lies further back belongs
+    to another burst: so the first event of a burst is where it began, and not what happened to be refused a while
+    before.  (Source: session windows, as stream processors and rsigma have them, with the gap in event time.)
 
     Args:
         conversations: what ``converse()`` returns, with ``entity`` and ``outward``, and where there are spans with
-            ``gen_ai.tool.call.gap``.
+            ``gen_ai.tool.call.start`` and ``gen_ai.tool.call.gap``.
         gap: in microseconds.
         least: conversations that it takes.
 
@@ -44,10 +53,12 @@ def derive(conversations: pa.RecordBatch, gap: int = GAP, least: int = LEAST) ->
     rows = np.flatnonzero(np.asarray(pc.fill_null(refused, fill_value=False)) & flags(conversations, "outward"))
     start, end = (integers(conversations, f"event.{name}")[rows] for name in ("start", "end"))
     entity = column_codes(column_of(conversations, "entity", pa.int64()).take(pa.array(rows)))[0]
-    bursts = chain(entity, start, end, gap)
-    kept = np.flatnonzero((np.bincount(bursts) >= least)[bursts]) if len(rows) else rows
-    kept = kept[np.lexsort((end[kept], start[kept], bursts[kept]))]
-    members, offsets = rows[kept], run_offsets(bursts[kept])
+    call = integers(conversations, _CALL_START, -1)[rows]
+    order = np.lexsort((call, end, start, entity))
+    bursts = _numbered(entity[order], start[order], end[order], call[order], gap)
+    often = (np.bincount(bursts) >= least)[bursts] if len(rows) else np.zeros(0, dtype=bool)
+    kept, bursts = order[often], bursts[often]
+    members, offsets = rows[kept], run_offsets(bursts)
     first = offsets[:-1]
     peer, peers = column_codes(column_of(conversations, "destination.ip", ADDRESS).take(pa.array(members)))
     which = np.repeat(np.arange(len(first)), np.diff(offsets))
@@ -59,3 +70,15 @@ def derive(conversations: pa.RecordBatch, gap: int = GAP, least: int = LEAST) ->
         _CALL_GAP: column_of(conversations, _CALL_GAP, pa.float64()).take(pa.array(members[first])),
     }
     return from_conversations("refusals", conversations, offsets, members, facts)
+
+
+def _numbered(
+    entity: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np.int64], call: NDArray[np.int64], gap: int
+) -> NDArray[np.int64]:
+    """Number the bursts of conversations that ascend by entity, start and end."""
+    furthest = running_max(entity, end)
+    fresh = np.ones(len(entity), dtype=bool)
+    longest = np.where(call[1:] == call[:-1], gap, min(PAUSE, gap))
+    fresh[1:] = (entity[1:] != entity[:-1]) | (start[1:] > furthest[:-1] + longest)
+    numbered: NDArray[np.int64] = np.cumsum(fresh) - 1
+    return numbered
