@@ -33,8 +33,8 @@ def derive(conversations: pa.RecordBatch, gap: int = GAP, least: int = LEAST) ->
 
     Conversations of one workload (``entity``) that it opened itself and that were blocked are one burst as long as none
     starts more than ``gap`` after the furthest end before it; or more than ``PAUSE`` (or ``gap``, if that is less)
-    where the tool call before it is another than before its predecessor by (start, end).  What lies further back belongs
-    to another burst: so the first event of a burst is where it began, and not what happened to be refused a while
+    where the tool call before it is another than before its predecessor by (start, end).  What lies further back is
+    part of another burst: so the first event of a burst is where it began, and not what happened to be refused a while
     before.  (Source: session windows, as stream processors and rsigma have them, with the gap in event time.)
 
     Args:
