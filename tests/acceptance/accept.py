@@ -89,9 +89,9 @@ def main() -> None:
     sys.stdout.write(f"{len(told.innocent)} of {told.clean} clean sandboxes accused\n")
 
 
-_NOTE = f"""Made by `make acceptance`: days of {_AGENTS} agents and {_HOURS:g} hours, of seeds that are digests of a text
-that was fixed before.  An instance is told right if its incident names the agent, trajectory, sandbox and job, has a
-fitting technique and all peers, was first seen at the second of the first activity, and names the tool call that
+_NOTE = f"""Made by `make acceptance`: days of {_AGENTS} agents and {_HOURS:g} hours, of seeds that are digests of a
+text that was fixed before.  An instance is told right if its incident names the agent, trajectory, sandbox and job, has
+a fitting technique and all peers, was first seen at the second of the first activity, and names the tool call that
 started it."""
 _RATES = f"""On simulated days that nothing was tuned on ({_AGENTS} agents, {_HOURS:g} hours each), so many instances of
 each behaviour have an incident of medium severity or above for the right sandbox:"""
