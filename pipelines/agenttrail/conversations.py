@@ -42,8 +42,9 @@ def converse(
         ``event.start``, ``event.end``, ``source.*`` (the workload's end) and ``destination.*`` (the peer's), where
         bytes are those sent by that end: summed over the windows of one sensor, and the largest of what sensors
         counted; ``event.action`` as ``<dataset>:<action>`` of every verdict, ``event.outcome`` failure where one of the
-        sensors let nothing of it pass, ``network.application`` where a sensor names one (of several the first by name),
-        ``network.initiator`` workload where a record tells so, else peer where one does, ``event.count``.
+        sensors let nothing of it pass, unless something had come through by then, ``network.application`` where a
+        sensor names one (of several the first by name), ``network.initiator`` workload where a record tells so, else
+        peer where one does, ``event.count``.
     """
     ends = _ends(rows)
     known = np.asarray(ends["source.ip"].is_valid()) & np.asarray(ends["destination.ip"].is_valid())
@@ -55,7 +56,7 @@ def converse(
     connection, _ = group_rows([entities, *ends.values()])
     conversation = chain(connection, start, end, adjoining)
     which[chosen] = conversation
-    return _conversations(rows, ends, conversation, start, end), which
+    return _conversations(rows, ends, conversation, (start, end), adjoining), which
 
 
 def _column(rows: pa.RecordBatch, name: str, type_: pa.DataType) -> pa.Array:
@@ -82,9 +83,10 @@ def _conversations(
     rows: pa.RecordBatch,
     ends: dict[str, pa.Array],
     which: NDArray[np.int64],
-    start: NDArray[np.int64],
-    end: NDArray[np.int64],
+    times: tuple[NDArray[np.int64], NDArray[np.int64]],
+    adjoining: int,
 ) -> pa.RecordBatch:
+    start, end = times
     count = int(which.max(initial=-1)) + 1
     first = np.zeros(count, dtype=np.int64)
     first[which[::-1]] = np.arange(len(which))[::-1]
@@ -92,7 +94,7 @@ def _conversations(
     columns["event.start"] = pa.array(min_by(which, count, start)).view(TIMESTAMP)
     columns["event.end"] = pa.array(max_by(which, count, end)).view(TIMESTAMP)
     columns |= _bytes_by_end(rows, which, count)
-    columns |= _verdicts(rows, which, count)
+    columns |= _verdicts(rows, which, count, times, adjoining)
     columns |= _told(rows, which, count)
     columns["event.count"] = pa.array(np.bincount(which, minlength=count))
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
@@ -114,29 +116,41 @@ def _bytes_by_end(rows: pa.RecordBatch, which: NDArray[np.int64], count: int) ->
     return out
 
 
-def _verdicts(rows: pa.RecordBatch, which: NDArray[np.int64], count: int) -> dict[str, pa.Array]:
-    """Return every sensor's verdict, and whether one of them blocked: sensors stand one behind the other."""
+def _verdicts(
+    rows: pa.RecordBatch,
+    which: NDArray[np.int64],
+    count: int,
+    times: tuple[NDArray[np.int64], NDArray[np.int64]],
+    adjoining: int,
+) -> dict[str, pa.Array]:
+    """Return every sensor's verdict, and whether one of them blocked: sensors stand one behind the other.
+
+    A sensor that speaks up more than ``adjoining`` after something has come through cut a conversation, but did not
+    prevent it.
+    """
     dataset, action, outcome = (
         _column(rows, name, pa.string()) for name in ("event.dataset", "event.action", "event.outcome")
     )
     said = pc.binary_join_element_wise(dataset, action, ":")
     told = np.flatnonzero(np.asarray(outcome.is_valid()))
-    passed = np.asarray(pc.equal(outcome, "success").take(pa.array(told))).astype(np.int64)
-    of_sensor, first = group_rows(
-        [
-            pa.array(which[told]),
-            dataset.take(pa.array(told)),
-            _column(rows, "observer.name", pa.string()).take(pa.array(told)),
-        ]
-    )
-    # a sensor let it pass if it let any record of it pass, and it came through if every sensor that tells did
-    by_sensor = max_by(of_sensor, len(first), passed)
-    blocked = np.zeros(count, dtype=bool)
-    blocked[which[told][first][by_sensor == 0]] = True
-    any_told = np.zeros(count, dtype=bool)
-    any_told[which[told]] = True
+    index, owner = pa.array(told), which[told]
+    passed = np.asarray(pc.equal(outcome, "success").take(index)).astype(np.int64)
+    sensors = [pa.array(owner), dataset.take(index), _column(rows, "observer.name", pa.string()).take(index)]
+    of_sensor, first = group_rows(sensors)
+    denies = (max_by(of_sensor, len(first), passed) == 0)[of_sensor]
+    start, end = (time[told] for time in times)
+    denied = min_by(owner[denies], count, start[denies])
+    came = min_by(owner[passed == 1], count, end[passed == 1])
+    blocked, any_passed, any_told = (np.bincount(some, minlength=count) > 0 for some in _chosen(owner, denies, passed))
+    blocked &= ~(any_passed & (came < denied - adjoining))
     verdict = pa.array(np.where(blocked, "failure", "success"), mask=~any_told)
     return {"event.action": distinct_lists(which, count, said), "event.outcome": verdict.cast(pa.string())}
+
+
+def _chosen(
+    owner: NDArray[np.int64], denies: NDArray[np.bool_], passed: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    return owner[denies], owner[passed == 1], owner
 
 
 def _told(rows: pa.RecordBatch, which: NDArray[np.int64], count: int) -> dict[str, pa.Array]:

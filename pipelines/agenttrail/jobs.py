@@ -14,6 +14,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from agenttrail.accounting import ACCOUNT, DEAD, EVENTS, Account, check, total
 from agenttrail.coverage import unseen
+from agenttrail.detect.correlation_needs import WITHIN_A_WORKLOAD
 from agenttrail.errors import DefinitionError, Problem
 from agenttrail.formats import FORMATS
 from agenttrail.seams import EVER, Span
@@ -388,6 +389,8 @@ def span_of(job: Job, options: RunOptions) -> Span:
 
 def _pod_name(correlation: Correlation) -> str | None:
     """Return the column by which a correlation keeps pods apart; None where it looks at several at once."""
+    if correlation.keys and all(any(names <= set(keys) for names in WITHIN_A_WORKLOAD) for keys in correlation.keys):
+        return POD_NAMES[0]
     by = [set(names) for names in zip(*correlation.keys, strict=True)]
     return next((name for name in POD_NAMES if {name} in by), None)
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from agenttrail.columns.batches import as_one_batch
+from agenttrail.columns.numbers import numbers
 from agenttrail.entities import WORKLOAD_DIGEST, shards, workload_digests
 from agenttrail.incidents import group
 from agenttrail.schema import conform, record
@@ -157,8 +158,13 @@ class _Settle(beam.DoFn):
         beside = stands.filter(pc.is_in(stands.column("incident.id"), value_set=touched))
         together = as_one_batch(pa.Table.from_batches([found, beside]))
         together = together.take(pc.sort_indices(together.column("finding.id")))
-        yield 0, group(together, self._kinds)
         shard = shards(workload_digests(together), self._shard_count)
+        # on the shards of their findings, where their timelines are, too
+        incidents_ = group(together, self._kinds)
+        place = pc.index_in(incidents_.column("incident.id"), value_set=together.column("incident.id"))
+        of_incident = shard[numbers(place)]
+        for number in np.unique(of_incident).tolist():
+            yield number, incidents_.filter(pa.array(of_incident == number))
         for number in np.unique(shard).tolist():
             yield beam.pvalue.TaggedOutput(TOGETHER, (number, together.filter(pa.array(shard == number))))
         kept = incidents.filter(pc.invert(pc.is_in(incidents.column("incident.id"), value_set=touched)))

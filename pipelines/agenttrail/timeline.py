@@ -27,14 +27,9 @@ MINUTE = 60_000_000
 WHOM = ("entity.type", "entity.id", "gen_ai.agent.id", "trajectory.id", "sandbox.id", "job.id")
 """Columns that say whom an entry is about."""
 _TOLD_APART = (
-    "timeline.kind",
-    "peer.ip",
-    "peer.port",
-    "peer.list",
-    "gen_ai.tool.call.id",
-    "finding.id",
-    "event.reason",
-)
+    "timeline.kind", "peer.ip", "peer.port", "peer.list", "gen_ai.tool.name", "gen_ai.tool.call.id", "finding.id",
+    "event.reason", "gen_ai.tool.call.arguments",
+)  # fmt: skip
 _ARGUMENTS = "gen_ai.tool.call.arguments"
 
 
@@ -207,7 +202,11 @@ def ordered(entries: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
     times = whole.column("@timestamp").cast(pa.int64()).cast(pa.string())
     kept_apart = ("incident.id", *_TOLD_APART)
     apart = [whole.column(name).cast(pa.binary() if name == "peer.ip" else pa.string()) for name in kept_apart]
-    ids = content_ids(["timeline", times, *apart])
+    # calls without an id may begin together; of everything else the end may still grow
+    ends = pc.if_else(
+        pc.equal(whole.column("timeline.kind"), "tool_call"), whole.column("event.end"), pa.scalar(None, TIMESTAMP)
+    )
+    ids = content_ids(["timeline", times, ends.cast(pa.int64()).cast(pa.string()), *apart])
     whole = whole.set_column(whole.schema.get_field_index("timeline.id"), "timeline.id", ids)
     # the same lease, seen by several records, is one entry
     _, first = group_rows([ids])

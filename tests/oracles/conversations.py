@@ -38,12 +38,12 @@ def conversations(records: list[Record], adjoining: int) -> tuple[list[dict[str,
         furthest, members = None, []
         for number in sorted(numbers, key=lambda n: (records[n].start, records[n].end)):
             if furthest is not None and records[number].start > furthest + adjoining:
-                found.append(_one(connection, [records[n] for n in members]))
+                found.append(_one(connection, [records[n] for n in members], adjoining))
                 members, furthest = [], None
             members.append(number)
             belongs[number] = len(found)
             furthest = max(furthest if furthest is not None else records[number].end, records[number].end)
-        found.append(_one(connection, [records[n] for n in members]))
+        found.append(_one(connection, [records[n] for n in members], adjoining))
     return found, belongs
 
 
@@ -53,7 +53,7 @@ def _connection(record: Record) -> tuple[object, ...]:
     return record.entity, own, peer, record.protocol
 
 
-def _one(connection: object, members: list[Record]) -> dict[str, object]:
+def _one(connection: object, members: list[Record], adjoining: int) -> dict[str, object]:
     sent: dict[object, list[int]] = defaultdict(lambda: [0, 0])
     for record in members:
         out, back = record.source_bytes or 0, record.destination_bytes or 0
@@ -65,7 +65,10 @@ def _one(connection: object, members: list[Record]) -> dict[str, object]:
     for record in members:
         if record.outcome:
             outcomes[record.dataset, record.sensor].add(record.outcome)
-    blocked = any("success" not in told for told in outcomes.values())
+    denies = {sensor for sensor, told in outcomes.items() if "success" not in told}
+    denied = [one.start for one in members if one.outcome and (one.dataset, one.sensor) in denies]
+    came = [one.end for one in members if one.outcome == "success"]
+    blocked = bool(denied) and not (came and min(came) < min(denied) - adjoining)
     return {
         "connection": connection,
         "start": min(record.start for record in members),

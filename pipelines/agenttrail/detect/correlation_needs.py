@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from agenttrail.detect.correlations import Correlation
     from agenttrail.detect.rules import Rule
 
-_WITHIN_A_WORKLOAD = ({"entity.id", "entity.anchor"}, {"k8s.pod.uid"})
+WITHIN_A_WORKLOAD = ({"entity.id", "entity.anchor"}, {"k8s.pod.uid"})
 """Fields of which those of one set, when grouped by, keep apart what different workloads did."""
 
 
@@ -26,7 +26,7 @@ class Need:
     Attributes:
         rules: numbers of the rules that it looks at.
         least: hits on one workload within a window without which it finds nothing there; 0 where its groups reach over
-            workloads.
+            workloads, or other correlations give it hits, too.
         timespan: length of a window, in microseconds.
     """
 
@@ -41,7 +41,7 @@ def needs_of(correlations: Sequence[Correlation], rules: Sequence[Rule]) -> list
     return [
         Need(
             np.array([number[id_] for id_ in one.rules if id_ in number], dtype=np.int64),
-            _least(one) if one.keys and all(_within(keys) for keys in one.keys) else 0,
+            _least(one) if _within(one) and all(id_ in number for id_ in one.rules) else 0,
             one.timespan,
         )
         for one in correlations
@@ -49,8 +49,11 @@ def needs_of(correlations: Sequence[Correlation], rules: Sequence[Rule]) -> list
     ]
 
 
-def _within(keys: Sequence[str]) -> bool:
-    return any(names <= set(keys) for names in _WITHIN_A_WORKLOAD)
+def _within(correlation: Correlation) -> bool:
+    """Tell whether each group lies within one workload."""
+    return bool(correlation.keys) and all(
+        any(names <= set(keys) for names in WITHIN_A_WORKLOAD) for keys in correlation.keys
+    )
 
 
 def _least(correlation: Correlation) -> int:
