@@ -34,6 +34,7 @@ _RECORD = st.builds(
     source_bytes=st.none() | st.integers(0, 10**12),
     destination_bytes=st.none() | st.integers(0, 10**12),
     outcome=st.sampled_from([None, "success", "failure"]),
+    flags=st.sampled_from([None, 2, 18, 1, 0]),
 ).map(lambda record: Record(**{**record.__dict__, "end": record.start + record.end}))
 
 
@@ -51,6 +52,7 @@ def batch_of(records: list[Record]) -> tuple[pa.RecordBatch, pa.Array]:
         "event.end": pa.array([r.end for r in records], TIMESTAMP),
         "source.bytes": pa.array([r.source_bytes for r in records], pa.int64()),
         "destination.bytes": pa.array([r.destination_bytes for r in records], pa.int64()),
+        "network.tcp_flags": pa.array([r.flags for r in records], pa.int32()),
         "event.outcome": pa.array([r.outcome for r in records], pa.string()),
         "event.action": pa.array([r.outcome for r in records], pa.string()),
     }
@@ -85,9 +87,11 @@ def _shown(row: dict[str, object]) -> tuple[object, ...]:
         row["destination.bytes"],
         row["event.outcome"],
         row["event.count"],
+        row["opened"],
     )
 
 
 def _wanted(one: dict[str, Any]) -> tuple[object, ...]:
     _, own, peer, protocol = one["connection"]
-    return own, peer, protocol, one["start"], one["end"], one["out"], one["back"], one["outcome"], one["count"]
+    told = ("start", "end", "out", "back", "outcome", "count", "opened")
+    return own, peer, protocol, *(one[name] for name in told)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 ADJOINING = 1_000_000
 """Microseconds between the end of one record and the start of the next that still adjoin: logs count whole seconds."""
+OPENED = "opened"
+"""Column in flight only: whether a record tells that the connection was opened in it; null where none has flags."""
+_SYN = 2
 _INITIATORS = ("peer", "workload")  # what one record tells of the workload outweighs what others tell of the peer
 
 
@@ -158,7 +161,12 @@ def _told(rows: pa.RecordBatch, which: NDArray[np.int64], count: int) -> dict[st
     initiator = _column(rows, "network.initiator", pa.string())
     rank = numbers(pc.index_in(initiator, value_set=pa.array(_INITIATORS)), -1)
     opened = max_by(which, count, rank)
+    flags = _column(rows, "network.tcp_flags", pa.int32())
+    told = np.flatnonzero(np.asarray(flags.is_valid()))
+    known = np.bincount(which[told], minlength=count) > 0
+    begun = which[told][numbers(flags)[told] & _SYN > 0]
     return {
+        OPENED: pa.array(np.bincount(begun, minlength=count) > 0, mask=~known),
         "network.application": smallest_by(which, count, _column(rows, "network.application", pa.string())),
         "network.initiator": choose(opened, _INITIATORS).dictionary_decode(),
     }

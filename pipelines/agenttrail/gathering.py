@@ -150,7 +150,9 @@ class Asked:
         named = {id_ for one in on for id_ in one.rules}
         numbered = np.array([place for place, rule in enumerate(rules) if rule.id in named], dtype=np.int64)
         quiet = silent(on, [rule.id for rule in rules if rule.building_block])
-        blocks = np.array([place for place, rule in enumerate(rules) if rule.id in quiet], dtype=np.int64)
+        blocks = np.array(
+            [place for place, rule in enumerate(rules) if rule.id in quiet or rule.rows_only], dtype=np.int64
+        )
         plans = {category: Plan.compile(rules, category, lists) for category in DERIVED}
         needs = needs_of(on, rules)
         return cls(rules, plans, Lists.of(lists), numbered, needs, blocks, key_columns(on), until)

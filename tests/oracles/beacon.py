@@ -31,7 +31,7 @@ def _contacts(ones: list[Conversation]) -> list[Conversation]:
     for one in ones:
         port = one.source_port if one.protocol == 6 else None
         held = open_.get(port) if port is not None else None
-        if held is not None and one.start <= max(member.end for member in held) + 900 * _SECOND:
+        if held is not None and not one.opened and one.start <= max(member.end for member in held) + 900 * _SECOND:
             held.append(one)
             continue
         found.append([one])

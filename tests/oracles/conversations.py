@@ -24,6 +24,7 @@ class Record:
     source_bytes: int | None
     destination_bytes: int | None
     outcome: str | None
+    flags: int | None = None
 
 
 def conversations(records: list[Record], adjoining: int) -> tuple[list[dict[str, object]], list[int | None]]:
@@ -77,4 +78,5 @@ def _one(connection: object, members: list[Record], adjoining: int) -> dict[str,
         "back": max(totals[1] for totals in sent.values()),
         "outcome": None if not outcomes else "failure" if blocked else "success",
         "count": len(members),
+        "opened": None if all(one.flags is None for one in members) else any((one.flags or 0) & 2 for one in members),
     }

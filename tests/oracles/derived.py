@@ -25,6 +25,7 @@ class Conversation:
     outward: bool = True
     unlisted: bool = True
     call: int | None = None
+    opened: bool | None = None
 
 
 def only(values: list[object]) -> object:

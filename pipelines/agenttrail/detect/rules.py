@@ -60,6 +60,7 @@ class Rule:
         condition: over event fields.
         datasets: format ids whose events it sees.
         building_block: whether it feeds context only and never opens an incident.
+        rows_only: whether it only brings rows to the derived events, and gives no findings.
         off: why the rule does not run, or "".
     """
 
@@ -76,6 +77,7 @@ class Rule:
     falsepositives: tuple[str, ...] = ()
     recommendation: tuple[str, ...] = ()
     building_block: bool = False
+    rows_only: bool = False
     tests: tuple[RuleTest, ...] = ()
     path: str = ""
     off: str = ""
@@ -248,6 +250,7 @@ def _rule(
         tests=tuple(_test(document, index, entry) for index, entry in enumerate(document.data.get("tests") or ())),
         off=off,
         **metadata(parsed, document, name),
+        rows_only=bool(document.data.get("rows_only")),
     )
 
 

@@ -37,6 +37,7 @@ _ARGUMENTS = "gen_ai.tool.call.arguments"
 _COMPUTED = ("event.id", "network.community_id", "event.original")
 _KEPT = (
     *(name for name in EVIDENCE if name not in _COMPUTED), "network.iana_number", "network.initiator",
+    "network.tcp_flags",
     "attribution.reason",
 )  # fmt: skip
 _INDEX = "event.index"

@@ -42,6 +42,7 @@ def batch_of(ones: Sequence[Conversation]) -> pa.RecordBatch:
             "lease.end": told("lease_end", TIMESTAMP),
             "outward": told("outward", pa.bool_()),
             "unlisted": told("unlisted", pa.bool_()),
+            "opened": told("opened", pa.bool_()),
             "gen_ai.tool.call.start": told("call", TIMESTAMP),
             "gen_ai.tool.call.gap": pa.array(
                 [None if one.call is None else (one.start - one.call) / 1_000_000 for one in ones], pa.float64()

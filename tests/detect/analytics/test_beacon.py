@@ -45,6 +45,7 @@ def _drawn(dice: Random) -> list[Conversation]:
                         port=dice.choice([443] * 20 + [None, 22]),
                         source_port=40_000 + dice.choice([number, number, number, number // 3, 0]),
                         protocol=dice.choice([6] * 30 + [17]),
+                        opened=dice.choice([None, False, True]),
                         sent=size + dice.randrange(spread + 1),
                         lease_start=opened,
                         lease_end=closed,
@@ -134,6 +135,8 @@ def test_a_connection_that_stays_open_is_one_contact_however_often_it_is_recorde
     """The windows of a flow log are even, whoever talks in them."""
     ones = _contact([60.0 * minute for minute in range(30)], source_port=40_000, **_lease(3_600))
     assert not beacon.derive(batch_of(ones)).events.num_rows
+    bound = _contact([60.0 * minute for minute in range(30)], source_port=40_000, opened=True, **_lease(3_600))
+    assert _only(bound)["beacon.count"] == 30  # a client that binds its port, where flags tell that it opens anew
     again = _contact([16 * 60.0 * number for number in range(9)], source_port=40_000, **_lease(9_000))
     assert _only(again)["beacon.count"] == 9
 

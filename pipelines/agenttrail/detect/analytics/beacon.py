@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from agenttrail.columns.chains import chain
+from agenttrail.columns.chains import running_max
 from agenttrail.columns.groups import group_rows, max_by, min_by, sum_by
 from agenttrail.columns.offsets import offsets_of, run_offsets
 from agenttrail.detect.derived import Derived, column_of, flags, from_conversations, integers
@@ -25,8 +25,9 @@ SLICES = 24
 """Most slices that a life is cut into, as RITA cuts its day into hours."""
 FEWEST_SLICES = 4
 CONTINUED = 900_000_000
-"""Microseconds between conversations from one TCP port of the workload within which they are one contact: a connection
-that stays open is cut at the capture windows of flow logs, which are as even as any beacon."""
+"""Microseconds between conversations from one TCP port of the workload within which they are one contact, unless flags
+tell that it was opened anew: a connection that stays open is cut at the capture windows of flow logs, which are as even
+as any beacon."""
 _TCP = 6
 _PER_SLICE = 4
 """Conversations per slice, on average, below which there are fewer slices."""
@@ -44,7 +45,8 @@ def derive(conversations: pa.RecordBatch, least: int = LEAST) -> Derived:
 
     For every workload (``entity``), peer, peer's port and protocol with at least ``least`` contacts that were opened
     outward.  A contact is a conversation, or several over TCP from one port of the workload that follow one another
-    within ``CONTINUED``: it starts with the first of them and carries the bytes of all.  The four sub-scores and their
+    within ``CONTINUED``, none but the first ``opened`` as far as flags tell: it starts with the first of them and
+    carries the bytes of all.  The four sub-scores and their
     constants are those of RITA (Active Countermeasures, github.com/activecm/rita, version 5), but over the **life of
     the workload** instead of the data set's day: from ``lease.start`` to ``lease.end``, extended to what was seen of
     it; or what was seen of it (first start to last end of all its conversations here) where one of its leases is open
@@ -72,7 +74,8 @@ def derive(conversations: pa.RecordBatch, least: int = LEAST) -> Derived:
     - ``beacon.period``: median of those gaps in seconds; null where there are fewer than three.
 
     Args:
-        conversations: what ``converse()`` returns, with ``entity``, ``lease.start``, ``lease.end``, ``outward``.
+        conversations: what ``converse()`` returns, with ``entity``, ``lease.start``, ``lease.end``, ``outward``,
+            ``opened``.
         least: contacts that it takes.
 
     Returns:
@@ -152,7 +155,14 @@ def _contacts(conversations: pa.RecordBatch, members: NDArray[np.int64], which: 
     stays = (integers(conversations, "network.iana_number")[members] == _TCP) & (port >= 0)
     socket = np.where(stays, port, -1 - np.arange(len(members)))
     sockets, _ = group_rows([pa.array(which), pa.array(socket)])
-    contact = chain(sockets, start, end, CONTINUED)
+    anew = flags(conversations, "opened")[members]
+    ascending = np.lexsort((end, start, sockets))
+    socket, begin, finish = sockets[ascending], start[ascending], end[ascending]
+    furthest = running_max(socket, finish)
+    fresh = np.ones(len(members), dtype=bool)
+    fresh[1:] = (socket[1:] != socket[:-1]) | (begin[1:] > furthest[:-1] + CONTINUED) | anew[ascending][1:]
+    contact = np.empty(len(members), dtype=np.int64)
+    contact[ascending] = np.cumsum(fresh) - 1
     count = int(contact.max(initial=-1)) + 1
     begun, owner = min_by(contact, count, start), max_by(contact, count, which)
     order = np.lexsort((begun, owner))
