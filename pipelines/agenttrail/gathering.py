@@ -158,13 +158,14 @@ class Asked:
         return cls(rules, plans, Lists.of(lists), numbered, needs, blocks, key_columns(on), until)
 
 
-def gather_shard(signals: Signals, asked: Asked, progress: pa.RecordBatch) -> Gathered:
+def gather_shard(signals: Signals, asked: Asked, progress: pa.RecordBatch, stored: pa.Array | None = None) -> Gathered:
     """Return what the rows of a shard tell together.
 
     Args:
         signals: all distinct rows that matter, of some workloads, from the whole input.
         asked: what the rules ask for.
         progress: every report of training progress, of all workloads.
+        stored: ids of the incidents that earlier runs left; they have a timeline whatever is found now.
     """
     shard = _Shard.of(signals)
     entities = signals.holders.column(ENTITY_DIGEST).take(signals.rows.column(HOLDER))
@@ -182,7 +183,7 @@ def gather_shard(signals: Signals, asked: Asked, progress: pa.RecordBatch) -> Ga
 
     units = _units(shard, asked, seen, found) if len(asked.correlated) else None
     findings = found(_telling(_together(seen), asked.silent)).findings
-    entries = _timeline(shard, _before(progress, asked.until), gaps, [findings, units])
+    entries = _timeline(shard, _before(progress, asked.until), gaps, ([findings, units], stored))
     return Gathered(findings, units, entries, _coverage(shard, gaps))
 
 
@@ -228,9 +229,10 @@ def _timeline(
     shard: _Shard,
     progress: pa.RecordBatch,
     gaps: pa.RecordBatch,
-    found: Sequence[pa.RecordBatch | None],
+    known: tuple[Sequence[pa.RecordBatch | None], pa.Array | None],
 ) -> pa.RecordBatch:
-    """Return the entries of all entities on which something was found that may open an incident."""
+    """Return the entries of all entities on which something was found that may open an incident, or had opened one."""
+    found, stored = known
     incident = hexadecimal(shard.holders.column(ENTITY_DIGEST))
     opening = [
         one.column("incident.id").filter(pc.is_in(one.column("finding.severity"), value_set=pa.array(_OPENING)))
@@ -239,6 +241,7 @@ def _timeline(
         for place, one in enumerate(found)
         if one is not None
     ]
+    opening += [] if stored is None else [stored]
     wanted = np.asarray(pc.is_in(incident, value_set=pa.concat_arrays(opening)), dtype=bool)
     rows = np.flatnonzero(wanted[shard.holder])
     told = _with_columns(shard.rows.take(pa.array(rows)), _whom(shard, incident, shard.holder[rows]))

@@ -14,7 +14,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from agenttrail.accounting import ACCOUNT, DEAD, EVENTS, Account, check, total
 from agenttrail.coverage import unseen
-from agenttrail.detect.correlation_needs import WITHIN_A_WORKLOAD
+from agenttrail.detect.correlation_needs import within_a_workload
 from agenttrail.errors import DefinitionError, Problem
 from agenttrail.formats import FORMATS
 from agenttrail.seams import EVER, Span
@@ -108,13 +108,13 @@ def build(pipeline: beam.Pipeline, job: Job, options: RunOptions, span: Span | N
     signals = attributed[EVENTS] | Detect(*detect)
     of_named = called[EVENTS] | "DetectNamed" >> Detect(*detect)
     together = (signals[EVENTS], of_named[EVENTS]) | "AllSignals" >> beam.Flatten()
-    gathered = together | Gather(job.rules, job.correlations, job.lists, called[PROGRESS], span)
+    earlier: Any = {} if span is None else pipeline | ReadEarlier(directory)
+    stored, opened = (earlier["findings"], earlier[INCIDENTS]) if span else (None, None)
+    gathered = together | Gather(job.rules, job.correlations, job.lists, called[PROGRESS], span, opened)
     accounts = [read, leases[ACCOUNT], events[ACCOUNT], attributed[ACCOUNT], signals[ACCOUNT], gathered[ACCOUNT]]
     accounts += [told_read, told[ACCOUNT], called[ACCOUNT], of_named[ACCOUNT]]
     found = [gathered[EVENTS]]
-    earlier: Any = None if span is None else pipeline | ReadEarlier(directory)
     if any(not one.off for one in job.correlations):
-        stored = None if span is None else earlier["findings"]
         correlated = gathered[UNITS] | Correlate(job.correlations, options.shards, span, stored)
         found.append(correlated[EVENTS])
         accounts.append(correlated[ACCOUNT])
@@ -125,7 +125,7 @@ def build(pipeline: beam.Pipeline, job: Job, options: RunOptions, span: Span | N
         whole = slim[0] if len(slim) == 1 else slim[0] | AddFindings(slim[1], options.shards)
         incidents, settlement = whole | Group(KINDS), None
     else:
-        settle = Settle(span, _ran(job), KINDS, options.shards, earlier["findings"], earlier[INCIDENTS], gathered[SEEN])
+        settle = Settle(span, _ran(job), KINDS, options.shards, stored, opened, gathered[SEEN])
         settled = slim | beam.Flatten() | settle
         incidents, whole, settlement = settled["incidents"], settled[TOGETHER], settled[SETTLEMENT]
     rolled = signals[ROLLED] | EgressByList(by_address, incidents)
@@ -379,7 +379,8 @@ def span_of(job: Job, options: RunOptions) -> Span:
     return Span(
         -EVER if options.start is None else options.start,
         EVER if options.stop is None else options.stop,
-        look_back=max(reach.values(), default=0),
+        # what lies within one workload is looked at as a whole with it, however long its windows are
+        look_back=max((reach[one.id] for one in on if not within_a_workload(one)), default=0),
         tolerance=job.tolerance,
         names=tuple(sorted({name for name in grouped.values() if name} - {POD_NAMES[0]})),
         correlations={one.id: bool(grouped[one.id]) for one in on},
@@ -389,7 +390,7 @@ def span_of(job: Job, options: RunOptions) -> Span:
 
 def _pod_name(correlation: Correlation) -> str | None:
     """Return the column by which a correlation keeps pods apart; None where it looks at several at once."""
-    if correlation.keys and all(any(names <= set(keys) for names in WITHIN_A_WORKLOAD) for keys in correlation.keys):
+    if within_a_workload(correlation):
         return POD_NAMES[0]
     by = [set(names) for names in zip(*correlation.keys, strict=True)]
     return next((name for name in POD_NAMES if {name} in by), None)

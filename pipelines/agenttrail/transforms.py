@@ -462,14 +462,20 @@ class _Gather(_Timed):
         self._rules, self._correlations, self._lists, self._span = rules, correlations, lists, span
         self._asked: Asked | None = None
 
-    def process(self, element: tuple[int, Iterable[Signals]], progress: Sequence[pa.RecordBatch] = ()) -> Iterator[Any]:
+    def process(
+        self,
+        element: tuple[int, Iterable[Signals]],
+        progress: Sequence[pa.RecordBatch] = (),
+        earlier: Sequence[pa.RecordBatch] = (),
+    ) -> Iterator[Any]:
         started = self._started()
         if self._asked is None:
             until = None if self._span is None else self._span.until
             self._asked = Asked.of(self._rules, self._correlations, self._lists, until)
         shard, signals = element
         together, account = merged(signals)
-        gathered = gather_shard(together, self._asked, reports(progress))
+        stored = earlier[0].column("incident.id") if earlier else None
+        gathered = gather_shard(together, self._asked, reports(progress), stored)
         account.coverage.update(gathered.coverage)
         account.seconds.update(self._seconds(started))
         yield shard, gathered.findings
@@ -492,15 +498,19 @@ class Gather(beam.PTransform):
         lists: Mapping[str, tuple[str, ...]],
         progress: beam.PCollection[pa.RecordBatch] | None = None,
         span: Span | None = None,
+        earlier: beam.PCollection[pa.RecordBatch] | None = None,
     ) -> None:
-        """Gather the findings of ``rules``, with all reports of training ``progress``, in a run over ``span``."""
+        """Gather the findings of ``rules``, with all reports of training ``progress``.
+
+        In a run over ``span`` the ``earlier`` incidents have timelines, too.
+        """
         super().__init__()
-        self._fn, self._progress = _Gather(rules, correlations, lists, span), progress
+        self._fn = _Gather(rules, correlations, lists, span)
+        self._sides = [beam.pvalue.AsList(side) for side in (progress, earlier) if side is not None]
 
     def expand(self, signals: beam.PCollection[tuple[int, Signals]]) -> Any:
         """Return the outputs by tag."""
-        sides = [] if self._progress is None else [beam.pvalue.AsList(self._progress)]
-        outputs = beam.ParDo(self._fn, *sides).with_output_types(tuple[int, pa.RecordBatch])
+        outputs = beam.ParDo(self._fn, *self._sides).with_output_types(tuple[int, pa.RecordBatch])
         return (
             signals
             | beam.GroupByKey()

@@ -30,32 +30,29 @@ def beside(
     events = []
     for one in connections:
         own = [(other, samples) for other, samples in busy if other.entity == one.entity]
-        ranked = sorted(own, key=lambda pair: (-_share(one, pair[0]), pair[0].start))
-        overlaps.append(_share(one, ranked[0][0]) if ranked else None)
-        if ranked and _share(one, ranked[0][0]) > 0:
-            other, samples = ranked[0]
-            begin, finish = max(one.start, other.start), min(one.end, other.end)
+        met = sorted((pair for pair in own if _shared(one, pair[0]) > 0), key=lambda pair: pair[0].start)
+        shared = sum(_shared(one, other) for other, _ in met)
+        union = one.end - one.start + sum(other.end - other.start for other, _ in met) - shared
+        overlaps.append((shared / union if shared else 0.0) if own else None)
+        within = [sample for _, samples in met for sample in samples if one.start <= sample.time <= one.end]
+        if within:
+            begin, finish = max(one.start, met[0][0].start), min(one.end, met[-1][0].end)
             at_work = [sample.value for sample in tensor.get(one.entity, []) if begin <= sample.time <= finish]
-            within = [sample for sample in samples if one.start <= sample.time <= one.end]
-            if within:
-                events.append(
-                    {
-                        "entity": one.entity,
-                        "event.start": min(sample.time for sample in within),
-                        "event.end": max(sample.time for sample in within),
-                        "gpu.utilization": sum(sample.value for sample in within) / len(within),
-                        "gpu.busy_duration": (min(one.end, other.end) - max(one.start, other.start)) / 1_000_000,
-                        "connection.gpu_overlap": overlaps[-1],
-                        "connection.gpu_share": (min(one.end, other.end) - max(one.start, other.start))
-                        / (one.end - one.start),
-                        "gpu.tensor_active": sum(at_work) / len(at_work) if at_work else None,
-                        "samples": len(within),
-                    }
-                )
+            events.append(
+                {
+                    "entity": one.entity,
+                    "event.start": min(sample.time for sample in within),
+                    "event.end": max(sample.time for sample in within),
+                    "gpu.utilization": sum(sample.value for sample in within) / len(within),
+                    "gpu.busy_duration": shared / 1_000_000,
+                    "connection.gpu_overlap": overlaps[-1],
+                    "connection.gpu_share": shared / (one.end - one.start),
+                    "gpu.tensor_active": sum(at_work) / len(at_work) if at_work else None,
+                    "samples": len(within),
+                }
+            )
     return overlaps, events
 
 
-def _share(one: Interval, other: Interval) -> float:
-    shared = min(one.end, other.end) - max(one.start, other.start)
-    union = max(one.end, other.end) - min(one.start, other.start)
-    return shared / union if shared > 0 else 0.0
+def _shared(one: Interval, other: Interval) -> int:
+    return max(min(one.end, other.end) - max(one.start, other.start), 0)

@@ -438,6 +438,53 @@ def test_rules_that_are_off_are_not_asked(morning: Path, tmp_path: Path) -> None
     assert [one["sandbox.id"] for one in _by_id(tmp_path).values() if "beacon" in one["rule.name"]] == ["fickle"]
 
 
+def test_what_has_an_incident_keeps_its_timeline_when_its_rules_are_off(morning: Path, tmp_path: Path) -> None:
+    """Nothing is found anew in the second part, and what was told of the first stays, and goes on."""
+    first, second = pairwise(map(_of_morning, (0, 6_600, 9_000)))
+
+    def kinds() -> Counter[str]:
+        miner = next(one for one in lines_of(tmp_path / "incidents.ndjson") if one.get("sandbox.id") == "miner")
+        entries = pq.read_table(tmp_path / "timeline").to_pylist()
+        return Counter(one["timeline.kind"] for one in entries if one["incident.id"] == miner["incident.id"])
+
+    _run(morning, tmp_path, *first)
+    before = kinds()
+    job = load_job(morning, output=str(tmp_path))
+    off = tuple(replace(rule, off="not now") for rule in job.rules)
+    none = tuple(replace(one, off="not now") for one in job.correlations)
+    run(replace(job, rules=off, correlations=none), RunOptions(start=second[0], stop=second[1]))
+    after = kinds()
+    assert before["gpu"] > 40
+    assert all(after[kind] >= count for kind, count in before.items())
+    assert after["gpu"] > before["gpu"]
+
+
+def test_a_correlation_that_stops_holding_is_taken_back(tmp_path: Path) -> None:
+    """A thin conversation that ends with the GPUs at the seam, and goes on without them in the next part."""
+    pod = pod_of("m", "10.0.0.1")
+    pod["status"]["containerStatuses"][0]["state"]["terminated"]["finishedAt"] = time_of(5 * 3_600)
+    flows = [
+        row for at in range(3_900, 4 * 3_600, 60) for row in flow_of("10.0.0.1", POOL, 443, at, at + 60, 900, 1_500)
+    ]
+    sample = 'DCGM_FI_DEV_GPU_UTIL{{gpu="0",UUID="GPU-m",pod="m",namespace="rl"}} {0} {1}'
+    gpus = [
+        sample.format(97 if 3_900 <= at < 6_300 else 2, (DAY + at) * 1_000).encode() for at in range(3_630, 17_990, 30)
+    ]
+    steps = [
+        orjson.dumps({"job_id": "j", "timestamp": DAY + at, "pod": "m", "step": 7}) for at in range(3_600, 18_000, 60)
+    ]
+    for name, lines in (("flow.log", flows), ("spans.jsonl", []), ("gpus.prom", gpus), ("steps.jsonl", steps)):
+        (tmp_path / name).write_bytes(b"\n".join(lines) + b"\n")
+    (tmp_path / "pods.json").write_bytes(orjson.dumps({"items": [pod]}))
+    (tmp_path / "job.yml").write_text(JOB.format(events="\n".join(EVENTS.values())))
+    run(load_job(tmp_path / "job.yml", output=str(tmp_path / "whole")))
+    _run(tmp_path / "job.yml", tmp_path / "parts", *map(_of_morning, (0, 6_600)))
+    assert "impact/gpu-diversion" in {one["rule.name"] for one in _by_id(tmp_path / "parts").values()}
+    for part in pairwise(map(_of_morning, (6_600, 10_800, 20_000))):
+        _run(tmp_path / "job.yml", tmp_path / "parts", *part)
+    assert _differences(_left(tmp_path / "whole"), _left(tmp_path / "parts")) == {}
+
+
 def test_a_run_without_bounds_has_nothing_of_all_this_in_its_graph(morning: Path) -> None:
     """It costs nothing, and leaves what it always left."""
 

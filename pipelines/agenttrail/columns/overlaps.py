@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -15,16 +15,31 @@ Intervals = tuple["NDArray[np.int64]", "NDArray[np.int64]", "NDArray[np.int64]"]
 """Key, first instant and last instant of each interval; none ends before it starts."""
 
 
-def most_overlapped(ones: Intervals, others: Intervals) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return how far each interval coincides with the one of ``others`` that it coincides with most, and which that is.
+class Overlaps(NamedTuple):
+    """How far intervals coincide with others.
 
-    Two intervals coincide by the length of their intersection as a share of the length of their union (the Jaccard
-    index), 0 to 1.  Of several that coincide alike it is the first to start, then the first in order; -1 where the
-    share is 0: they only touch, nothing has length, or no other has the key.
+    Attributes:
+        of_both: length of what an interval shares with others as a share of the length of it and of all that it meets
+            taken together (the Jaccard index), 0 to 1.
+        shared: that length.
+        row: an interval, and ``other`` one that it meets, in pairs; ascending by interval, then by the other's start.
+    """
+
+    of_both: NDArray[np.float64]
+    shared: NDArray[np.int64]
+    row: NDArray[np.int64]
+    other: NDArray[np.int64]
+
+
+def overlaps(ones: Intervals, others: Intervals) -> Overlaps:
+    """Lay intervals beside other intervals of the same key.
 
     Args:
         ones: intervals.
-        others: intervals to lay beside them, few per key.
+        others: intervals to lay beside them, few per key; those of one key are disjoint.
+
+    Returns:
+        What they share.  Intervals that only touch, or have no length, do not meet.
     """
     keys, start, end = ones
     order = np.lexsort((others[1], others[0]))
@@ -32,12 +47,11 @@ def most_overlapped(ones: Intervals, others: Intervals) -> tuple[NDArray[np.floa
     first = np.searchsorted(other_keys, keys, side="left")
     lengths = np.searchsorted(other_keys, keys, side="right") - first
     row, other = np.repeat(np.arange(len(keys)), lengths), ranges(first, lengths)
-    shared = np.minimum(end[row], other_end[other]) - np.maximum(start[row], other_start[other])
-    union = (end - start)[row] + (other_end - other_start)[other] - np.maximum(shared, 0)
-    share = np.maximum(shared, 0) / np.maximum(union, 1)
-    best = np.lexsort((other, -share, row))
-    rows, at = np.unique(row[best], return_index=True)
-    most, which = np.zeros(len(keys)), np.full(len(keys), -1, dtype=np.int64)
-    most[rows] = share[best][at]
-    which[rows] = np.where(most[rows] > 0, order[other[best][at]], -1)
-    return most, which
+    common = np.minimum(end[row], other_end[other]) - np.maximum(start[row], other_start[other])
+    meets = common > 0
+    row, other, common = row[meets], other[meets], common[meets]
+    shared, met = np.zeros(len(keys), dtype=np.int64), np.zeros(len(keys), dtype=np.int64)
+    np.add.at(shared, row, common)
+    np.add.at(met, row, (other_end - other_start)[other])
+    union = end - start + met - shared
+    return Overlaps(shared / np.maximum(union, 1), shared, row, order[other])

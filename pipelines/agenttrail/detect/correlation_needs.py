@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from agenttrail.detect.correlations import Correlation
     from agenttrail.detect.rules import Rule
 
-WITHIN_A_WORKLOAD = ({"entity.id", "entity.anchor"}, {"k8s.pod.uid"})
+_WITHIN_A_WORKLOAD = ({"entity.id", "entity.anchor"}, {"k8s.pod.uid"})
 """Fields of which those of one set, when grouped by, keep apart what different workloads did."""
 
 
@@ -41,7 +41,7 @@ def needs_of(correlations: Sequence[Correlation], rules: Sequence[Rule]) -> list
     return [
         Need(
             np.array([number[id_] for id_ in one.rules if id_ in number], dtype=np.int64),
-            _least(one) if _within(one) and all(id_ in number for id_ in one.rules) else 0,
+            _least(one) if within_a_workload(one) and all(id_ in number for id_ in one.rules) else 0,
             one.timespan,
         )
         for one in correlations
@@ -49,10 +49,10 @@ def needs_of(correlations: Sequence[Correlation], rules: Sequence[Rule]) -> list
     ]
 
 
-def _within(correlation: Correlation) -> bool:
-    """Tell whether each group lies within one workload."""
+def within_a_workload(correlation: Correlation) -> bool:
+    """Tell whether each group of a correlation lies within one occupancy of a workload."""
     return bool(correlation.keys) and all(
-        any(names <= set(keys) for names in WITHIN_A_WORKLOAD) for keys in correlation.keys
+        any(names <= set(keys) for names in _WITHIN_A_WORKLOAD) for keys in correlation.keys
     )
 
 

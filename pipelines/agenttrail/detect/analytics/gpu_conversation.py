@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from agenttrail.columns.offsets import ranges, run_offsets
-from agenttrail.columns.overlaps import most_overlapped
+from agenttrail.columns.overlaps import Overlaps, overlaps
 from agenttrail.columns.text import constant
 from agenttrail.detect.derived import Derived, column_of, integers
 from agenttrail.schema import TIMESTAMP
@@ -44,12 +44,13 @@ class Beside:
 def derive(connections: Derived, busy: Derived, samples: pa.RecordBatch) -> Beside:
     """Lay the long connections of workloads beside the intervals in which their GPUs were busy without a step.
 
-    ``connection.gpu_overlap`` = length of the intersection of the two intervals / length of their union (the Jaccard
-    index of two sets), 0 to 1, with the interval of ``gpu_progress`` of the same workload that a connection coincides
-    with most; ``connection.gpu_share`` = length of that intersection / length of the connection.  A miner keeps GPUs
-    busy exactly while it talks to its pool; an evaluation and a connection that have nothing to do with one another
-    begin and end at different times.  ``gpu.tensor_active`` = mean of the samples of ``TENSOR`` of the workload in that
-    intersection, 0 to 1: networks are trained and evaluated on tensor cores, hashes are not computed there.
+    ``connection.gpu_overlap`` = length of what a connection shares with intervals of ``gpu_progress`` of the same
+    workload / length of it and of all intervals that it meets, taken together (the Jaccard index of two sets), 0 to 1;
+    ``connection.gpu_share`` = that shared length / length of the connection.  A miner keeps GPUs busy while it talks to
+    its pool, and not otherwise; an evaluation and a connection that have nothing to do with one another begin and end
+    at different times.  Samples that are missing part an interval, but do not matter here otherwise.
+    ``gpu.tensor_active`` = mean of the samples of ``TENSOR`` of the workload from the first to the last instant that is
+    shared, 0 to 1: networks are trained and evaluated on tensor cores, hashes are not computed there.
 
     Args:
         connections: what ``long_connection.derive()`` returns.
@@ -57,36 +58,37 @@ def derive(connections: Derived, busy: Derived, samples: pa.RecordBatch) -> Besi
         samples: the GPU samples that ``busy`` was derived from, and those of ``TENSOR``.
 
     Returns:
-        The connections with these two, null where the workload has no busy interval.  And one event
-        per connection that coincides with one, in their order, whose members are the samples of that interval from the
-        first to the last instant of the connection: ``event.start``, ``event.end`` the first and the last of these,
-        ``gpu.utilization`` their mean in per cent, ``gpu.busy_duration`` the seconds of the intersection,
-        ``gpu.tensor_active``, null where no such sample lies in it, ``training.rung``; the
-        ends and ``connection.*`` are those of the connection.  Connections within which no sample lies have no event.
+        The connections with these two, null where the workload has no busy interval.  And one event per connection
+        that meets one, in their order, whose members are the samples of those intervals from the first to the last
+        instant of the connection: ``event.start``, ``event.end`` the first and the last of these, ``gpu.utilization``
+        their mean in per cent, ``gpu.busy_duration`` the seconds that are shared, ``gpu.tensor_active``, null where no
+        such sample lies there, ``training.rung`` of the first interval; the ends and ``connection.*`` are those of the
+        connection.  Connections within which no sample lies have no event.
     """
     own, others = _intervals(connections.events), _intervals(busy.events)
-    share, which = most_overlapped(own, others)
+    found = overlaps(own, others)
     none = ~np.isin(own[0], others[0])
-    columns = [pa.array(share, mask=none), pa.array(_covered(own, others, which), mask=none)]
+    share = found.shared / np.maximum(own[2] - own[1], 1)
+    columns = [pa.array(found.of_both, mask=none), pa.array(share, mask=none)]
     names = [*connections.events.schema.names, OVERLAP, SHARE]
     beside = pa.RecordBatch.from_arrays([*connections.events.columns, *columns], names=names)
     told = Derived(beside, connections.members_offsets, connections.members)
-    connection, members = _samples_within(
-        own, np.flatnonzero(which >= 0), which, busy, integers(samples, "event.start")
-    )
+    time = integers(samples, "event.start")
+    connection, members = _samples_within(own, found, busy, time)
     offsets = run_offsets(connection)
     rows, starts = connection[offsets[:-1]], offsets[:-1]
-    interval = which[rows]
-    time, use = integers(samples, "event.start")[members], _thousandths(samples)[members]
-    begin, finish = np.maximum(own[1][rows], others[1][interval]), np.minimum(own[2][rows], others[2][interval])
+    first = found.other[np.searchsorted(found.row, rows)]
+    last = found.other[np.searchsorted(found.row, rows, side="right") - 1]
+    time, use = time[members], _thousandths(samples)[members]
+    begin, finish = np.maximum(own[1][rows], others[1][first]), np.minimum(own[2][rows], others[2][last])
     facts = {
         "event.dataset": constant("gpu_conversation", len(rows)),
         "event.start": pa.array(np.minimum.reduceat(time, starts)).view(TIMESTAMP),
         "event.end": pa.array(np.maximum.reduceat(time, starts)).view(TIMESTAMP),
         "gpu.utilization": pa.array(np.add.reduceat(use, starts) / np.diff(offsets) / 1_000),
-        "gpu.busy_duration": pa.array((finish - begin) / 1e6),
+        "gpu.busy_duration": pa.array(found.shared[rows] / 1e6),
         "gpu.tensor_active": _tensor_active(samples, own[0][rows], begin, finish),
-        "training.rung": busy.events.column("training.rung").take(pa.array(interval)),
+        "training.rung": busy.events.column("training.rung").take(pa.array(first)),
     }
     facts |= {name: beside.column(name).take(pa.array(rows)) for name in _OF_CONNECTION}
     events = pa.RecordBatch.from_arrays(list(facts.values()), names=list(facts))
@@ -94,15 +96,6 @@ def derive(connections: Derived, busy: Derived, samples: pa.RecordBatch) -> Besi
 
 
 _Intervals = tuple["NDArray[np.int64]", "NDArray[np.int64]", "NDArray[np.int64]"]
-
-
-def _covered(own: _Intervals, others: _Intervals, which: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the share of each interval that the one of ``others`` covers which it coincides with most."""
-    rows = np.flatnonzero(which >= 0)
-    share = np.zeros(len(which))
-    shared = np.minimum(own[2][rows], others[2][which[rows]]) - np.maximum(own[1][rows], others[1][which[rows]])
-    share[rows] = shared / np.maximum(own[2] - own[1], 1)[rows]
-    return share
 
 
 def _intervals(events: pa.RecordBatch) -> _Intervals:
@@ -141,15 +134,11 @@ def _tensor_active(
 
 
 def _samples_within(
-    own: _Intervals,
-    rows: NDArray[np.int64],
-    which: NDArray[np.int64],
-    busy: Derived,
-    time: NDArray[np.int64],
+    own: _Intervals, found: Overlaps, busy: Derived, time: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return pairs of a connection among ``rows`` and a sample of its interval that lies within it."""
-    first = busy.members_offsets[which[rows]]
-    lengths = busy.members_offsets[which[rows] + 1] - first
-    connection, members = np.repeat(rows, lengths), busy.members[ranges(first, lengths)]
+    """Return pairs of a connection and a sample within it, in order of time, of the intervals that it meets."""
+    first = busy.members_offsets[found.other]
+    lengths = busy.members_offsets[found.other + 1] - first
+    connection, members = np.repeat(found.row, lengths), busy.members[ranges(first, lengths)]
     within = (time[members] >= own[1][connection]) & (time[members] <= own[2][connection])
     return connection[within], members[within]
