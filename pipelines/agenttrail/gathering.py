@@ -82,23 +82,19 @@ class _Shard:
         rows: all distinct rows that matter.
         holders: whom they are about.
         holder: place of each row's holder.
-        entity: number of each row's entity.
         workload: number of each row's workload.
     """
 
     rows: pa.RecordBatch
     holders: pa.RecordBatch
     holder: NDArray[np.int64]
-    entity: NDArray[np.int64]
     workload: NDArray[np.int64]
 
     @classmethod
     def of(cls, signals: Signals) -> _Shard:
         holder = numbers(signals.rows.column(HOLDER))
-        entity, workload = (
-            column_codes(signals.holders.column(name))[0][holder] for name in (ENTITY_DIGEST, WORKLOAD_DIGEST)
-        )
-        return cls(signals.rows, signals.holders, holder, entity, workload)
+        workload = column_codes(signals.holders.column(WORKLOAD_DIGEST))[0][holder]
+        return cls(signals.rows, signals.holders, holder, workload)
 
     def start(self) -> NDArray[np.int64]:
         """Return when each row's event starts."""
@@ -168,8 +164,9 @@ def gather_shard(signals: Signals, asked: Asked, progress: pa.RecordBatch, store
         stored: ids of the incidents that earlier runs left; they have a timeline whatever is found now.
     """
     shard = _Shard.of(signals)
-    entities = signals.holders.column(ENTITY_DIGEST).take(signals.rows.column(HOLDER))
-    conversations, which = converse(shard.rows, entities)
+    # by workload, not by entity: what lasts longer than one of its trajectories is one thing all the same
+    workloads = signals.holders.column(WORKLOAD_DIGEST).take(signals.rows.column(HOLDER))
+    conversations, which = converse(shard.rows, workloads)
     calls = _ToolCalls.of(shard)
     samples = shard.are("metric.name")
     busy, gaps = gpu_progress.derive(_samples(shard, samples), progress)
@@ -282,7 +279,7 @@ def _of_reports(
         told = progress.take(pa.array(report)).select(["event.start", "training.step"])
         out.append(timeline.steps(_with_columns(told, _whom(shard, incident, holders[owner]))))
     if gaps.num_rows:
-        entities, place_ = np.unique(shard.entity, return_index=True)
+        entities, place_ = np.unique(shard.workload, return_index=True)
         owner = shard.holder[place_[np.searchsorted(entities, numbers(gaps.column("entity")))]]
         missing = _with_columns(gaps, _whom(shard, incident, owner))
         out.append(timeline.gaps(missing.filter(pa.array(wanted[owner]))))
@@ -443,7 +440,7 @@ class _Talks:
         columns = {
             "event.dataset": constant(CONVERSATION, conversations.num_rows),
             "event.action": verdicts,
-            "entity": pa.array(shard.entity[first]),
+            "entity": pa.array(shard.workload[first]),
             "peer.ip": peer,
             "peer.port": conversations.column("destination.port"),
             "network.transport": _column(shard.rows, "network.transport").take(pa.array(first)),
@@ -492,7 +489,7 @@ def _samples(shard: _Shard, rows: NDArray[np.int64]) -> pa.RecordBatch:
     holders = shard.holders.take(pa.array(shard.holder[rows]))
     samples = shard.rows.take(pa.array(rows))
     columns = {name: holders.column(name) for name in ("sandbox.id", "job.id", "trajectory.id")}
-    return _with_columns(samples, columns | {"entity": pa.array(shard.entity[rows])})
+    return _with_columns(samples, columns | {"entity": pa.array(shard.workload[rows])})
 
 
 @dataclass(frozen=True)

@@ -72,3 +72,34 @@ def test_what_is_no_secret_stays(text: str) -> None:
 def test_nulls_stay_and_bytes_are_scrubbed_as_well() -> None:
     assert scrub(pa.array([None, "password=x1y2"])).to_pylist() == [None, "password=[REDACTED]"]
     assert scrub(pa.array([b"\xff password=x1y2"])).to_pylist() == [b"\xff password=[REDACTED]"]
+
+
+_VALUE_ = "Zq0abcxK7vJ2mN8pR4sT6wQQ"
+_LINES = (
+    "cat > .env <<E\nPASSWORD=%s\nE", "a: b\ntoken: %s", "x\tpassword=%s", "x\r\nAPI_KEY=%s", "x\nghp_%s", "x\nAKIA%s",
+    "x\nhf_%s", "x\nsk-%s", "x\neyJ%s.eyJhh1234567.abc", "x\nBearer %s", "password: aaaa\ntoken: %s\n",
+    "API_KEY=abc\npassword = %s", "Authorization: Bearer abcdefghijk\nCookie: %s", "--token abc\n--password %s",
+    "PASSWORD='a'\ntoken: %s", "PGPASSWORD=%s psql", "SSHPASS=%s x", "curl -u u:%s h", "mysql -p%s",
+    "docker login -p %s r", "sshpass -p %s ssh", "redis://:%s@h", "https://%s@host", '{"dbPassword": "%s"}',
+    "DB_PASS=%s", "OPENAI_KEY=%s", "npm_%s", "sk_live_%s",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("line", _LINES)
+def test_secrets_go_on_any_line_at_any_depth_of_json(line: str) -> None:
+    """In JSON a line break is two characters; what is left is still JSON, and is scrubbed whole."""
+    text = line % _VALUE_
+    for wrapped in (text, json.dumps({"c": text}), json.dumps({"k": json.dumps({"c": text})})):
+        cleaned = scrub_text(wrapped)
+        assert _VALUE_ not in cleaned
+        assert scrub_text(cleaned) == cleaned
+    json.loads(scrub_text(json.dumps({"c": text})))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["compass: north", "docker run -p 80:80 x", "git push origin", "tokens_per_second: 100", "zip -r a.zip b",
+     '{"timestamp":1,"tokens_per_second":22684.1,"loss":2.8}', "mysql -h db -u root"],
+)  # fmt: skip
+def test_what_only_looks_like_one_stays(text: str) -> None:
+    assert scrub_text(text) == text

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.scenarios.days import lines_of
-from tests.scenarios.mornings import DAY, EVENTS, JOB, POOL, SECRET, call_of, flow_of, time_of, write_morning
+from tests.scenarios.mornings import DAY, EVENTS, JOB, POOL, SECRET, call_of, flow_of, span_of, time_of, write_morning
 
 from agenttrail.cli import main
 from agenttrail.job_files import load_job
@@ -60,6 +60,24 @@ def test_hot_gpus_without_steps_and_a_long_thin_conversation_are_one_incident(mo
     assert incident["incident.first_seen"] == time_of(3_900)
     assert (incident["gen_ai.tool.call.id"], incident["gen_ai.tool.call.gap"]) == ("call-2", 10.0)
     assert incident["destination.ip"] == [POOL]
+
+
+def test_short_episodes_hide_nothing_that_lasts(morning: Path) -> None:
+    """Fifteen trajectories of four minutes in one pod: what the pod does is found, and those that ran are named."""
+    pods = json.loads((morning / "pods.json").read_text())
+    pods["items"][0]["metadata"]["labels"].pop("rl.example.com/episode")
+    (morning / "pods.json").write_text(json.dumps(pods))
+    episodes = [
+        span_of("trajectory", "miner", at, at + 240, 100 + number, traj_id=f"t-{number:02}")
+        for number, at in enumerate(range(3_600, 7_200, 240))
+    ]
+    _append(morning / "spans.jsonl", episodes)
+    incidents = _run(morning, *EVENTS)
+    assert {one["sandbox.id"] for one in incidents} == {"miner"}
+    assert all("impact/gpu-diversion" in one["rule.name"] for one in incidents)
+    assert [one["trajectory.id"] for one in sorted(incidents, key=lambda one: str(one["trajectory.id"]))] == [
+        f"t-{number:02}" for number in range(1, 12)
+    ]
 
 
 def _append(path: Path, lines: list[bytes]) -> None:

@@ -72,7 +72,7 @@ def _range(arguments: argparse.Namespace) -> tuple[int | None, int | None]:
     for name in ("start", "end"):
         text = getattr(arguments, name)
         try:
-            times.append(parse_time(text, f"--{name}") if text else None)
+            times.append(parse_time(text, f"--{name}") if text is not None else None)
         except ValueError as error:
             problems.append(Problem("command line", 0, str(error)))
     if not problems and times[0] is not None and times[1] is not None and times[0] >= times[1]:

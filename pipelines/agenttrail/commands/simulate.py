@@ -40,8 +40,8 @@ def add(subparsers: argparse._SubParsersAction[Any]) -> None:
 def add_size(parser: argparse.ArgumentParser) -> None:
     """Add the options that say how large a simulated day is."""
     parser.add_argument("--agents", type=_positive(int), default=12, metavar="N", help="number of agents (default 12)")
-    parser.add_argument("--hours", type=_positive(float), default=6.0, metavar="H", help="hours of the day (default 6)")
-    parser.add_argument("--seed", type=int, default=1, metavar="S", help="what chance draws from (default 1)")
+    parser.add_argument("--hours", type=_hours, default=6.0, metavar="H", help="hours of the day (default 6)")
+    parser.add_argument("--seed", type=_seed, default=1, metavar="S", help="what chance draws from (default 1)")
 
 
 def _positive(kind: Any) -> Any:
@@ -54,6 +54,26 @@ def _positive(kind: Any) -> Any:
 
     parse.__name__ = kind.__name__
     return parse
+
+
+def _hours(text: str) -> float:
+    hours: float = _positive(float)(text)
+    if hours > _MOST_HOURS:
+        msg = f"{text} is more than {_MOST_HOURS} hours"
+        raise argparse.ArgumentTypeError(msg)
+    return hours
+
+
+def _seed(text: str) -> int:
+    seed = int(text)
+    if not 0 <= seed < _SEEDS:
+        msg = f"{text} is not between 0 and {_SEEDS - 1}"
+        raise argparse.ArgumentTypeError(msg)
+    return seed
+
+
+_hours.__name__, _seed.__name__ = "float", "int"  # what argparse calls them
+_MOST_HOURS, _SEEDS = 672, 1 << 62
 
 
 def command(arguments: argparse.Namespace) -> int:
@@ -70,7 +90,11 @@ def command(arguments: argparse.Namespace) -> int:
     every = Score()
     for seed in seeds:
         day = directory / f"seed-{seed}" if arguments.days > 1 else directory
-        truth = simulate(day, agents=arguments.agents, hours=arguments.hours, seed=seed)
+        try:
+            truth = simulate(day, agents=arguments.agents, hours=arguments.hours, seed=seed)
+        except OSError as error:
+            told = f"{day}: {error.strerror or error}"
+            raise problems_of(told) from error
         size = f"{len(truth.sandboxes)} sandboxes, {len(truth.behaviours)} of them misbehave"
         if arguments.score:
             one = _scored(day)

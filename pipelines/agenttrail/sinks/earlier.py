@@ -282,7 +282,7 @@ def _carry_timeline(directory: str, parts: dict[str, list[str]], gone: pa.Array)
         try:
             stays = pc.invert(pc.is_in(table.column("incident.id"), value_set=gone))
             _add(directory, parts[files.TIMELINE], path, table.filter(stays), files.TIMELINE_ORDER)
-        except (pa.ArrowInvalid, KeyError) as error:
+        except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
             raise _not_ours(path, error) from error
 
 
@@ -302,7 +302,7 @@ def _carry_events(directory: str, parts: dict[str, list[str]], span: Span) -> fr
             inside = within(numbers(as_one_batch(table.select(["event.start"])).column(0).cast(pa.int64())),
                             [(span.start, span.stop)])  # fmt: skip
             _add(directory, parts[files.EVENTS], path, table.filter(pa.array(~inside)), files.EVENTS_ORDER)
-        except (pa.ArrowInvalid, KeyError) as error:
+        except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
             raise _not_ours(path, error) from error
     return frozenset(alone)
 
