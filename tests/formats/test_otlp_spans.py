@@ -265,3 +265,29 @@ def _judged(span: Any) -> str:
     if span.get("name") == "pipeline_step":
         return "pipeline_step" if own["global_step"].get("intValue", -1) >= 0 else "bad"
     return "other"
+
+
+@pytest.mark.parametrize(("key", "read"), [("padding", 300), ("k8s.pod.name", 0)])
+def test_a_large_resource_is_not_repeated_with_each_span(key: str, read: int) -> None:
+    """A line of a megabyte would else become hundreds of them; what the spans are about is read all the same."""
+    span = {
+        "name": "trajectory", "startTimeUnixNano": f"{_START}000000000",
+        "attributes": [{"key": "traj_id", "value": {"stringValue": "t1"}}],
+    }  # fmt: skip
+    named = [
+        {"key": key, "value": {"stringValue": "x" * 200_000}},
+        {"key": "host.name", "value": {"stringValue": "n1"}},
+    ]
+    entry = {"resource": {"attributes": named}, "scopeSpans": [{"spans": [span] * 300}]}
+    parsed = _PARSE(Block(json.dumps({"resourceSpans": [entry]}).encode() + b"\n", "a", 0))
+    assert parsed.events.num_rows == read
+    assert parsed.events.nbytes < 300_000
+    assert parsed.dead.num_rows == (not read)
+    assert set(parsed.events.column("host.name").to_pylist()) == ({"n1"} if read else set())
+
+
+def test_names_that_hold_secrets_are_scrubbed() -> None:
+    attributes = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "mysql --password=hunter2hunter2"}
+    span = {"name": "x", "startTimeUnixNano": f"{_START}000000000", "attributes": _attributes(attributes)}
+    line = json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}).encode() + b"\n"
+    assert _PARSE(Block(line, "a", 0)).events.column("gen_ai.tool.name").to_pylist() == ["mysql --password=[REDACTED]"]

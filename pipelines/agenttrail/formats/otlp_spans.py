@@ -21,6 +21,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from agenttrail.columns.secrets import scrub
 from agenttrail.columns.text import choose, constant, line_offsets
 from agenttrail.metadata import lease_batch
 from agenttrail.parsing import EARLIEST, LATEST, Block, Format, Lines, Parsed, dead_letters, sift
@@ -52,6 +53,11 @@ _READ = {
     "k8s.namespace.name", "k8s.node.name", "host.name",
 }  # fmt: skip
 _COLUMNS = (*_TEXT, "trace.id", "span.id", *(name for name in IDENTITY if name not in ("trajectory.id", "job.id")))
+
+
+_SCRUBBED = ("gen_ai.tool.name", "gen_ai.tool.call.id", "gen_ai.conversation.id")
+_LARGEST_SHARED = 4_096
+"""Bytes of a resource that are repeated with each of its spans."""
 
 
 class _RefusedError(ValueError):
@@ -134,8 +140,9 @@ class Parser:
     def __call__(self, block: Block) -> Parsed:
         """Turn a block of lines into events, one for each span that is read, and leases, one for each trajectory.
 
-        ``event.original`` is the span as it was written, in an OTLP line of its own with its resource: the same line
-        gives the same event again, and a span that was exported twice is the same event twice.
+        ``event.original`` is the span as it was written, in an OTLP line of its own with its resource, of which only
+        what is read is kept where it takes more than 4 KiB: the same line gives the same event again, and a span that
+        was exported twice is the same event twice.
 
         A line is dead if none of its spans can be read.  Where some can, each of the others becomes a dead letter of
         its own, again a line with its resource, and ``lines`` counts it as one line more: so ``lines`` stays the sum
@@ -197,7 +204,10 @@ def _records(raw: bytes) -> Iterator[tuple[bytes, dict[str, Any] | str | None]]:
         except _RefusedError as error:
             yield b'{"resourceSpans":[%b]}' % bytes(entry), str(error)
             continue
-        shared = b'"resource":%b,' % bytes(group.resource) if _given(group.resource) else b""
+        shared = _shared(group.resource, resource)
+        if len(shared) > _LARGEST_SHARED:
+            yield b'{"resourceSpans":[%b]}' % bytes(entry), "what the resource is called takes more than 4 KiB"
+            continue
         for scope in group.scope_spans or ():
             for span in scope.spans or ():
                 original = b'{"resourceSpans":[{%b"scopeSpans":[{"spans":[%b]}]}]}' % (shared, bytes(span))
@@ -205,6 +215,17 @@ def _records(raw: bytes) -> Iterator[tuple[bytes, dict[str, Any] | str | None]]:
                     yield original, _event(_decoded(_SPAN, span), resource)
                 except _RefusedError as error:
                     yield original, str(error)
+
+
+def _shared(raw: msgspec.Raw, read: dict[str, str]) -> bytes:
+    """Return the resource as its spans carry it: as it was written, of a large one only what is read of it."""
+    if not _given(raw):
+        return b""
+    written = bytes(raw)
+    if len(written) > _LARGEST_SHARED:
+        kept = [{"key": key, "value": {"stringValue": value}} for key, value in sorted(read.items())]
+        written = orjson.dumps({"attributes": kept})
+    return b'"resource":%b,' % written
 
 
 def _given(raw: msgspec.Raw) -> bool:
@@ -356,12 +377,18 @@ def _event_batch(found: _Found, offsets: NDArray[np.int64], path: str) -> pa.Rec
         "event.action": pa.array([event["event.action"] for event in events], pa.string()),
         "event.outcome": choose(outcomes, _OUTCOMES),
         "training.step": pa.array([event["training.step"] for event in events], pa.int64()),
-        **{name: pa.array([event[name] for event in events], pa.string()) for name in _COLUMNS},
+        **{name: _names([event[name] for event in events], name) for name in _COLUMNS},
         "event.original": pa.array(found.originals, pa.binary()),
         "log.file.path": constant(path, count),
         "log.offset": pa.array(offsets[np.array(found.rows, dtype=np.int64)]),
     }
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+
+
+def _names(values: list[str | None], name: str) -> pa.Array:
+    """Return a column of text; what names nothing that is joined by is scrubbed here, as it is written everywhere."""
+    column = pa.array(values, pa.string())
+    return scrub(column) if name in _SCRUBBED else column
 
 
 def _dead_spans(found: _Found, offsets: NDArray[np.int64], path: str) -> pa.RecordBatch:
