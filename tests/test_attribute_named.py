@@ -65,6 +65,16 @@ def test_pods_of_one_name_are_told_apart_by_namespace_or_uid_or_not_at_all() -> 
     assert (open_["sandbox.id"], open_["job.id"], open_["gen_ai.agent.id"]) == ("a", "j", None)
 
 
+def test_pods_of_one_name_in_two_clusters_are_told_apart_by_the_scope_of_the_source() -> None:
+    """As addresses are; where the source names no scope, both are candidates."""
+    both = _leases(
+        _pod("a", 1, lease__scope="vpc-a", k8s__pod__uid="u1"), _pod("a", 1, lease__scope="vpc-b", k8s__pod__uid="u2")
+    )
+    assert _named(both, sandbox__id="a", attribution__scope="vpc-b")["k8s.pod.uid"] == "u2"
+    assert _named(both, sandbox__id="a")["attribution.status"] == "ambiguous"
+    assert _named(both, sandbox__id="a", attribution__scope="vpc-c")["attribution.lease_id"] is None
+
+
 @pytest.mark.parametrize(("at", "tolerance", "status"), [
     (99, 0, "lease"), (100, 0, "itself"), (101, 2, "lease"), (103, 2, "itself"), (-1, 2, "lease"), (-1, 0, "itself"),
 ])  # fmt: skip

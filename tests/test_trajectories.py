@@ -12,10 +12,13 @@ from tests.oracles.trajectories import of_one_pod, trajectory_at
 from agenttrail.schema import TIMESTAMP, conform, record
 from agenttrail.trajectories import cut
 
-_HELD = ("lease.address", "sandbox.id", "k8s.namespace.name", "k8s.pod.uid")
+_HELD = ("lease.address", "lease.scope", "sandbox.id", "k8s.namespace.name", "k8s.pod.uid")
 _T0 = 1_772_409_600_000_000
 _NAMES = st.sampled_from(["pod-a", "pod-b"])
 _NAMESPACES = st.sampled_from(["rl", "eval"])
+
+
+_SCOPES = st.sampled_from(["vpc-a", "vpc-a", "vpc-b"])
 
 
 @st.composite
@@ -27,6 +30,7 @@ def _lease(draw: st.DrawFn) -> dict[str, Any]:
         "sandbox.id": draw(_NAMES), "k8s.namespace.name": draw(st.none() | _NAMESPACES),
         "k8s.pod.uid": draw(st.none() | st.sampled_from(["u1", "u2"])),
         "trajectory.id": draw(st.none() | st.none() | st.just("label")),
+        "lease.scope": draw(st.none() | _SCOPES),
     }  # fmt: skip
 
 
@@ -37,12 +41,21 @@ def _span(draw: st.DrawFn) -> dict[str, Any]:
         "start": start, "end": draw(st.none() | st.integers(start, 13)), "sandbox.id": draw(st.none() | _NAMES),
         "k8s.namespace.name": draw(st.none() | _NAMESPACES), "trajectory.id": draw(st.sampled_from(["t1", "t2", "t3"])),
         "k8s.pod.uid": draw(st.none() | st.none() | st.sampled_from(["u1", "u2"])),
+        "lease.scope": draw(st.none() | _SCOPES),
     }  # fmt: skip
 
 
 def _batch(rows: list[dict[str, Any]]) -> pa.RecordBatch:
     columns: dict[str, pa.Array] = {}
-    for name in ("lease.address", "sandbox.id", "k8s.namespace.name", "k8s.pod.uid", "trajectory.id", "lease.id"):
+    for name in (
+        "lease.address",
+        "sandbox.id",
+        "k8s.namespace.name",
+        "k8s.pod.uid",
+        "trajectory.id",
+        "lease.id",
+        "lease.scope",
+    ):
         columns[name] = pa.array(
             [row.get(name) for row in rows], pa.binary(16) if name == "lease.address" else pa.string()
         )

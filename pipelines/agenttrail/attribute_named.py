@@ -55,7 +55,7 @@ class NameTable:
         """Make a table of resolved ``leases``; a pod with several addresses has one lease here."""
         pods = np.flatnonzero(present(leases.column("sandbox.id")) | present(leases.column("k8s.pod.uid")))
         leases = leases.take(pa.array(pods))
-        held = ("lease.start", "lease.end", *IDENTITY)
+        held = ("lease.start", "lease.end", "lease.scope", *IDENTITY)
         _, first = group_rows([leases.column(name) for name in held])
         leases = leases.take(pa.array(np.sort(first)))
         entered = []
@@ -63,7 +63,6 @@ class NameTable:
             known = np.flatnonzero(present(names))
             columns = {name: leases.column(name).take(pa.array(known)) for name in leases.schema.names}
             columns["lease.address"] = names.take(pa.array(known))
-            columns["lease.scope"] = pa.nulls(len(known), pa.string())
             entered.append(pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)))
         whole = pa.Table.from_batches(entered).combine_chunks().to_batches()
         return cls(LeaseTable.build(whole[0] if whole else entered[0], tolerance))
@@ -98,7 +97,8 @@ def attribute_named(events: pa.RecordBatch, table: NameTable) -> pa.RecordBatch:
     which, first = group_rows(list(said.values()))
     claims = {name: column.take(pa.array(first)) for name, column in said.items()}
     times = numbers(events.column("event.start").cast(pa.int64()))
-    code, near = _find(table.leases, claims, which, times)
+    scope = table.leases.scope_numbers(_scope(events), count)
+    code, near = _find(table.leases, claims, which, times, scope)
     pairs = code.astype(np.int64) * (len(first) + 1) + which
     distinct, place = np.unique(pairs, return_inverse=True)
     codes, claim = distinct // (len(first) + 1), distinct % (len(first) + 1)
@@ -123,14 +123,23 @@ def _column(events: pa.RecordBatch, name: str) -> pa.Array:
     return pa.nulls(events.num_rows, pa.string()) if index < 0 else cast(events.column(index), pa.string())
 
 
+def _scope(events: pa.RecordBatch) -> pa.Array | None:
+    """Return the scope that the source of the events names, if it does: pods of two clusters may have one name."""
+    index = events.schema.get_field_index("attribution.scope")
+    return None if index < 0 else events.column(index)
+
+
 def _find(
-    table: LeaseTable, claims: dict[str, pa.Array], which: NDArray[np.int64], times: NDArray[np.int64]
+    table: LeaseTable,
+    claims: dict[str, pa.Array],
+    which: NDArray[np.int64],
+    times: NDArray[np.int64],
+    scope: NDArray[np.int64],
 ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
     """Return the resolution of each row, and which rows have one by tolerance only."""
     nobody = table.resolutions.num_rows - 1
     code = np.full(len(times), nobody, dtype=np.int32)
     near = np.zeros(len(times), dtype=bool)
-    scope = np.zeros(len(times), dtype=np.int64)  # any
     names = _names(claims)
     for tolerant in (False, True) if table.tolerance else (False,):
         for digests in names:

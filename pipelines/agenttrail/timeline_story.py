@@ -179,12 +179,15 @@ def _level(use: float | None) -> int:
 
 
 def _stepping(step: dict[int, int]) -> set[int]:
-    """Return the minutes in which a job gets on: those in which a step is new, and those between two that are near."""
+    """Return the minutes in which a job gets on: whose step is larger than the one before, and those between two such.
+
+    Steps that are made once more after a restart from a checkpoint are steps, too.
+    """
     rises, last = [], None
     for minute in sorted(step):
         if last is not None and step[minute] > last:
             rises.append(minute)
-        last = step[minute] if last is None else max(last, step[minute])
+        last = step[minute]
     found: set[int] = set()
     for run in _runs(rises, _STEPLESS):
         found.update(range(run[0], run[-1] + 1, _MINUTE))
@@ -260,8 +263,12 @@ def _peer(peer: str, entries: Sequence[Document]) -> str:
 
 def _verdict(entries: Sequence[Document]) -> str:
     """Return what sensors decided; a minute counts as blocked where all in it was."""
-    known = [entry["event.outcome"] for entry in entries if entry.get("event.outcome")]
-    blocked = sum(outcome == "failure" for outcome in known)
+    told: dict[Any, set[str]] = {}
+    for entry in entries:
+        if entry.get("event.outcome"):
+            told.setdefault(entry["@timestamp"], set()).add(entry["event.outcome"])
+    known = list(told.values())
+    blocked = sum("success" not in outcomes for outcomes in known)
     if not known:
         return ""
     if blocked in (0, len(known)):

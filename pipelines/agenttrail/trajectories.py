@@ -36,6 +36,8 @@ def cut(leases: pa.RecordBatch, spans: pa.RecordBatch) -> tuple[pa.RecordBatch, 
         none is named.  And the number of spans that met no lease: they name no pod, or one of which no lease is known.
     """
     lease, span = _pairs(leases, spans)
+    elsewhere = _elsewhere(leases, spans, lease, span)
+    lease, span = lease[~elsewhere], span[~elsewhere]
     begin, end = _interval(leases)
     from_, until = _interval(spans)
     open_ = ~present(leases.column("trajectory.id"))
@@ -48,6 +50,18 @@ def cut(leases: pa.RecordBatch, spans: pa.RecordBatch) -> tuple[pa.RecordBatch, 
         lease, np.maximum(from_[span], begin[lease]), np.minimum(until[span], end[lease]), leases.num_rows
     )
     return _pieces(leases, spans, line, span), unmet
+
+
+def _elsewhere(
+    leases: pa.RecordBatch, spans: pa.RecordBatch, lease: NDArray[np.int64], span: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Tell which pairs are of two scopes: pods of two clusters may have one name."""
+    scopes = pa.concat_arrays([leases.column("lease.scope"), spans.column("lease.scope")])
+    codes, _ = column_codes(scopes)
+    known = present(scopes)
+    ours, theirs = lease, span + leases.num_rows
+    elsewhere: NDArray[np.bool_] = known[ours] & known[theirs] & (codes[ours] != codes[theirs])
+    return elsewhere
 
 
 def _interval(batch: pa.RecordBatch) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -128,7 +128,10 @@ class _Parse(_Timed):
         if events.num_rows:
             yield (block.source, events)
         if parsed.leases is not None and parsed.leases.num_rows:
-            yield beam.pvalue.TaggedOutput(LEASES, (block.source, with_scope(parsed.leases, source)))
+            leases = parsed.leases
+            if source.scope is not None:
+                leases = attribution.with_columns(leases, {"lease.scope": constant(source.scope, leases.num_rows)})
+            yield beam.pvalue.TaggedOutput(LEASES, (block.source, leases))
         if parsed.dead.num_rows:
             yield beam.pvalue.TaggedOutput(DEAD, parsed.dead)
         yield beam.pvalue.TaggedOutput(ACCOUNT, account)

@@ -8,7 +8,9 @@ Row = dict[str, Any]
 
 
 def of_one_pod(lease: Row, span: Row) -> bool:
-    """Tell whether a span speaks of the lease's pod: by the most that the span knows."""
+    """Tell whether a span speaks of the lease's pod: by the most that the span knows, within one scope."""
+    if None not in (span["lease.scope"], lease["lease.scope"]) and span["lease.scope"] != lease["lease.scope"]:
+        return False
     if span["k8s.pod.uid"] is not None:
         return bool(span["k8s.pod.uid"] == lease["k8s.pod.uid"])
     if span["sandbox.id"] is None or span["sandbox.id"] != lease["sandbox.id"]:
