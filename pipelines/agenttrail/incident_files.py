@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from agenttrail.columns.batches import as_one_batch
 from agenttrail.columns.json_text import json_objects
@@ -52,7 +53,7 @@ def read_timeline(directory: str, incident: str) -> list[Document]:
     try:
         for path in found_in(directory, TIMELINE):
             entries += [checked(entry, "timeline", path) for entry in _entries(path, incident)]
-    except (OSError, ValueError, TypeError, pa.ArrowException) as error:
+    except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
         msg = f"{join(directory, TIMELINE)}: cannot be read as a timeline: {shortened(str(error))}"
         raise InputError(msg) from error
     return sorted(entries, key=lambda entry: (parse_time(entry["@timestamp"], "time"), entry["timeline.id"]))
@@ -61,7 +62,9 @@ def read_timeline(directory: str, incident: str) -> list[Document]:
 def _entries(path: str, incident: str) -> list[Document]:
     import pyarrow.parquet as pq
 
-    table = pq.read_table(pa.BufferReader(read_all(path)), filters=[("incident.id", "=", incident)])
+    # in this thread: a process that shows something and ends must not have others that still run
+    table = pq.ParquetFile(pa.BufferReader(read_all(path))).read(use_threads=False)
+    table = table.filter(pc.equal(table.column("incident.id"), incident))
     if not table.num_rows:
         return []
     return [orjson.loads(text) for text in json_objects(as_one_batch(table)).to_pylist()]

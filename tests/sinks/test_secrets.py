@@ -65,7 +65,8 @@ def test_no_secret_of_a_day_leaves_the_job(
 
 def _said(*command: str) -> str:
     """Return all that the program says."""
-    done = subprocess.run([sys.executable, "-m", "agenttrail", *command], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-m", "agenttrail", *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (command, done.returncode, done.stderr[-2_000:])
     return done.stdout + done.stderr
 
 
