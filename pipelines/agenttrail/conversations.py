@@ -144,16 +144,11 @@ def _verdicts(
     start, end = (time[told] for time in times)
     denied = min_by(owner[denies], count, start[denies])
     came = min_by(owner[passed == 1], count, end[passed == 1])
-    blocked, any_passed, any_told = (np.bincount(some, minlength=count) > 0 for some in _chosen(owner, denies, passed))
+    groups = owner[denies], owner[passed == 1], owner
+    blocked, any_passed, any_told = (np.bincount(some, minlength=count) > 0 for some in groups)
     blocked &= ~(any_passed & (came < denied - adjoining))
     verdict = pa.array(np.where(blocked, "failure", "success"), mask=~any_told)
     return {"event.action": distinct_lists(which, count, said), "event.outcome": verdict.cast(pa.string())}
-
-
-def _chosen(
-    owner: NDArray[np.int64], denies: NDArray[np.bool_], passed: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    return owner[denies], owner[passed == 1], owner
 
 
 def _told(rows: pa.RecordBatch, which: NDArray[np.int64], count: int) -> dict[str, pa.Array]:

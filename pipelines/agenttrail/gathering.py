@@ -117,7 +117,6 @@ class Asked:
         rules: all of them.
         plans: of each category of derived events the plan of the rules that look at it.
         lists: what is listed.
-        correlated: numbers of the rules that correlations refer to.
         needs: what each correlation needs to find anything.
         silent: numbers of the building blocks that give no findings of their own.
         keys: columns that correlations group by or count.
@@ -127,7 +126,6 @@ class Asked:
     rules: Sequence[Rule]
     plans: Mapping[str, Plan]
     lists: Lists
-    correlated: NDArray[np.int64]
     needs: Sequence[Need]
     silent: NDArray[np.int64]
     keys: tuple[str, ...]
@@ -143,15 +141,13 @@ class Asked:
     ) -> Asked:
         """Compile what a job asks for."""
         on = [one for one in correlations if not one.off]
-        named = {id_ for one in on for id_ in one.rules}
-        numbered = np.array([place for place, rule in enumerate(rules) if rule.id in named], dtype=np.int64)
         quiet = silent(on, [rule.id for rule in rules if rule.building_block])
         blocks = np.array(
             [place for place, rule in enumerate(rules) if rule.id in quiet or rule.rows_only], dtype=np.int64
         )
         plans = {category: Plan.compile(rules, category, lists) for category in DERIVED}
         needs = needs_of(on, rules)
-        return cls(rules, plans, Lists.of(lists), numbered, needs, blocks, key_columns(on), until)
+        return cls(rules, plans, Lists.of(lists), needs, blocks, key_columns(on), until)
 
 
 def gather_shard(signals: Signals, asked: Asked, progress: pa.RecordBatch, stored: pa.Array | None = None) -> Gathered:
@@ -178,7 +174,7 @@ def gather_shard(signals: Signals, asked: Asked, progress: pa.RecordBatch, store
         named = calls.named(made.findings, shard.workload[made.first], shard.start()[made.first], made.first)
         return Found(named, made.first, made.unit)
 
-    units = _units(shard, asked, seen, found) if len(asked.correlated) else None
+    units = _units(shard, asked, seen, found) if asked.needs else None
     findings = found(_telling(_together(seen), asked.silent)).findings
     entries = _timeline(shard, _before(progress, asked.until), gaps, ([findings, units], stored))
     return Gathered(findings, units, entries, _coverage(shard, gaps))

@@ -15,6 +15,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from agenttrail.accounting import ACCOUNT, DEAD, EVENTS, Account, check, total
 from agenttrail.coverage import unseen
 from agenttrail.detect.correlation_needs import within_a_workload
+from agenttrail.detect.correlations import lookbacks
 from agenttrail.errors import DefinitionError, Problem
 from agenttrail.formats import FORMATS
 from agenttrail.seams import EVER, Span
@@ -371,10 +372,8 @@ def span_of(job: Job, options: RunOptions) -> Span:
         InputError: it cannot be told what earlier runs in the output directory covered.
         SinkError: they are another job's.
     """
-    reach: dict[str, int] = {}
     on = [one for one in job.correlations if not one.off]
-    for one in on:  # each after those that it refers to, whose windows reach back from its own
-        reach[one.id] = one.timespan + max((reach.get(rule, 0) for rule in one.rules), default=0)
+    reach = lookbacks(on)
     grouped = {one.id: _pod_name(one) for one in on}
     return Span(
         -EVER if options.start is None else options.start,

@@ -317,8 +317,7 @@ by attribution status, hits of every rule, number, totals and checksums of all s
 - The whole job is `agenttrail run` with the rules that ship and files as output.  Its input: {mix["unlisted"]:.1%} of
   rows with an unlisted peer, {mix["prefiltered"]:.1%} that a prefilter of the 30 rules lets through,
   {mix["in findings of medium and above"]:.4%} in findings of the first rules of medium and above; {books["findings"]:,}
-  findings,
-  {books["incidents"]} incidents.
+  findings, {books["incidents"]} incidents.
 - Linear: at {sizes.large:,} lines the whole job costs {found.linear:.2f} times as much a row as at {sizes.small:,},
   start-up left out.
 - Start-up: `agenttrail run` on a thousand lines takes {found.start_up:.1f} CPU seconds.

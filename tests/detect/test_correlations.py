@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agenttrail.detect.correlation_tests import failing_correlation_tests
-from agenttrail.detect.correlations import Correlation, lookback, show_correlation, switch
+from agenttrail.detect.correlations import Correlation, lookbacks, show_correlation, switch
 from agenttrail.detect.rules import RuleSet, load_all, load_rules
 from agenttrail.errors import DefinitionError
 from agenttrail.lists import shipped_lists
@@ -178,8 +178,8 @@ def test_correlations_come_after_those_that_they_refer_to(tmp_path: Path) -> Non
     found = _load(tmp_path, _chained("much", id_="0"), _chained("chained0", id_="5"), CORRELATION).correlations
     assert [one.id for one in found] == [f"{_ID}4", f"{_ID}0", f"{_ID}5"]
     assert found[1].rules == (f"{_ID}4",)
-    assert lookback(found) == 3 * found[0].timespan
-    assert lookback([]) == 0
+    assert list(lookbacks(found).values()) == [times * found[0].timespan for times in (1, 2, 3)]
+    assert lookbacks([]) == {}
 
 
 # -- what is wrong

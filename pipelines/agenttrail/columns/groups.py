@@ -41,19 +41,10 @@ def group_rows(columns: Sequence[pa.Array]) -> tuple[NDArray[np.int64], NDArray[
             codes = np.unique(codes, return_inverse=True)[1]
             count = len(codes)
         codes, count = codes * many + more, count * many
-    return _compact(codes, count)
-
-
-def _compact(codes: NDArray[np.int64], count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Number the codes that occur, ascending, and return the first row of each; ``count`` is more than any code."""
-    if count > _SPARSE * len(codes):
-        _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
-        return inverse.astype(np.int64), first.astype(np.int64)
-    # where codes are dense a table is a fifth of the cost of sorting them
-    first = np.full(count, -1, dtype=np.int64)
-    first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)
-    occurs = first >= 0
-    return (np.cumsum(occurs) - 1)[codes], first[occurs]
+    which, found = group_codes(codes, count)
+    first = np.empty(len(found), dtype=np.int64)
+    first[which[::-1]] = np.arange(len(which) - 1, -1, -1)
+    return which, first
 
 
 def group_codes(codes: NDArray[np.int64], space: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

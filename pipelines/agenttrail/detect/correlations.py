@@ -480,8 +480,8 @@ def show_correlation(correlation: Correlation, names: Mapping[str, str]) -> str:
     return f"{asked} within {span}" + (f" by {', '.join(correlation.group_by)}" if correlation.group_by else "")
 
 
-def lookback(correlations: Sequence[Correlation]) -> int:
-    """Return how far before an instant a hit may lie that decides whether a correlation holds then, in microseconds.
+def lookbacks(correlations: Sequence[Correlation]) -> dict[str, int]:
+    """Return by id how far before an instant a hit may lie that decides whether each holds then, in microseconds.
 
     Args:
         correlations: each after those that it refers to, whose windows reach back from within its own.
@@ -489,7 +489,7 @@ def lookback(correlations: Sequence[Correlation]) -> int:
     reach: dict[str, int] = {}
     for one in correlations:
         reach[one.id] = one.timespan + max(reach.get(rule, 0) for rule in one.rules)
-    return max(reach.values(), default=0)
+    return reach
 
 
 def switch(correlations: Sequence[Correlation], rules: Sequence[Rule]) -> list[Correlation]:
