@@ -15,7 +15,6 @@ from tests.oracles import rollups as oracle
 from agenttrail import timeline
 from agenttrail.attribute import LeaseTable, attribute
 from agenttrail.columns.addresses import address, parse_addresses
-from agenttrail.columns.batches import joined
 from agenttrail.columns.networks import NetworkLists, parse_network
 from agenttrail.columns.text import constant
 from agenttrail.detect.signals import LISTED, Lists
@@ -92,10 +91,10 @@ def _cells(events: pa.RecordBatch, apart: Sequence[bool]) -> pa.RecordBatch | No
 
 
 def _told(cells: Sequence[pa.RecordBatch | None], wanted: Wanted) -> dict[Any, tuple[int, int, int]]:
-    kept = [wanted.of_cells(some) for some in cells if some is not None]
-    if not kept:
+    likely = [wanted.likely_of(some) for some in cells if some is not None]
+    if not likely:
         return {}
-    entries = timeline.ordered([timeline.egress_by_list(joined(kept))])
+    entries = timeline.ordered([timeline.egress_by_list(wanted.of_cells(likely))])
     assert entries.schema == record("timeline").arrow()
     return {
         (one["incident.id"], one["@timestamp"], one["peer.list"]): (

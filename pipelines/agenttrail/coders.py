@@ -7,7 +7,7 @@ quarter of the time of a run, measured, for a number that nobody needs exactly.
 from __future__ import annotations
 
 import pickle
-from typing import ClassVar
+import struct
 
 import apache_beam as beam
 import pyarrow as pa
@@ -15,23 +15,50 @@ import pyarrow as pa
 from agenttrail.detect.signals import Signals
 from agenttrail.parsing import Block
 
-_PLAIN = pa.ipc.IpcWriteOptions()
-_COMPRESSED = pa.ipc.IpcWriteOptions(compression="zstd")
-"""A quarter of the bytes for 0.6 microseconds a row: grouping holds and copies them several times."""
+_HEAD = struct.Struct("<qq")
+"""Number of the source, and bytes before compression."""
+_CODEC = pa.Codec("zstd", compression_level=1)
 
 
-def to_ipc(batch: pa.RecordBatch, options: pa.ipc.IpcWriteOptions = _PLAIN) -> bytes:
+def to_ipc(batch: pa.RecordBatch) -> bytes:
     """Return a batch as an Arrow IPC stream; a slice as what it holds, not as its parent."""
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema, options=options) as writer:
-        writer.write_batch(batch)
+    _write(batch, sink)
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+
+def _write(batch: pa.RecordBatch, sink: pa.BufferOutputStream) -> None:
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
 
 
 def from_ipc(data: bytes) -> pa.RecordBatch:
     """Return the batch of an Arrow IPC stream."""
     with pa.ipc.open_stream(pa.py_buffer(data)) as reader:
         return reader.read_next_batch()
+
+
+def packed(signals: Signals) -> bytes:
+    """Return signals as the bytes in which they travel.
+
+    They are packed once where they arise, not by a coder: Beam would decode and encode them again at each Flatten.
+    Compressed as a whole, since a context of zstd for every buffer costs as much as the compression.
+    """
+    sink = pa.BufferOutputStream()
+    _write(signals.rows, sink)
+    _write(signals.holders, sink)
+    plain = sink.getvalue()
+    compressed: bytes = _CODEC.compress(plain, asbytes=True)
+    return _HEAD.pack(signals.source, plain.size) + compressed
+
+
+def unpacked(data: bytes) -> Signals:
+    """Return the signals that :func:`packed` was given."""
+    source, size = _HEAD.unpack_from(data)
+    plain = pa.BufferReader(_CODEC.decompress(pa.py_buffer(data).slice(_HEAD.size), size))
+    (rows,) = pa.ipc.open_stream(plain)
+    (holders,) = pa.ipc.open_stream(plain)
+    return Signals(rows, holders, source)
 
 
 class RecordBatchCoder(beam.coders.Coder):
@@ -58,32 +85,6 @@ class RecordBatchCoder(beam.coders.Coder):
         return pa.RecordBatch  # type: ignore[no-any-return]
 
 
-class SignalsCoder(beam.coders.Coder):
-    """Moves signals as two IPC streams."""
-
-    _parts: ClassVar = beam.coders.TupleCoder(
-        [beam.coders.BytesCoder(), beam.coders.BytesCoder(), beam.coders.VarIntCoder()]
-    )
-
-    def encode(self, value: Signals) -> bytes:
-        """Return both streams and the source."""
-        parts = to_ipc(value.rows, _COMPRESSED), to_ipc(value.holders, _COMPRESSED), value.source
-        return self._parts.encode(parts)  # type: ignore[no-any-return]
-
-    def decode(self, encoded: bytes) -> Signals:
-        """Return the signals of an encoding."""
-        rows, holders, source = self._parts.decode(encoded)
-        return Signals(from_ipc(rows), from_ipc(holders), source)
-
-    def estimate_size(self, value: Signals) -> int:
-        """Return about how many bytes the signals hold."""
-        return int(value.rows.get_total_buffer_size() + value.holders.get_total_buffer_size())
-
-    def is_deterministic(self) -> bool:
-        """Return False: one table has many encodings."""
-        return False
-
-
 class BlockCoder(beam.coders.Coder):
     """Moves blocks of lines."""
 
@@ -106,4 +107,3 @@ class BlockCoder(beam.coders.Coder):
 
 beam.coders.registry.register_coder(Block, BlockCoder)
 beam.coders.registry.register_coder(pa.RecordBatch, RecordBatchCoder)
-beam.coders.registry.register_coder(Signals, SignalsCoder)

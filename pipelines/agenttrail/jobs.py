@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
     from agenttrail.detect.correlations import Correlation
     from agenttrail.job_files import Job
+    from agenttrail.sources.files import InputFile
 
 POD_NAMES = ("k8s.pod.uid", "sandbox.id", "trajectory.id")
 """Columns whose values set pods apart: what is grouped by one of them is looked at as a whole with the pod."""
@@ -80,40 +81,85 @@ class RunOptions:
     flags: tuple[str, ...] = ()
 
 
+@dataclass
+class _Signals:
+    """What the graph makes of all files, up to what leaves the batches.
+
+    Attributes:
+        signals: (shard, packed signals).
+        rolled: roll-ups of what is none.
+        progress: reports of training progress; None where no source may tell of it.
+        events: (source, attributed events), for each way by which events are attributed.
+        by_address: the lease table, as a singleton.
+        dead: dead letters.
+        accounts: of all steps.
+    """
+
+    signals: Any
+    rolled: Any
+    progress: Any
+    events: list[Any]
+    by_address: Any
+    dead: list[Any]
+    accounts: list[Any]
+
+
+def _signals(pipeline: beam.Pipeline, job: Job, options: RunOptions, span: Span | None) -> _Signals:
+    """Read, parse and attribute all files, and evaluate the rules on them.
+
+    What tells of workloads by name is a branch of its own, since it tells of leases, too, and is read before the logs
+    are attributed.  A job without such sources has no such branch: what two branches give is copied once more where
+    they meet.
+    """
+    formats = {number: FORMATS[source.format] for number, source in enumerate(job.sources)}
+    metadata = [file for file in job.files if formats[file.source].gives == "leases"]
+    named = [file for file in job.files if formats[file.source].named]
+    logs = [file for file in job.files if file not in metadata and file not in named]
+
+    leases = pipeline | ReadDocuments(metadata) | "ParseLeases" >> Parse(job.sources)
+    events, dead, accounts = _parsed(pipeline, job, options, logs, "Logs")
+    told, *books = _parsed(pipeline, job, options, named, "Named") if named else (None, [], [])
+    observed = [leases[EVENTS]] if told is None else [leases[EVENTS], told[LEASES]]
+    by_address, by_name = observed | "AllLeases" >> beam.Flatten() | Resolve(job.tolerance)
+    heard = None if span is None or told is None else told[EVENTS] | HearOf(span)
+    attributed = events[EVENTS] | Attribute(by_address, job.lists["internal"], span, heard)
+    detect = (job.sources, job.rules, job.lists, options.shards)
+    signals = attributed[EVENTS] | Detect(*detect)
+    dead += [leases[DEAD], *books[0]]
+    accounts += [leases[ACCOUNT], attributed[ACCOUNT], signals[ACCOUNT], *books[1]]
+    if told is None:
+        return _Signals(signals[EVENTS], signals[ROLLED], None, [attributed[EVENTS]], by_address, dead, accounts)
+    called = told[EVENTS] | AttributeNamed(by_name, span, heard)
+    of_named = called[EVENTS] | "DetectNamed" >> Detect(*detect)
+    together = (signals[EVENTS], of_named[EVENTS]) | "AllSignals" >> beam.Flatten()
+    accounts += [called[ACCOUNT], of_named[ACCOUNT]]
+    both = [attributed[EVENTS], called[EVENTS]]
+    return _Signals(together, signals[ROLLED], called[PROGRESS], both, by_address, dead, accounts)
+
+
+def _parsed(
+    pipeline: beam.Pipeline, job: Job, options: RunOptions, files: list[InputFile], label: str
+) -> tuple[Any, list[Any], list[Any]]:
+    """Return what the lines of files hold by tag, and dead letters and accounts of reading and of parsing them."""
+    formats = {number: FORMATS[source.format] for number, source in enumerate(job.sources)}
+    sizes = {"range_bytes": options.range_bytes, "block_bytes": options.block_bytes}
+    blocks, remains, read = pipeline | f"Read{label}" >> ReadBlocks(files, formats, **sizes)
+    parsed = blocks | f"Parse{label}" >> Parse(job.sources)
+    return parsed, [remains, parsed[DEAD]], [read, parsed[ACCOUNT]]
+
+
 def build(pipeline: beam.Pipeline, job: Job, options: RunOptions, span: Span | None = None) -> None:
     """Build the graph of ``job`` on ``pipeline``; its last step turns the parts into the output directory.
 
     A run over a ``span`` of time goes on with what earlier runs left there; without, it takes their place.
     """
     directory = str(job.directory)
-    formats = {number: FORMATS[source.format] for number, source in enumerate(job.sources)}
-    metadata = [file for file in job.files if formats[file.source].gives == "leases"]
-    named = [file for file in job.files if formats[file.source].named]
-    logs = [file for file in job.files if file not in metadata and file not in named]
-
-    blocks, remains, read = pipeline | ReadBlocks(
-        logs, formats, range_bytes=options.range_bytes, block_bytes=options.block_bytes
-    )
-    leases = pipeline | ReadDocuments(metadata) | "ParseLeases" >> Parse(job.sources)
-    # these tell of leases, too, so that they are read before the logs are attributed
-    told, told_remains, told_read = pipeline | "ReadNamed" >> ReadBlocks(
-        named, formats, range_bytes=options.range_bytes, block_bytes=options.block_bytes
-    )
-    told = told | "ParseNamed" >> Parse(job.sources)
-    by_address, by_name = (leases[EVENTS], told[LEASES]) | "AllLeases" >> beam.Flatten() | Resolve(job.tolerance)
-    events = blocks | "ParseEvents" >> Parse(job.sources)
-    heard = None if span is None else told[EVENTS] | HearOf(span)
-    attributed = events[EVENTS] | Attribute(by_address, job.lists["internal"], span, heard)
-    called = told[EVENTS] | AttributeNamed(by_name, span, heard)
-    detect = (job.sources, job.rules, job.lists, options.shards)
-    signals = attributed[EVENTS] | Detect(*detect)
-    of_named = called[EVENTS] | "DetectNamed" >> Detect(*detect)
-    together = (signals[EVENTS], of_named[EVENTS]) | "AllSignals" >> beam.Flatten()
+    read = _signals(pipeline, job, options, span)
+    dead, accounts = read.dead, read.accounts
     earlier: Any = {} if span is None else pipeline | ReadEarlier(directory)
     stored, opened = (earlier["findings"], earlier[INCIDENTS]) if span else (None, None)
-    gathered = together | Gather(job.rules, job.correlations, job.lists, called[PROGRESS], span, opened)
-    accounts = [read, leases[ACCOUNT], events[ACCOUNT], attributed[ACCOUNT], signals[ACCOUNT], gathered[ACCOUNT]]
-    accounts += [told_read, told[ACCOUNT], called[ACCOUNT], of_named[ACCOUNT]]
+    gathered = read.signals | Gather(job.rules, job.correlations, job.lists, read.progress, span, opened)
+    accounts.append(gathered[ACCOUNT])
     found = [gathered[EVENTS]]
     if any(not one.off for one in job.correlations):
         correlated = gathered[UNITS] | Correlate(job.correlations, options.shards, span, stored)
@@ -129,11 +175,10 @@ def build(pipeline: beam.Pipeline, job: Job, options: RunOptions, span: Span | N
         settle = Settle(span, _ran(job), KINDS, options.shards, stored, opened, gathered[SEEN])
         settled = slim | beam.Flatten() | settle
         incidents, whole, settlement = settled["incidents"], settled[TOGETHER], settled[SETTLEMENT]
-    rolled = signals[ROLLED] | EgressByList(by_address, incidents)
+    rolled = read.rolled | EgressByList(read.by_address, incidents)
     accounts.append(rolled[ACCOUNT])
     timelines = (gathered[TIMELINE], rolled[EVENTS], whole) | Timeline(incidents)
 
-    dead = [remains, leases[DEAD], events[DEAD], told_remains, told[DEAD]]
     if job.elasticsearch:
         for upserts in (_upserts(found, job, options, span, gathered[SEEN]), _upserted(timelines, job, incidents)):
             dead.append(upserts[DEAD])
@@ -148,7 +193,7 @@ def build(pipeline: beam.Pipeline, job: Job, options: RunOptions, span: Span | N
         "timeline": timelines | "WriteTimeline" >> WriteTimeline(directory),
     }
     if job.write_events:
-        parts["events"] = _written_events((attributed[EVENTS], called[EVENTS]), span) | WriteEvents(directory)
+        parts["events"] = _written_events(read.events, span) | WriteEvents(directory)
     books = accounts | "Accounts" >> beam.Flatten() | "Books" >> beam.CombineGlobally(total)
     _ = parts | Finish(job, books, span, settlement)
 

@@ -14,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from agenttrail.columns.batches import joined
 from agenttrail.columns.groups import group_codes, sum_by
 from agenttrail.columns.ids import hexadecimal
-from agenttrail.columns.numbers import numbers
+from agenttrail.columns.numbers import narrowed, numbers
 from agenttrail.columns.text import choose, constant
 from agenttrail.entities import ENTITY_DIGEST, name_holders
 from agenttrail.schema import TIMESTAMP
@@ -64,19 +65,20 @@ def roll_up(
     pair, owner, observer = _pairs(lease, len(leases), observers[rows], len(sensors))
     minute = numbers(events.column("event.start").cast(pa.int64()))[rows] // _MINUTE
     first, kinds = int(minute.min()), len(words)
-    place = ((minute - first) * len(owner) + pair) * kinds + listed[rows]
-    which, cells = group_codes(place, (int(minute.max()) - first + 1) * len(owner) * kinds)
+    minute, minutes = group_codes(minute - first, int(minute.max()) - first + 1)
+    place = (minute * len(owner) + pair) * kinds + listed[rows]
+    which, cells = group_codes(place, len(minutes) * len(owner) * kinds)
     sent, received = _bytes(events, rows)
     of_pair = cells // kinds % len(owner)
     columns = {
-        LEASE: pa.array(leases[owner[of_pair]].astype(np.int32)),
-        MINUTE: pa.array((cells // kinds // len(owner) + first).astype(np.int32)),
+        LEASE: narrowed(leases[owner[of_pair]]),
+        MINUTE: pa.DictionaryArray.from_arrays(narrowed(cells // kinds // len(owner)), pa.array(minutes + first)),
         "peer.list": choose(cells % kinds, words),
         "event.dataset": constant(events.column("event.dataset")[0].as_py(), len(cells)),
-        "observer.name": pa.DictionaryArray.from_arrays(pa.array(observer[of_pair].astype(np.int32)), sensors),
-        "source.bytes": pa.array(sum_by(which, len(cells), sent)),
-        "destination.bytes": pa.array(sum_by(which, len(cells), received)),
-        "event.count": pa.array(np.bincount(which, minlength=len(cells)).astype(np.int32)),
+        "observer.name": pa.DictionaryArray.from_arrays(narrowed(observer[of_pair]), sensors),
+        "source.bytes": narrowed(sum_by(which, len(cells), sent)),
+        "destination.bytes": narrowed(sum_by(which, len(cells), received)),
+        "event.count": narrowed(np.bincount(which, minlength=len(cells))),
     }
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
@@ -152,12 +154,16 @@ class Wanted:
         ]
         return cls(resolutions, incidents, np.asarray(pc.fill_null(pc.or_(*named), fill_value=False), dtype=bool))
 
-    def of_cells(self, cells: pa.RecordBatch) -> pa.RecordBatch:
-        """Return those of :func:`roll_up`'s cells that are of entities with an incident.
+    def likely_of(self, cells: pa.RecordBatch) -> pa.RecordBatch:
+        """Return those of :func:`roll_up`'s cells that may be wanted; most are not."""
+        return cells.filter(pa.array(self.likely[numbers(cells.column(LEASE))]))
+
+    def of_cells(self, likely: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+        """Return those of the ``likely`` cells that are of entities with an incident.
 
         They come with ``incident.id``, what the entity is called, and ``event.start``, the start of their minute.
         """
-        cells = cells.filter(pa.array(self.likely[numbers(cells.column(LEASE))]))
+        cells = joined([_widened(some) for some in likely])
         start = pa.array(numbers(cells.column(MINUTE)) * _MINUTE).view(TIMESTAMP)
         index = cells.column(LEASE)
         events = {
@@ -173,3 +179,10 @@ class Wanted:
         columns |= {"event.start": start, "incident.id": hexadecimal(holders.column(ENTITY_DIGEST)).take(place)}
         rows = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
         return rows.filter(pc.is_in(rows.column("incident.id"), value_set=self.incidents))
+
+
+def _widened(cells: pa.RecordBatch) -> pa.RecordBatch:
+    """Return cells of one batch in the types that those of all batches have."""
+    plain = (column.dictionary_decode() if pa.types.is_dictionary(column.type) else column for column in cells.columns)
+    columns = (column.cast(pa.int64()) if pa.types.is_integer(column.type) else column for column in plain)
+    return pa.RecordBatch.from_arrays(list(columns), names=cells.schema.names)

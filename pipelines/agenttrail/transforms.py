@@ -15,14 +15,12 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from agenttrail import attribute as attribution
-from agenttrail import (
-    coders,  # noqa: F401 - registers them
-    timeline,
-)
 from agenttrail import leases as leases_
+from agenttrail import timeline
 from agenttrail.accounting import ACCOUNT, DEAD, EVENTS, Account
 from agenttrail.attribute import LeaseTable
 from agenttrail.attribute_named import NameTable, attribute_named
+from agenttrail.coders import packed, unpacked
 from agenttrail.columns.batches import joined, stacked
 from agenttrail.columns.memory import keep_freed_memory
 from agenttrail.columns.networks import NetworkLists, parse_network
@@ -388,7 +386,7 @@ class _Detect(_Timed):
 
     def _sharded(
         self, source: int, held: Sequence[tuple[pa.RecordBatch, pa.RecordBatch]]
-    ) -> Iterator[tuple[int, Signals]]:
+    ) -> Iterator[tuple[int, bytes]]:
         """Spread signals over the shards.
 
         They were held back to be many: what a batch costs to spread, to compress and to read again is nearly all fixed.
@@ -406,11 +404,11 @@ class _Detect(_Timed):
             used, renumbered = np.unique(holder[first:last], return_inverse=True)
             own = {HOLDER: pa.array(renumbered.ravel().astype(np.int32))}
             part = attribution.with_columns(rows.slice(first, last - first), own)
-            yield number, Signals(part, holders.take(pa.array(used)), source)
+            yield number, packed(Signals(part, holders.take(pa.array(used)), source))
 
 
 class Detect(beam.PTransform):
-    """(source, attributed events) to (shard, signals); accounts, and roll-ups of what is no signal beside them."""
+    """(source, attributed events) to (shard, packed signals); accounts, and roll-ups of what is none, beside them."""
 
     def __init__(
         self, sources: Sequence[Source], rules: Sequence[Rule], lists: Mapping[str, tuple[str, ...]], shard_count: int
@@ -421,7 +419,7 @@ class Detect(beam.PTransform):
 
     def expand(self, events: beam.PCollection[tuple[int, pa.RecordBatch]]) -> Any:
         """Return the outputs by tag."""
-        outputs = beam.ParDo(self._fn).with_output_types(tuple[int, Signals])
+        outputs = beam.ParDo(self._fn).with_output_types(tuple[int, bytes])
         return events | outputs.with_outputs(ACCOUNT, ROLLED, main=EVENTS)
 
 
@@ -467,7 +465,7 @@ class _Gather(_Timed):
 
     def process(
         self,
-        element: tuple[int, Iterable[Signals]],
+        element: tuple[int, Iterable[bytes]],
         progress: Sequence[pa.RecordBatch] = (),
         earlier: Sequence[pa.RecordBatch] = (),
     ) -> Iterator[Any]:
@@ -476,7 +474,7 @@ class _Gather(_Timed):
             until = None if self._span is None else self._span.until
             self._asked = Asked.of(self._rules, self._correlations, self._lists, until)
         shard, signals = element
-        together, account = merged(signals)
+        together, account = merged(map(unpacked, signals))
         stored = earlier[0].column("incident.id") if earlier else None
         gathered = gather_shard(together, self._asked, reports(progress), stored)
         account.coverage.update(gathered.coverage)
@@ -509,11 +507,12 @@ class Gather(beam.PTransform):
         """
         super().__init__()
         self._fn = _Gather(rules, correlations, lists, span)
-        self._sides = [beam.pvalue.AsList(side) for side in (progress, earlier) if side is not None]
+        sides = {"progress": progress, "earlier": earlier}
+        self._sides = {name: beam.pvalue.AsList(side) for name, side in sides.items() if side is not None}
 
-    def expand(self, signals: beam.PCollection[tuple[int, Signals]]) -> Any:
+    def expand(self, signals: beam.PCollection[tuple[int, bytes]]) -> Any:
         """Return the outputs by tag."""
-        outputs = beam.ParDo(self._fn, *self._sides).with_output_types(tuple[int, pa.RecordBatch])
+        outputs = beam.ParDo(self._fn, **self._sides).with_output_types(tuple[int, pa.RecordBatch])
         return (
             signals
             | beam.GroupByKey()
@@ -648,28 +647,44 @@ class _OfIncidents(_Timed):
 
     def __init__(self) -> None:
         self._wanted: Wanted | None = None
+        self._held: list[pa.RecordBatch] = []
+        self._shards: dict[str, int] = {}
 
     def start_bundle(self) -> None:
-        """Forget what was wanted of an earlier bundle, which may be of other incidents."""
-        self._wanted = None
+        """Forget what was wanted of an earlier bundle, which may be of other incidents, or have failed."""
+        self._wanted, self._held = None, []
 
     def process(
         self, cells: pa.RecordBatch, table: LeaseTable, incidents: Sequence[tuple[int, pa.RecordBatch]]
     ) -> Iterator[Any]:
         started = self._started()
-        ids, entities = (
-            pa.concat_arrays([pa.array([], pa.string()), *(batch.column(name) for _, batch in incidents)])
-            for name in ("incident.id", "entity.id")
-        )
         if self._wanted is None:
+            ids, entities = (
+                pa.concat_arrays([pa.array([], pa.string()), *(batch.column(name) for _, batch in incidents)])
+                for name in ("incident.id", "entity.id")
+            )
             self._wanted = Wanted.of(table.resolutions, ids, entities)
-        found = self._wanted.of_cells(cells)
+            owners = np.repeat([shard for shard, _ in incidents], [batch.num_rows for _, batch in incidents])
+            self._shards = dict(zip(ids.to_pylist(), owners.tolist(), strict=True))
+        if (likely := self._wanted.likely_of(cells)).num_rows:
+            self._held.append(likely)
         yield beam.pvalue.TaggedOutput(ACCOUNT, Account(seconds=Counter(self._seconds(started))))
-        if found.num_rows:
-            shard = np.repeat([shard for shard, _ in incidents], [batch.num_rows for _, batch in incidents])
-            of_row = shard[np.asarray(pc.index_in(found.column("incident.id"), value_set=ids))]
-            for number in np.unique(of_row).tolist():
-                yield number, found.filter(pa.array(of_row == number))
+
+    def finish_bundle(self) -> Iterator[Any]:
+        """Give the cells of incidents: to name whose cells they are costs much the same for few and for many."""
+        if self._wanted is None or not self._held:
+            return
+        started = self._started()
+        window = GlobalWindow()
+        found = self._wanted.of_cells(self._held)
+        ids = found.column("incident.id").dictionary_encode()
+        shard = np.array([self._shards[id_] for id_ in ids.dictionary.to_pylist()], dtype=np.int64)
+        of_row = shard[numbers(ids.indices)]
+        for number in np.unique(of_row).tolist():
+            part = number, found.filter(pa.array(of_row == number))
+            yield WindowedValue(part, window.max_timestamp(), [window])
+        account = Account(seconds=Counter(self._seconds(started)))
+        yield beam.pvalue.TaggedOutput(ACCOUNT, WindowedValue(account, window.max_timestamp(), [window]))
 
 
 def _by_list(element: tuple[int, Iterable[pa.RecordBatch]]) -> tuple[int, pa.RecordBatch]:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from agenttrail.detect.rules import Rule
-    from agenttrail.detect.signals import Signals
 
 
 def found_in(
@@ -34,7 +33,7 @@ def found_in(
     """Return the findings of all batches, in no order, and the account; ``bundle`` batches end a bundle."""
     account = Account()
     detect, gather = _Detect(sources, rules, lists, shards), _Gather(rules, (), lists)
-    signals: dict[int, list[Signals]] = defaultdict(list)
+    signals: dict[int, list[bytes]] = defaultdict(list)
     for first in range(0, len(batches), bundle):
         detect.start_bundle()
         outputs = [output for element in batches[first : first + bundle] for output in detect.process(element)]

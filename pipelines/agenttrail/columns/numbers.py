@@ -61,3 +61,12 @@ def numbers(column: pa.Array, missing: int = 0) -> NDArray[np.int64]:
         column = pc.fill_null(column, missing)
     values: NDArray[np.int64] = column.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
     return values
+
+
+def narrowed(values: NDArray[np.int64]) -> pa.Array:
+    """Return integers in the smallest type that holds them all: half the bytes and less of what waits or travels."""
+    low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
+    for type_ in (np.int8, np.int16, np.int32):
+        if np.iinfo(type_).min <= low and high <= np.iinfo(type_).max:
+            return pa.array(values.astype(type_))
+    return pa.array(values)

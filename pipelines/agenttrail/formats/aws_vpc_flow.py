@@ -54,7 +54,8 @@ _TYPES = {
     **dict.fromkeys(_ADDRESSES, pa.string()),
     **dict.fromkeys(_INTEGERS, pa.int64()),
     **dict.fromkeys(_WORDS, _WORD),
-    **dict.fromkeys(_TEXT, pa.string()),
+    **dict.fromkeys(_TEXT, _WORD),  # few words in many rows: to encode them here costs nothing, and much further on
+    "reject-reason": pa.string(),
 }
 _KNOWN = frozenset(_TYPES) | frozenset(_VERSION_2) | {
     "type", "sublocation-type", "sublocation-id", "pkt-src-aws-service", "pkt-dst-aws-service", "ecs-cluster-arn",
