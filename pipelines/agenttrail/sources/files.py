@@ -173,11 +173,15 @@ def plan_ranges(file: InputFile, headers: Headers | None, range_bytes: int = RAN
         yield InputRange(file, start, min(start + range_bytes, file.size), header)
 
 
+_GLANCE_BYTES = 1 << 20
+"""Size of blocks in which header lines are looked for: they are looked at while they are still in the cache."""
+
+
 def _headers_at(file: InputFile, starts: list[int], headers: Headers) -> list[bytes | None]:
     """Return the header line in force at each start: the last one that begins before it."""
     found: list[tuple[int, bytes]] = []
     top = True
-    for block in _blocks(InputRange(file, 0, file.size), BLOCK_BYTES, None):
+    for block in _blocks(InputRange(file, 0, file.size), _GLANCE_BYTES, None):
         if isinstance(block, Block):
             found += [(block.offset + offset, line) for offset, line in headers(block.data, top=top)]
             top = False
@@ -222,12 +226,9 @@ def _marked_blocks(part: InputRange, block_bytes: int, header: bytes | None) -> 
             except OSError as error:
                 raise _unreadable(file.path, offset, error) from error
         carry = b""
-        source = (
-            _plain_pieces(handle, offset, block_bytes) if stop is not None else _gathered(pieces(handle), block_bytes)
-        )
         broken = ""
         try:
-            for piece in source:
+            for piece in _pieces(handle, part, offset, block_bytes):
                 whole, carry, done = _cut(carry, piece, offset, stop)
                 if whole:
                     yield Block(whole, file.shown, offset, header, file.source)
@@ -262,9 +263,36 @@ def _end(carry: bytes, offset: int, part: InputRange, header: bytes | None, brok
         yield Block(carry, file.shown, offset, header, file.source)
 
 
+def _pieces(handle: BinaryIO, part: InputRange, offset: int, size: int) -> Iterator[bytes]:
+    """Read a range from ``offset`` on in pieces of about ``size``."""
+    if part.stop is None:
+        return _gathered(pieces(handle), size)
+    if FileSystems.get_scheme(part.file.path) is None:
+        return _pieces_of_lines(handle, offset, size, part.stop)
+    return _plain_pieces(handle, offset, size)
+
+
 def _plain_pieces(handle: BinaryIO, offset: int, size: int) -> Iterator[bytes]:
     handle.seek(offset)
     yield from _gathered(iter(lambda: handle.read(size), b""), size)
+
+
+def _pieces_of_lines(handle: BinaryIO, offset: int, size: int, stop: int) -> Iterator[bytes]:
+    """Read a local file in pieces that end where a line does, so that none has to be copied to be cut.
+
+    To look where that is takes two seeks, which are dear where files come over a network.  What is read is cut as
+    ever: a file that changes meanwhile, or a line without an end, gives pieces that end elsewhere.
+    """
+    while True:
+        target = offset + size if offset >= stop else min(offset + size, stop)
+        handle.seek(target - 1)
+        beyond = len(handle.readline(MOST_LINE_BYTES + 1)) - 1
+        handle.seek(offset)
+        piece = handle.read(target + max(beyond, 0) - offset)
+        if not piece:
+            return
+        offset += len(piece)
+        yield piece
 
 
 def _gathered(small: Iterator[bytes], size: int) -> Iterator[bytes]:
