@@ -29,6 +29,7 @@ from agenttrail.detect.correlation_findings import KEY_PREFIX, UNIT_DIGEST, key_
 from agenttrail.detect.correlation_needs import Need, enough, needs_of, silent
 from agenttrail.detect.derived import Derived
 from agenttrail.detect.findings import Found, Hits, gather, peers
+from agenttrail.detect.nearby import unanswered_nearby
 from agenttrail.detect.plan import Plan
 from agenttrail.detect.signals import DIGEST, HOLDER, Lists, digest_words
 from agenttrail.entities import ENTITY_DIGEST, WORKLOAD_DIGEST, lifetimes
@@ -448,6 +449,7 @@ class _Talks:
             "connection.count": pa.array(np.ones(conversations.num_rows, dtype=np.int64)),
         } | _lease_columns(shard, rows, offsets)
         described = _with_columns(conversations, columns)
+        described = _with_columns(described, {"connection.unanswered_nearby": unanswered_nearby(described)})
         return cls(calls.named(described, shard.workload[first], start), offsets, rows)
 
     def whole(self) -> Derived:
