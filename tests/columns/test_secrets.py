@@ -6,6 +6,7 @@ import json
 
 import pyarrow as pa
 import pytest
+from tests.columns.secret_corpus import HARMLESS, LINES, VALUE
 
 from agenttrail.columns.secrets import scrub, scrub_text
 
@@ -103,3 +104,20 @@ def test_secrets_go_on_any_line_at_any_depth_of_json(line: str) -> None:
 )  # fmt: skip
 def test_what_only_looks_like_one_stays(text: str) -> None:
     assert scrub_text(text) == text
+
+
+def test_what_agents_are_known_to_write_does_not_come_through() -> None:
+    """By itself, behind a line break, and at any depth of JSON; what was JSON still is."""
+    assert [line for line in LINES if VALUE not in line] == []
+    texts = [text for line in LINES for text in (line, f"ls -la\n{line}")]
+    once = [json.dumps({"c": text}) for text in texts]
+    whole = pa.array([*texts, *once, *(json.dumps({"k": text}) for text in once)])
+    cleaned = scrub(whole)
+    assert [text for text, left in zip(whole.to_pylist(), cleaned.to_pylist(), strict=True) if VALUE in left] == []
+    assert scrub(cleaned).equals(cleaned)
+    for text in cleaned[len(texts) :].to_pylist():
+        json.loads(text)
+
+
+def test_what_agents_say_otherwise_stays() -> None:
+    assert scrub(pa.array(HARMLESS)).to_pylist() == HARMLESS
