@@ -163,12 +163,12 @@ def _progress(gpu: Sequence[Document], steps: Sequence[Document]) -> list[Moment
     """Return what GPUs did and whether their job made steps, by runs of minutes that are alike in both."""
     use = {_start(entry): float(entry.get("gpu.utilization", 0.0)) for entry in gpu}
     step = {_start(entry): int(entry.get("training.step", 0)) for entry in steps}
-    stepping = _stepping(step)
-    alike = {minute: (_level(use.get(minute)), minute in stepping) for minute in use.keys() | step.keys()}
+    onward = stepping(step)
+    alike = {minute: (_level(use.get(minute)), minute in onward) for minute in use.keys() | step.keys()}
     moments = []
     for run in _runs(alike, _PAUSE):
         for part in _absorbed(_cut(run, alike), alike):
-            told = [_gpus([use[minute] for minute in part if minute in use]), _steps(part, step, stepping)]
+            told = [_gpus([use[minute] for minute in part if minute in use]), _steps(part, step, onward)]
             text = ", ".join(filter(None, told))
             moments.append(Moment(part[0], part[-1] + _MINUTE, "gpu", text, _BESIDE, exact=False))
     return moments
@@ -178,7 +178,7 @@ def _level(use: float | None) -> int:
     return -1 if use is None else (use >= _IDLE) + (use >= _HOT)
 
 
-def _stepping(step: dict[int, int]) -> set[int]:
+def stepping(step: dict[int, int]) -> set[int]:
     """Return the minutes in which a job gets on: whose step is larger than the one before, and those between two such.
 
     Steps that are made once more after a restart from a checkpoint are steps, too.
@@ -224,11 +224,11 @@ def _gpus(use: Sequence[float]) -> str:
     return f"GPUs at {high} %" if low == high else f"GPUs at {low}-{high} %"
 
 
-def _steps(part: Sequence[int], step: dict[int, int], stepping: set[int]) -> str:
+def _steps(part: Sequence[int], step: dict[int, int], onward: set[int]) -> str:
     if not step:
         return ""
     told = [step[minute] for minute in part if minute in step]
-    if part[0] not in stepping:
+    if part[0] not in onward:
         return "no step" if told else "no step reported"
     if not told:
         return "steps before and after"
@@ -248,7 +248,7 @@ def _egress(entries: Sequence[Document]) -> list[Moment]:
             sent, received = (
                 sum(entry.get(f"{side}.bytes", 0) for entry in some) for side in ("source", "destination")
             )
-            text = f"{whom}: {_size(sent)} up, {_size(received)} down{_verdict(some)}"
+            text = f"{whom}: {size(sent)} up, {size(received)} down{_verdict(some)}"
             weight = _BESIDE if peer else _REST
             moments.append(Moment(run[0], run[-1] + _MINUTE, "egress", text, weight, exact=False))
     return moments
@@ -276,7 +276,7 @@ def _verdict(entries: Sequence[Document]) -> str:
     return f", blocked in {blocked} of {len(known)} minutes"
 
 
-def _size(count: int) -> str:
+def size(count: int) -> str:
     """Return bytes in a unit in which they are below a thousand."""
     amount, units = float(count), ("B", "kB", "MB", "GB", "TB")
     for unit in units[:-1]:
@@ -299,7 +299,7 @@ def story_lines(moments: Sequence[Moment], *, width: int = 80, most: int | None 
     """
     out: list[str] = []
     day = None
-    for told in _shortened(moments, most):
+    for told in told_moments(moments, most):
         if isinstance(told, int):
             left = "1 entry is left out here; --all shows it" if told == 1 else f"{told:,} entries are left out here"
             out.append(f"{' ' * _INDENT}… {left}" + ("" if told == 1 else "; --all shows them"))
@@ -311,7 +311,7 @@ def story_lines(moments: Sequence[Moment], *, width: int = 80, most: int | None 
     return out
 
 
-def _shortened(moments: Sequence[Moment], most: int | None) -> list[Moment | int]:
+def told_moments(moments: Sequence[Moment], most: int | None) -> list[Moment | int]:
     """Return the moments to tell, and how many are left out where some are."""
     if most is None or len(moments) <= most:
         return list(moments)

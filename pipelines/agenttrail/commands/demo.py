@@ -33,7 +33,7 @@ def command(arguments: argparse.Namespace) -> int:
     """Simulate, run and print."""
     from agenttrail.cli import problems_of
     from agenttrail.commands.incidents import print_incidents
-    from agenttrail.commands.run import run_job, summary_text
+    from agenttrail.commands.run import run_job, summary_text, write_run_report
     from agenttrail.incident_files import read_incidents
     from agenttrail.job_files import load_job
     from agenttrail.jobs import RunOptions
@@ -55,9 +55,11 @@ def command(arguments: argparse.Namespace) -> int:
     sys.stdout.write(f"simulated {size} in {printable(str(day))}: {len(truth.sandboxes)} sandboxes\n")
     job = load_job(day / "job.yml", output=str(directory / "out"))
     summary = run_job(job, RunOptions())
+    report = write_run_report(job)
     sys.stdout.write(summary_text(job, summary) + "\n")
     print_incidents(read_incidents(str(directory / "out")))
-    sys.stdout.write(f"\nshow one:  agenttrail incidents show --from {printable(str(directory / 'out'))} INCIDENT\n")
+    sys.stdout.write(f"\nreport:    {printable(report)}\n" if report else "\n")
+    sys.stdout.write(f"show one:  agenttrail incidents show --from {printable(str(directory / 'out'))} INCIDENT\n")
     misbehaving = f"{len(truth.behaviours)} misbehaving sandboxes"
     sys.stdout.write(f"truth:     {printable(str(day / 'truth.json'))} ({misbehaving})\n")
     return 0

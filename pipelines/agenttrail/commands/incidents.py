@@ -1,4 +1,4 @@
-"""``agenttrail incidents``: list and show what was found, from an output directory or from Elasticsearch."""
+"""``agenttrail incidents``: list, show and report what was found, from an output directory or from Elasticsearch."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Store(Protocol):
 
 def add(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Add the parsers."""
-    parser = subparsers.add_parser("incidents", help="list and show incidents")
+    parser = subparsers.add_parser("incidents", help="list and show incidents, and write reports of them")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="list incidents, the riskiest first")
     _add_source(listing)
@@ -50,9 +50,28 @@ def add(subparsers: argparse._SubParsersAction[Any]) -> None:
     _add_source(showing)
     showing.add_argument("--all", action="store_true", help="the whole story, also where it is long")
     showing.set_defaults(command=_show)
+    reporting = actions.add_parser(
+        "report",
+        help="write a report for a browser: an index, and a page for each of the 200 riskiest incidents",
+        description="Write a report for a browser: an index, a page for each agent, and one for each of the 200 riskiest "
+        "incidents, or for those that are named.  It takes the place of the one before.",
+    )
+    reporting.add_argument("ids", metavar="INCIDENT", nargs="*", help="id, or the start of it: pages for these only")
+    _add_place(reporting)
+    reporting.add_argument("--output", metavar="DIR", help="where to (default: report in the output directory)")
+    reporting.add_argument(
+        "--rules", metavar="PATH", action="append", default=[], help="your own rules, to show their conditions, too"
+    )
+    _add_filters(reporting)
+    reporting.set_defaults(command=_report)
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
+    _add_place(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON document a line")
+
+
+def _add_place(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from",
         dest="source",
@@ -60,7 +79,6 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
         default="out",
         help="output directory of a run, or address of an Elasticsearch (default out)",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON document a line")
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:
@@ -105,6 +123,25 @@ def _store(source: str) -> Store:
 
 def _list(arguments: argparse.Namespace) -> int:
     print_incidents(_store(arguments.source).incidents(_filters(arguments)), as_json=arguments.json)
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from agenttrail.detect.rules import load_all
+    from agenttrail.report.conditions import conditions
+    from agenttrail.report.reading import Asked, Directory
+    from agenttrail.report.writer import write_report
+    from agenttrail.sinks.files import REPORT, join
+
+    store = _store(arguments.source)
+    local = isinstance(store, _Directory)
+    folder = arguments.output or (join(arguments.source, REPORT) if local else REPORT)
+    rules = load_all(["builtin", *arguments.rules])
+    material = Directory(arguments.source) if local else Asked(store)
+    known = conditions(rules.rules, rules.correlations)
+    written = write_report(material, folder, known, _filters(arguments), arguments.ids)
+    told = f"{written.incidents:,} incidents, {written.pages:,} with a page"
+    sys.stdout.write(f"{told}: {printable(shortened(written.index, _LINE))}\n")
     return 0
 
 

@@ -60,10 +60,12 @@ def command(arguments: argparse.Namespace) -> int:
     check_beam_options(arguments.beam_options)
     job = load_job(arguments.job, output=arguments.output, elasticsearch=arguments.elasticsearch)
     summary = run_job(job, RunOptions(start=start, stop=stop, flags=tuple(arguments.beam_options)))
+    report = write_run_report(job)
     if arguments.json:
         print_json(summary, indent=True)
     else:
         sys.stdout.write(summary_text(job, summary))
+        sys.stdout.write(f"report:    {printable(report)}\n" if report else "")
     return 0
 
 
@@ -117,6 +119,21 @@ def run_job(job: Job, options: Any) -> dict[str, Any]:
         run(job, options)
     summary: dict[str, Any] = orjson.loads(read_all(join(str(job.directory), "run.json")))
     return summary
+
+
+def write_run_report(job: Job) -> str:
+    """Write the report of a run and return where it is; what goes wrong is told and ends nothing.
+
+    Returns:
+        Path of its first page, "" where there is none.
+    """
+    from agenttrail.report.conditions import conditions
+    from agenttrail.report.writer import report_after_run
+
+    index, wrong = report_after_run(str(job.directory), conditions(job.rules, job.correlations))
+    if wrong:
+        sys.stderr.write(f"agenttrail: {printable(wrong)}\n")
+    return index
 
 
 class _Progress:

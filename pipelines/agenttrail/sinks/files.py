@@ -36,6 +36,7 @@ EVENTS_ORDER, TIMELINE_ORDER = ("log.file.path", "log.offset"), ("incident.id", 
 SORTED = ("incidents", "findings")
 DEAD_LETTERS = "dead_letters"
 EVENTS, TIMELINE = "events", "timeline"
+REPORT = "report"
 _FILES = (*(f"{name}.ndjson" for name in (*SORTED, DEAD_LETTERS)), "run.json")
 _NOT_IN_EVENTS = ("event.id", "event.original", "network.community_id", "entity.type", "entity.id", "entity.anchor")
 _PRIVATE = 0o600
@@ -155,7 +156,7 @@ def is_output(path: str, directory: str) -> bool:
         case [folder, name] if folder in FOLDERS:
             return bool(FOLDERS[folder][0].fullmatch(name))
         case _:
-            return below[:1] == [PARTS]
+            return below[:1] in ([PARTS], [REPORT])
 
 
 def prepare(directory: str, *, events: bool = False) -> None:

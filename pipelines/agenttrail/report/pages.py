@@ -1,0 +1,110 @@
+"""HTML from templates: whatever comes from logs is escaped, shortened and shown; a page runs and loads nothing else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import FileSystemLoader, StrictUndefined
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from markupsafe import Markup
+
+from agenttrail.columns.text import printable
+from agenttrail.errors import shortened
+from agenttrail.metadata import parse_time
+from agenttrail.timeline_story import size
+
+TEMPLATES = Path(__file__).resolve().parent / "templates"
+_LONGEST = 1_200
+"""Characters of any one value on a page."""
+_NAME = 160
+"""Characters of a name or title."""
+_MINUTE, _HOUR, _DAY = 60, 3_600, 86_400  # seconds
+
+
+def render(template: str, script: str, **context: Any) -> bytes:
+    """Return one page.
+
+    Args:
+        template: name of the template.
+        script: name of the only script that the page may run.
+        context: what the template shows.
+    """
+    code, style = _shipped(script), _shipped("report.css")
+    page = _environment().get_template(template)
+    return page.render(script=code, style=style, policy=_policy(code, style), **context).encode()
+
+
+def _policy(script: str, style: str) -> str:
+    """Return the Content-Security-Policy of a page: its own script and style by their hashes, and nothing else."""
+    return (
+        f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+@cache
+def _shipped(name: str) -> Markup:
+    return Markup((TEMPLATES / name).read_text(encoding="utf-8"))  # noqa: S704 - ships with the program
+
+
+@cache
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, finalize=_shown,
+        trim_blocks=True, lstrip_blocks=True, auto_reload=False,
+    )  # fmt: skip
+    environment.filters |= {
+        "when": when, "clock": clock, "lasting": lasting, "size": size, "short": short, "number": "{:,}".format,
+    }  # fmt: skip
+    return environment
+
+
+def _shown(value: object) -> object:
+    """Return what an expression of a template prints: what is no markup of ours moves nothing and hides nothing."""
+    return value if isinstance(value, Markup) else printable(shortened(str(value), _LONGEST))
+
+
+def short(value: object, most: int = _NAME) -> str:
+    """Return a name as it may stand in a line."""
+    return printable(shortened(str(value), most))
+
+
+def micros(text: str) -> int:
+    """Return the microseconds since 1970 of a time that is known to be one."""
+    return parse_time(text, "time")
+
+
+def when(time: str | int) -> str:
+    """Return a time, or microseconds since 1970, to the second."""
+    return f"{moment(time):%Y-%m-%d %H:%M:%S}"
+
+
+def clock(time: str | int) -> str:
+    """Return its time of day."""
+    return f"{moment(time):%H:%M:%S}"
+
+
+def moment(time: str | int) -> datetime:
+    """Return a time in UTC."""
+    return datetime.fromtimestamp((micros(time) if isinstance(time, str) else time) // 1_000_000, UTC)
+
+
+def lasting(duration: int) -> str:
+    """Return microseconds as people say them."""
+    seconds = duration // 1_000_000
+    if seconds < _MINUTE:
+        return f"{seconds} s"
+    if seconds < _HOUR:
+        return f"{seconds // _MINUTE} min {seconds % _MINUTE} s"
+    if seconds < _DAY:
+        return f"{seconds // _HOUR} h {seconds % _HOUR // _MINUTE} min"
+    return f"{seconds // _DAY} d {seconds % _DAY // _HOUR} h"

@@ -1,0 +1,241 @@
+"""What a report is made of: incidents, the findings that weigh most in each, and their timelines, each file read once."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import orjson
+import pyarrow as pa
+
+from agenttrail.errors import InputError
+from agenttrail.incident_files import finding_lines, read_incidents, timeline_schema, timelines
+from agenttrail.incident_shapes import checked
+from agenttrail.incidents.scoring import LEVELS
+from agenttrail.metadata import parse_time
+from agenttrail.sinks.files import join, read_all
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from agenttrail.incident_filters import IncidentFilters
+
+Document = dict[str, Any]
+MOST_FINDINGS = 24
+"""Findings of an incident that its page shows; the heaviest."""
+MOST_SANDBOXES = 300
+"""Sandboxes that the page of an agent lists."""
+_WHOM = ("gen_ai.agent.id", "trajectory.id", "sandbox.id", "job.id", "host.name")
+
+
+class Store(Protocol):
+    """Where incidents are read from one by one."""
+
+    def incidents(self, filters: IncidentFilters) -> list[Document]:
+        """Return the incidents that pass."""
+
+    def findings(self, incident: str) -> list[Document]:
+        """Return the findings of one incident."""
+
+    def timeline(self, incident: str) -> list[Document]:
+        """Return the timeline of one incident, by time."""
+
+
+@dataclass
+class Case:
+    """All that the page of one incident is made of.
+
+    Attributes:
+        incident: the incident.
+        findings: the heaviest of its findings, worst first, then by time.
+        counted: how many it has in all.
+        timeline: its entries in the columns of the record "timeline", by time; addresses as text.
+    """
+
+    incident: Document
+    findings: list[Document]
+    counted: int
+    timeline: pa.RecordBatch
+
+
+@dataclass
+class Sandbox:
+    """What findings tell of one occupancy of a sandbox.
+
+    Attributes:
+        whom: agent, trajectory, sandbox, job and host, as far as they are known.
+        start: start of its lease, "" where none is known.
+        stop: its end, "" where it had none yet.
+        findings: how many.
+        incidents: ids.
+    """
+
+    whom: dict[str, str]
+    start: str = ""
+    stop: str = ""
+    findings: int = 0
+    incidents: set[str] = field(default_factory=set)
+
+
+@dataclass
+class Told:
+    """What the findings of a run tell beside their incidents.
+
+    Attributes:
+        sandboxes: of each agent, by what tells occupancies apart; at most ``MOST_SANDBOXES``.
+        leases: whose each lease is.
+        whole: whether findings without an incident were looked at, too.
+    """
+
+    sandboxes: dict[str, dict[tuple[str, ...], Sandbox]] = field(default_factory=dict)
+    leases: dict[str, dict[str, str]] = field(default_factory=dict)
+    whole: bool = True
+
+    def add(self, document: Mapping[str, Any], *, finding: bool) -> None:
+        """Take note of an incident or a finding."""
+        whom = {name: document[name] for name in _WHOM if document.get(name)}
+        start, stop = (str(document.get(f"attribution.lease_{end}", "")) for end in ("start", "end"))
+        for lease in document.get("attribution.lease_id", ())[:1]:
+            self.leases.setdefault(lease, whom)
+        agent = whom.get("gen_ai.agent.id")
+        if agent is None:
+            return
+        known = self.sandboxes.setdefault(agent, {})
+        key = (whom.get("trajectory.id", ""), whom.get("sandbox.id", ""), start)
+        if key not in known and len(known) >= MOST_SANDBOXES:
+            return
+        sandbox = known.setdefault(key, Sandbox(whom, start, stop))
+        sandbox.findings += finding
+        if document.get("incident.id"):
+            sandbox.incidents.add(document["incident.id"])
+
+
+class Material(Protocol):
+    """Where a report is made from."""
+
+    def incidents(self, filters: IncidentFilters) -> list[Document]:
+        """Return the incidents that pass."""
+
+    def run(self) -> Document:
+        """Return ``run.json``; empty where there is none."""
+
+    def cases(self, incidents: Sequence[Document], told: Told) -> Iterator[Case]:
+        """Yield what the page of each incident is made of, in whatever order; add what findings tell to ``told``."""
+
+
+def weight(finding: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return a key by which the finding that says most comes first."""
+    return -LEVELS.index(finding["finding.severity"]), finding["finding.first_seen"], finding["finding.id"]
+
+
+# -- an output directory
+
+
+@dataclass(frozen=True)
+class Directory:
+    """An output directory; findings are read line by line, each file of timelines once."""
+
+    path: str
+
+    def incidents(self, filters: IncidentFilters) -> list[Document]:
+        """Return the incidents that pass."""
+        return [incident for incident in read_incidents(self.path) if filters.passes(incident)]
+
+    def run(self) -> Document:
+        """Return ``run.json``; empty where it is none."""
+        try:
+            told = orjson.loads(read_all(join(self.path, "run.json")))
+        except (OSError, orjson.JSONDecodeError):
+            return {}
+        return told if isinstance(told, dict) else {}
+
+    def cases(self, incidents: Sequence[Document], told: Told) -> Iterator[Case]:
+        """Yield what the page of each incident is made of."""
+        wanted = {incident["incident.id"]: incident for incident in incidents}
+        heaviest, counted = self._findings(wanted, told)
+        for id_, timeline in timelines(self.path, list(wanted)):
+            yield _case(wanted.pop(id_), heaviest.pop(id_, []), counted.get(id_, 0), timeline)
+        nothing = pa.RecordBatch.from_pylist([], timeline_schema())
+        for id_, incident in wanted.items():
+            yield _case(incident, heaviest.get(id_, []), counted.get(id_, 0), nothing)
+
+    def _findings(
+        self, wanted: Mapping[str, Document], told: Told
+    ) -> tuple[dict[str, list[tuple[_Worst, str, bytes]]], dict[str, int]]:
+        """Return the heaviest findings of each incident as heaps of lines, and how many each has."""
+        heaviest: dict[str, list[tuple[_Worst, str, bytes]]] = {id_: [] for id_ in wanted}
+        counted = dict.fromkeys(wanted, 0)
+        for place, line in finding_lines(self.path):
+            finding = checked(_loaded(line, place), "finding", place)
+            told.add(finding, finding=True)
+            id_ = finding.get("incident.id", "")
+            if id_ not in wanted:
+                continue
+            counted[id_] += 1
+            entry = (_Worst(weight(finding)), place, line)
+            if len(heaviest[id_]) < MOST_FINDINGS:
+                heapq.heappush(heaviest[id_], entry)
+            else:
+                heapq.heappushpop(heaviest[id_], entry)
+        return heaviest, counted
+
+
+@dataclass(frozen=True)
+class _Worst:
+    """Turns the order around: what a heap gives up first is what weighs least."""
+
+    key: tuple[Any, ...]
+
+    def __lt__(self, other: _Worst) -> bool:
+        return self.key > other.key
+
+
+def _loaded(line: bytes, place: str) -> Any:
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        msg = f"{place}: not valid JSON: {error.msg}"
+        raise InputError(msg) from error
+
+
+def _case(
+    incident: Document, heap: Iterable[tuple[_Worst, str, bytes]], counted: int, timeline: pa.RecordBatch
+) -> Case:
+    findings = sorted((orjson.loads(line) for _, _, line in heap), key=weight)
+    return Case(incident, findings, counted, timeline)
+
+
+# -- a store that is asked incident by incident
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A store that answers for one incident at a time, such as Elasticsearch."""
+
+    store: Store
+
+    def incidents(self, filters: IncidentFilters) -> list[Document]:
+        """Return the incidents that pass."""
+        return self.store.incidents(filters)
+
+    def run(self) -> Document:
+        """Return nothing: a store has no ``run.json``."""
+        return {}
+
+    def cases(self, incidents: Sequence[Document], told: Told) -> Iterator[Case]:
+        """Yield what the page of each incident is made of."""
+        told.whole = False
+        for incident in incidents:
+            findings = sorted(self.store.findings(incident["incident.id"]), key=weight)
+            for finding in findings:
+                told.add(finding, finding=True)
+            entries = batch_of(self.store.timeline(incident["incident.id"]))
+            yield Case(incident, findings[:MOST_FINDINGS], len(findings), entries)
+
+
+def batch_of(entries: Sequence[Document]) -> pa.RecordBatch:
+    """Return timeline entries that are documents as columns."""
+    names = ("@timestamp", "event.end")
+    rows = [entry | {name: parse_time(entry[name], name) for name in names if name in entry} for entry in entries]
+    return pa.RecordBatch.from_pylist(rows, timeline_schema())
