@@ -14,7 +14,8 @@ from agenttrail.columns.batches import as_one_batch
 from agenttrail.columns.json_text import json_objects
 from agenttrail.errors import InputError, shortened
 from agenttrail.incident_shapes import checked
-from agenttrail.metadata import EARLIEST, LATEST, parse_time
+from agenttrail.metadata import parse_time
+from agenttrail.parsing import EARLIEST, LATEST
 from agenttrail.schema import record
 from agenttrail.sinks.files import TIMELINE, found_in, join, open_to_read, read_all
 

@@ -35,7 +35,7 @@ _SHORTEST = 3 * _MINUTE
 """A level of use that lasts less belongs to the run before it."""
 _IDLE, _HOT = 10.0, 70.0  # per cent
 _NAME, _TITLE, _ARGUMENTS, _PORTS = 60, 120, 160, 3  # characters, and ports
-_OPENED, _BESIDE, _REST = range(3)
+_OPENED, _BESIDE, REST = range(3)
 _INDENT, _TIME = 2, 13  # characters
 _ORDER = ("lease_start", "tool_call", "finding", "gap", "gpu", "egress", "lease_end")
 _OPENING = ("medium", "high", "critical")
@@ -59,7 +59,7 @@ class Moment:
     end: int
     kind: str
     text: str
-    weight: int = _REST
+    weight: int = REST
     exact: bool = True
 
 
@@ -108,7 +108,7 @@ def _single(kind: str, entry: Document, called: set[Any]) -> Moment:
     end = max(start, parse_time(entry["event.end"], "event.end")) if "event.end" in entry else start
     tell = _TOLD.get(kind)
     text = tell(entry) if tell else _shown(kind)
-    weight = _OPENED if kind == "finding" and entry.get("finding.severity") in _OPENING else _REST
+    weight = _OPENED if kind == "finding" and entry.get("finding.severity") in _OPENING else REST
     if kind == "tool_call" and entry.get("gen_ai.tool.call.id") in called:
         weight = _BESIDE
     return Moment(start, end, kind, text, weight)
@@ -249,7 +249,7 @@ def _egress(entries: Sequence[Document]) -> list[Moment]:
                 sum(entry.get(f"{side}.bytes", 0) for entry in some) for side in ("source", "destination")
             )
             text = f"{whom}: {size(sent)} up, {size(received)} down{_verdict(some)}"
-            weight = _BESIDE if peer else _REST
+            weight = _BESIDE if peer else REST
             moments.append(Moment(run[0], run[-1] + _MINUTE, "egress", text, weight, exact=False))
     return moments
 
@@ -317,7 +317,7 @@ def told_moments(moments: Sequence[Moment], most: int | None) -> list[Moment | i
         return list(moments)
     ends = most // 3
     middle = range(ends, len(moments) - ends)
-    heavy = (number for number in middle if moments[number].weight < _REST)
+    heavy = (number for number in middle if moments[number].weight < REST)
     kept = set(sorted(heavy, key=lambda number: (moments[number].weight, number))[: most - 2 * ends])
     out: list[Moment | int] = []
     for number, moment in enumerate(moments):

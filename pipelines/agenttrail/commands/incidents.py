@@ -53,8 +53,8 @@ def add(subparsers: argparse._SubParsersAction[Any]) -> None:
     reporting = actions.add_parser(
         "report",
         help="write a report for a browser: an index, and a page for each of the 200 riskiest incidents",
-        description="Write a report for a browser: an index, a page for each agent, and one for each of the 200 riskiest "
-        "incidents, or for those that are named.  It takes the place of the one before.",
+        description="Write a report for a browser: an index, a page for each agent, and one for each of the 200 "
+        "riskiest incidents, or for those that are named.  It takes the place of the one before.",
     )
     reporting.add_argument("ids", metavar="INCIDENT", nargs="*", help="id, or the start of it: pages for these only")
     _add_place(reporting)

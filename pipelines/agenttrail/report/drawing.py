@@ -1,13 +1,14 @@
 """A timeline on one axis: lanes of marks, merged where they would lie closer than can be told apart.
 
-Everything is drawn on ``SLOTS`` places from the first to the last moment; a page stretches these over its width, so one lane
-has that many marks at most, however much happened.
+Everything is drawn on ``SLOTS`` places from the first to the last moment; a page stretches these over its width, so one
+lane has that many marks at most, however much happened.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,6 +35,8 @@ MOST_PEERS = 6
 MOST_BARS = 8
 """Findings with a lane of their own."""
 _SECOND, _MINUTE, _DAY = 1_000_000, 60_000_000, 86_400_000_000
+_LEAST = 250
+"""What is to be seen by itself is at least this part of the axis wide."""
 _HOT = 70.0  # per cent
 _TALL, _LOW = 40, 18  # units of height of a lane
 _NAME = 60  # characters
@@ -112,13 +115,14 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Bar:
-    """A finding to be drawn: when, what it is called, how bad it is, and the id of what tells more."""
+    """A finding to be drawn: when, what it is called, how bad it is, the id of what tells more, and the peer."""
 
     start: int
     stop: int
     title: str
     severity: str
     target: str
+    peer: str = ""
 
 
 class _Axis:
@@ -172,7 +176,7 @@ def _area(heights: NDArray[np.float64], base: int, reach: float) -> Markup:
     pieces = []
     for a, b in _runs(heights >= 0):
         cut = [a, *(np.flatnonzero(np.diff(heights[a:b])) + a + 1).tolist(), b]
-        steps = "".join(f"V{base - heights[x] * reach:.4g}H{y}" for x, y in zip(cut[:-1], cut[1:], strict=True))
+        steps = "".join(f"V{base - heights[x] * reach:.4g}H{y}" for x, y in pairwise(cut))
         pieces.append(f"M{a} {base}{steps}V{base}z")
     return _joined(pieces)
 
@@ -224,8 +228,11 @@ def _findings(axis: _Axis, bars: Sequence[Bar]) -> list[Lane]:
     lanes = []
     own = [bar for bar in bars if bar.severity in ("medium", "high", "critical")][:MOST_BARS]
     for bar in own:
-        shape = axis.bars(f"bar {bar.severity}", np.array([bar.start]), np.array([bar.stop]), (3, _LOW - 3))
-        note = f"{bar.severity} finding, from {moment(bar.start):%H:%M:%S} to {moment(bar.stop):%H:%M:%S}"
+        seen = max(bar.stop, bar.start + (axis.stop - axis.start) // _LEAST)
+        shape = axis.bars(f"bar {bar.severity}", np.array([bar.start]), np.array([seen]), (2, _LOW - 2))
+        until = f" to {moment(bar.stop):%H:%M:%S}" if bar.stop > bar.start else ""
+        whom = f", towards {_shown(bar.peer)}" if bar.peer else ""
+        note = f"{bar.severity}, {moment(bar.start):%H:%M:%S}{until}{whom}"
         lanes.append(Lane(_shown(bar.title), note, _LOW, (shape,), bar.target))
     rest = [bar for bar in bars if bar not in own]
     if rest:
@@ -244,7 +251,8 @@ def _calls(axis: _Axis, calls: pa.RecordBatch | None, bars: Sequence[Bar]) -> li
     before = [int(at) - 1 for at in np.searchsorted(starts, named, side="right") if at]
     if before:
         rows = np.unique(before)
-        shapes.append(axis.bars("call before", starts[rows], stops[rows], (0, _LOW)))
+        seen = np.maximum(stops[rows], starts[rows] + (axis.stop - axis.start) // _LEAST)
+        shapes.append(axis.bars("call before", starts[rows], seen, (0, _LOW)))
     note = f"{len(starts):,} calls; taller and darker: the last one before each finding"
     return [Lane("Tool calls", note, _LOW, tuple(shapes))]
 
@@ -301,8 +309,8 @@ def _verdicts(axis: _Axis, rows: Mapping[str, pa.RecordBatch]) -> list[Lane]:
         some = egress.filter(pc.fill_null(pc.equal(outcomes, outcome), fill_value=False))
         if some.num_rows:
             shapes.append(axis.bars(word, *_times(some), box))
-        place = "upper row" if word == "allowed" else "lower row"
-        notes.append(f"{place}: {some.num_rows:,} times a minute and peer {word}")
+        minutes = pc.count_distinct(some.column("@timestamp")).as_py()
+        notes.append(f"{'above' if word == 'allowed' else 'below'}: {word} in {minutes:,} minutes")
     return [Lane("Verdicts", "; ".join(notes), _LOW, tuple(shapes))] if shapes else []
 
 
@@ -315,9 +323,8 @@ def _peers(axis: _Axis, egress: pa.RecordBatch | None, first: Sequence[str]) -> 
     for row, name in enumerate(names):
         of_peer[f"{name} peers" if listed[row] else name].append(row)
     sent, received = (_numbers(egress, f"{side}.bytes") for side in ("source", "destination"))
-    order = sorted(
-        of_peer, key=lambda name: (name not in first, name.endswith(" peers"), -(sent + received)[of_peer[name]].sum(), name)
-    )  # fmt: skip
+    carried = {name: (sent + received)[rows].sum() for name, rows in of_peer.items()}
+    order = sorted(of_peer, key=lambda name: (name not in first, name.endswith(" peers"), -carried[name], name))
     starts, ports = _times(egress)[0], egress.column("peer.port").to_pylist()
     lanes = []
     for name in order[:MOST_PEERS]:

@@ -13,7 +13,7 @@ from agenttrail.errors import shortened
 from agenttrail.report.conditions import Condition, not_kept, values
 from agenttrail.report.drawing import Bar, draw
 from agenttrail.report.pages import lasting, micros, moment, render, short, when
-from agenttrail.timeline_story import Moment, story, told_moments
+from agenttrail.timeline_story import REST, Moment, story, told_moments
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 OPENING = ("medium", "high", "critical")
-_MOST_EVIDENCE, _MOST_CONTEXT = 8, 2
+_MOST_EVIDENCE, _MOST_CONTEXT = 6, 2
 """Original lines of a finding that opened the incident, and of one that is context."""
 _EVIDENCE_BUDGET = 60_000
 """Characters of original lines on one page."""
 _LINE = 1_200
 """Characters of one original line."""
-_MOST_MOMENTS, _MOST_ENTRIES, _MOST_NAMES = 40, 500, 12
+_MOST_MOMENTS, _MOST_LINES, _MOST_ENTRIES, _MOST_NAMES = 30, 250, 400, 12
+_KEY_KINDS = ("lease_start", "lease_end", "gap")
 _IDENTITY = (
     ("Agent", "gen_ai.agent.id"), ("Trajectory", "trajectory.id"), ("Sandbox", "sandbox.id"), ("Job", "job.id"),
     ("Host", "host.name"), ("Namespace", "k8s.namespace.name"), ("Pod uid", "k8s.pod.uid"),
@@ -46,6 +47,13 @@ def incident_file(incident: str) -> str:
 def agent_file(agent: str) -> str:
     """Return the name of the page of an agent."""
     return f"agent-{content_id(agent)}.html"
+
+
+def headline(incident: Document) -> str:
+    """Return what an incident is about, without who it was: that stands beside it."""
+    what = str(incident["incident.title"]).partition(" by ")[0]
+    head, more, count = what.rpartition(" (+")
+    return short(head + f", and {count.rstrip(')')} more" if more and count.rstrip(")").isdecimal() else what)
 
 
 @dataclass(frozen=True)
@@ -84,25 +92,32 @@ def incident_page(case: Case, rules: Mapping[str, Condition], told: Told, notes:
     bars = [
         Bar(
             micros(finding["finding.first_seen"]), micros(finding["finding.last_seen"]), finding["finding.title"],
-            finding["finding.severity"], f"finding-{number}",
+            finding["finding.severity"], f"finding-{number}", _peer(finding),
         )
         for number, finding in enumerate(case.findings, start=1)
     ]  # fmt: skip
     drawing = draw(case.timeline, bars, (first, last), incident.get("destination.ip", []))
     entries = [orjson.loads(text) for text in json_objects(case.timeline).to_pylist()]
     moments = story(entries)
+    one_day = moment(drawing.start).date() == moment(drawing.stop).date()
     budget = _Budget(_EVIDENCE_BUDGET)
-    findings = [_finding(number, one, rules, budget) for number, one in enumerate(case.findings, start=1)]
+    findings = [
+        _finding(number, one, budget) | _condition(one, rules, case.timeline)
+        for number, one in enumerate(case.findings, start=1)
+    ]
+    _say_once(findings)
     agent = incident.get("gen_ai.agent.id")
     return render(
         "incident.html.j2", "timeline.js",
         incident=incident, identity=_identity(incident), lead=_lead(incident), call=_call(incident),
-        proof=_proof(incident, told), dos=incident.get("recommendation", [])[:_MOST_NAMES],
-        agent_page=agent_file(agent) if agent else "", drawing=drawing, story=_rows(moments),
+        said=_said(incident, entries), others=_others(case.findings), proof=_proof(incident, told), dos=_dos(case),
+        agent_page=agent_file(agent) if agent else "", drawing=drawing, one_day=one_day,
+        story=_rows([told for told in moments if _matters(told)], _MOST_MOMENTS, dated=not one_day),
+        whole=_rows(moments, _MOST_LINES, dated=not one_day), moments=len(moments),
         entries=[_entry(entry) for entry in entries[:_MOST_ENTRIES]], counted=len(entries),
         opened=[one for one in findings if one["severity"] in OPENING],
         context=[one for one in findings if one["severity"] not in OPENING], findings=case.counted,
-        shown=len(findings), unseen=_unseen(incident, moments, case.timeline), notes=notes,
+        shown=len(findings), unseen=_unseen(incident, moments, case.timeline, dated=not one_day), notes=notes,
         span=lasting(last - first), first=first, last=last,
     )  # fmt: skip
 
@@ -112,14 +127,18 @@ def incident_page(case: Case, rules: Mapping[str, Condition], told: Told, notes:
 
 def _identity(incident: Document) -> list[tuple[str, str]]:
     named = [(label, str(incident[name])) for label, name in _IDENTITY if incident.get(name)]
-    return named or [(incident["entity.type"].capitalize(), incident["entity.id"])]
+    if "gen_ai.agent.id" in incident:
+        return named
+    candidates = len(incident.get("attribution.candidates", []))
+    unknown = f"not known: one of {candidates}" if candidates else "not known"
+    return [("Agent", unknown), (incident["entity.type"].capitalize(), str(incident["entity.id"])), *named]
 
 
 def _lead(incident: Document) -> dict[str, str]:
     """Return the parts of the sentence that says what happened."""
     agent = incident.get("gen_ai.agent.id")
     who = f"Agent {short(agent)}" if agent else f"{incident['entity.type'].capitalize()} {short(incident['entity.id'])}"
-    what = short(str(incident["incident.title"]).partition(" by ")[0])
+    what = headline(incident)
     peers, ports = incident.get("destination.ip", []), incident.get("destination.port", [])
     first, last = incident["incident.first_seen"], incident["incident.last_seen"]
     until = when(last) if moment(first).date() != moment(last).date() else f"{moment(last):%H:%M:%S}"
@@ -144,7 +163,36 @@ def _call(incident: Document) -> str:
     names = [short(incident[name]) for name in ("gen_ai.tool.name", "gen_ai.tool.call.id") if incident.get(name)]
     gap = incident["gen_ai.tool.call.gap"]
     how = f"{gap:,.1f} s after" if gap else "with"
-    return f"It began {how} tool call {' '.join(names)} at {short(incident['gen_ai.tool.call.start'])}."
+    return f"It began {how} tool call {' '.join(names)} at {when(incident['gen_ai.tool.call.start'])}."
+
+
+def _said(incident: Document, entries: Sequence[Document]) -> str:
+    """Return the arguments of that call; "" where none are known."""
+    call, at = incident.get("gen_ai.tool.call.id"), incident.get("gen_ai.tool.call.start")
+    calls = [one for one in entries if one["timeline.kind"] == "tool_call" and one.get("gen_ai.tool.call.id") == call]
+    named = [one for one in calls if call or one["@timestamp"] == at]
+    return shortened(str(named[0].get("gen_ai.tool.call.arguments", "")), 400) if named and at else ""
+
+
+def _others(findings: Sequence[Document]) -> list[str]:
+    """Return the titles of what opened the incident beside the worst."""
+    titles = dict.fromkeys(one["finding.title"] for one in findings if one["finding.severity"] in OPENING)
+    return list(titles)[1:6]
+
+
+def _dos(case: Case) -> list[str]:
+    """Return what to do, what the worst finding's author says first."""
+    opened = [one for one in case.findings if one["finding.severity"] in OPENING]
+    wanted = case.incident.get("recommendation", [])
+    ordered = dict.fromkeys([text for one in opened for text in one.get("recommendation", [])])
+    first = [_FIRST[case.incident["attribution.status"]]] if case.incident["attribution.status"] in _FIRST else []
+    return list(dict.fromkeys([*first, *(text for text in ordered if text in wanted), *wanted]))[:_MOST_NAMES]
+
+
+_FIRST = {
+    "ambiguous": "Find out which of the candidates it was before you stop one: their hosts know their connections.",
+    "unattributed": "Find out who held this address then: the metadata that was read does not say.",
+}
 
 
 _STATUS = {
@@ -165,11 +213,12 @@ def _proof(incident: Document, told: Told) -> dict[str, Any]:
         "stop": stop,
         "leases": incident.get("attribution.lease_id", [])[:_MOST_NAMES],
         "candidates": [
-            (lease, [short(value) for value in told.leases.get(lease, {}).values()])
+            (lease, [short(value) for value in list(told.leases.get(lease, {}).values())[:3]])
             for lease in incident.get("attribution.candidates", [])[:_MOST_NAMES]
         ],
         "counted": len(incident.get("attribution.candidates", [])),
         "reasons": incident.get("attribution.reason", [])[:_MOST_NAMES],
+        "seen_by": _several(incident.get("event.dataset", []), _MOST_NAMES),
         "scope": incident.get("attribution.scope", [])[:_MOST_NAMES],
     }
 
@@ -177,28 +226,32 @@ def _proof(incident: Document, told: Told) -> dict[str, Any]:
 # -- the timeline in words
 
 
-def _rows(moments: Sequence[Moment]) -> list[Row]:
+def _matters(told: Moment) -> bool:
+    return told.weight < REST or told.kind in _KEY_KINDS
+
+
+def _rows(moments: Sequence[Moment], most: int, *, dated: bool) -> list[Row]:
     """Return what happened, in words; of a long story the middle is left out, but for what weighs most."""
     out = []
-    for told in told_moments(moments, _MOST_MOMENTS):
+    for told in told_moments(moments, most):
         if isinstance(told, int):
             out.append(Row("…", f"{told:,} more left out here", heavy=False))
         else:
-            out.append(Row(_span(told), told.text, heavy=told.weight == 0))
+            out.append(Row(_span(told, dated=dated), told.text, heavy=told.weight == 0))
     return out
 
 
-def _span(told: Moment) -> str:
+def _span(told: Moment, *, dated: bool) -> str:
     style = "%H:%M:%S" if told.exact else "%H:%M"
-    start, end = moment(told.start), moment(told.end)
-    day = f"{start:%m-%d} "
-    return f"{day}{start:{style}}" + (f" to {end:{style}}" if f"{end:{style}}" != f"{start:{style}}" else "")
+    start, end = f"{moment(told.start):{style}}", f"{moment(told.end):{style}}"
+    day = f"{moment(told.start):%m-%d} " if dated else ""
+    return f"{day}{start}" + (f" to {end}" if start != end else "")
 
 
 def _entry(entry: Document) -> dict[str, str]:
     skipped = {
-        "timeline.id", "incident.id", "@timestamp", "event.end", "timeline.kind", "entity.type", "entity.id", "finding.id",
-        "gen_ai.agent.id", "trajectory.id", "sandbox.id", "job.id",
+        "timeline.id", "incident.id", "@timestamp", "event.end", "timeline.kind", "entity.type", "entity.id",
+        "finding.id", "gen_ai.agent.id", "trajectory.id", "sandbox.id", "job.id",
     }  # fmt: skip
     said = ", ".join(f"{name} {shortened(str(value), 200)}" for name, value in entry.items() if name not in skipped)
     return {"time": entry["@timestamp"], "kind": entry["timeline.kind"], "text": said}
@@ -218,10 +271,8 @@ class _Budget:
         return self.left >= 0
 
 
-def _finding(number: int, finding: Document, rules: Mapping[str, Condition], budget: _Budget) -> dict[str, Any]:
+def _finding(number: int, finding: Document, budget: _Budget) -> dict[str, Any]:
     severity = finding["finding.severity"]
-    condition = rules.get(finding.get("rule.id", ""))
-    known = values(condition, finding) if condition else []
     lines = _lines(finding, _MOST_EVIDENCE if severity in OPENING else _MOST_CONTEXT, budget)
     return {
         "id": f"finding-{number}",
@@ -238,13 +289,27 @@ def _finding(number: int, finding: Document, rules: Mapping[str, Condition], bud
         "sent": finding.get("source.bytes", 0),
         "received": finding.get("destination.bytes", 0),
         "call": _call(finding).replace("It began ", "First event ", 1),
-        "condition": condition,
-        "values": known,
-        "missing": not_kept(condition, known) if condition else [],
         "lines": lines,
         "benign": finding.get("falsepositives", [])[:_MOST_NAMES],
         "do": finding.get("recommendation", [])[:_MOST_NAMES],
     }
+
+
+def _condition(finding: Document, rules: Mapping[str, Condition], timeline: pa.RecordBatch) -> dict[str, Any]:
+    """Return what a finding's rule asked for, and with what values that held."""
+    condition = rules.get(finding.get("rule.id", ""))
+    known = values(condition, finding, timeline) if condition else []
+    missing = not_kept(condition, known) if condition else []
+    return {"condition": condition, "values": known, "missing": missing, "above": ""}
+
+
+def _say_once(findings: Sequence[dict[str, Any]]) -> None:
+    """Let a rule that fired more than once say only once what it asks for."""
+    said: dict[str, str] = {}
+    for one in findings:
+        if one["condition"] is not None:
+            one["above"] = said.get(one["rule"], "")
+            said.setdefault(one["rule"], one["id"])
 
 
 def _peer(finding: Document) -> str:
@@ -254,8 +319,16 @@ def _peer(finding: Document) -> str:
 
 
 def _lines(finding: Document, most: int, budget: _Budget) -> list[Line]:
+    """Return original lines of every log that shows it, by time."""
+    evidence = finding.get("finding.evidence", [])
+    place_in_log: dict[str, int] = {}
+    order = []
+    for number, event in enumerate(evidence):
+        log = str(event.get("event.dataset", ""))
+        place_in_log[log] = place_in_log.get(log, 0) + 1
+        order.append((place_in_log[log], number))
     lines = []
-    for event in finding.get("finding.evidence", [])[:most]:
+    for event in [evidence[number] for number in sorted(number for _, number in sorted(order)[:most])]:
         text = shortened(str(event.get("event.original", "")), _LINE)
         if not budget.take(text):
             break
@@ -269,9 +342,9 @@ def _lines(finding: Document, most: int, budget: _Budget) -> list[Line]:
 # -- what could not be seen
 
 
-def _unseen(incident: Document, moments: Sequence[Moment], timeline: pa.RecordBatch) -> list[str]:
+def _unseen(incident: Document, moments: Sequence[Moment], timeline: pa.RecordBatch, *, dated: bool) -> list[str]:
     gaps = [told for told in moments if told.kind == "gap"]
-    said = [f"{_span(told)}: {told.text.removeprefix('not seen: ')}" for told in gaps[:_MOST_NAMES]]
+    said = [f"{_span(told, dated=dated)}: {told.text.removeprefix('not seen: ')}" for told in gaps[:_MOST_NAMES]]
     if len(gaps) > _MOST_NAMES:
         said.append(f"and {len(gaps) - _MOST_NAMES} more such times")
     kinds = set(timeline.column("timeline.kind").to_pylist())

@@ -6,11 +6,12 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 from agenttrail.incidents.scoring import LEVELS
-from agenttrail.report.incident_page import OPENING, agent_file, incident_file
+from agenttrail.report.incident_page import OPENING, agent_file, headline, incident_file
 from agenttrail.report.pages import micros, render, short
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence, Set
+    from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from agenttrail.report.reading import Sandbox, Told
 
@@ -31,7 +32,7 @@ def riskiest_first(incidents: Sequence[Document]) -> list[Document]:
     return sorted(incidents, key=key)
 
 
-def row(incident: Document, paged: Set[str]) -> dict[str, Any]:
+def row(incident: Document, paged: AbstractSet[str]) -> dict[str, Any]:
     """Return what a table of incidents shows of one; ``paged`` are the ids of those that have a page."""
     peers, calls = incident.get("destination.ip", []), incident.get("gen_ai.tool.name")
     return {
@@ -45,7 +46,7 @@ def row(incident: Document, paged: Set[str]) -> dict[str, Any]:
         "until": micros(incident["incident.last_seen"]) // 1_000_000,
         "agent": short(incident.get("gen_ai.agent.id", "")),
         "entity": short(f"{incident['entity.type']} {incident['entity.id']}"),
-        "what": short(str(incident["incident.title"]).partition(" by ")[0]),
+        "what": headline(incident),
         "whom": ", ".join(short(peer) for peer in peers[:2]) + (f" +{len(peers) - 2}" if len(peers) > 2 else ""),  # noqa: PLR2004
         "techniques": [short(one, 40) for one in incident.get("threat.technique.id", [])[:_MOST_WORDS]],
         "status": incident["attribution.status"],
@@ -54,7 +55,7 @@ def row(incident: Document, paged: Set[str]) -> dict[str, Any]:
 
 
 def index_page(
-    incidents: Sequence[Document], paged: Set[str], agents: Mapping[str, str], run: Document, filtered: str
+    incidents: Sequence[Document], paged: AbstractSet[str], agents: Mapping[str, str], run: Document, filtered: str
 ) -> bytes:
     """Return the first page.
 
@@ -101,7 +102,7 @@ def _covered(run: Document) -> list[tuple[str, str]]:
     if not isinstance(spans, list):
         return []
     return [
-        (short(span[0], 40), short(span[1], 40))
+        (short(span[0] or "the first log", 40), short(span[1] or "the last one", 40))
         for span in spans[:3]
         if isinstance(span, list) and len(span) == 2  # noqa: PLR2004
     ]
@@ -113,7 +114,7 @@ def notes_of(run: Document) -> list[str]:
     return [str(note) for note in notes[:40]] if isinstance(notes, list) else []
 
 
-def agent_page(agent: str, incidents: Sequence[Document], paged: Set[str], told: Told) -> bytes:
+def agent_page(agent: str, incidents: Sequence[Document], paged: AbstractSet[str], told: Told) -> bytes:
     """Return the page of an agent: its incidents, and its sandboxes as far as findings tell of them."""
     sandboxes = sorted(told.sandboxes.get(agent, {}).values(), key=lambda one: (one.start, sorted(one.whom.items())))
     return render(
@@ -124,7 +125,7 @@ def agent_page(agent: str, incidents: Sequence[Document], paged: Set[str], told:
     )  # fmt: skip
 
 
-def _sandbox(sandbox: Sandbox, paged: Set[str]) -> dict[str, Any]:
+def _sandbox(sandbox: Sandbox, paged: AbstractSet[str]) -> dict[str, Any]:
     return {
         "name": sandbox.whom.get("sandbox.id", ""),
         "trajectory": sandbox.whom.get("trajectory.id", ""),

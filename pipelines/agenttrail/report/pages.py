@@ -63,7 +63,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
         trim_blocks=True, lstrip_blocks=True, auto_reload=False,
     )  # fmt: skip
     environment.filters |= {
-        "when": when, "clock": clock, "lasting": lasting, "size": size, "short": short, "number": "{:,}".format,
+        "when": when, "day": day, "lasting": lasting, "size": size, "short": short, "number": "{:,}".format,
     }  # fmt: skip
     return environment
 
@@ -84,13 +84,16 @@ def micros(text: str) -> int:
 
 
 def when(time: str | int) -> str:
-    """Return a time, or microseconds since 1970, to the second."""
-    return f"{moment(time):%Y-%m-%d %H:%M:%S}"
+    """Return a time, or microseconds since 1970, to the second; what is no time, as it is."""
+    try:
+        return f"{moment(time):%Y-%m-%d %H:%M:%S}"
+    except ValueError:
+        return short(time, 40)
 
 
-def clock(time: str | int) -> str:
-    """Return its time of day."""
-    return f"{moment(time):%H:%M:%S}"
+def day(time: str | int) -> str:
+    """Return its day."""
+    return f"{moment(time):%Y-%m-%d}"
 
 
 def moment(time: str | int) -> datetime:

@@ -1,4 +1,4 @@
-"""What a report is made of: incidents, the findings that weigh most in each, and their timelines, each file read once."""
+"""What a report is made of: incidents, the findings that weigh most in each, and their timelines, read once."""
 
 from __future__ import annotations
 

@@ -115,8 +115,8 @@ def report_after_run(directory: str, rules: Mapping[str, Condition]) -> tuple[st
     """Write the report of an output directory after a run, and do not let that be the end of the run.
 
     Returns:
-        Path of the first page, or "", and what went wrong, or "".  What a run found lies in its files by then: a page that
-        cannot be made is told, and the pages of an earlier run, which say something else, go.
+        Path of the first page, or "", and what went wrong, or "".  What a run found lies in its files by
+        then: a page that cannot be made is told, and the pages of an earlier run, which say something else, go.
     """
     from agenttrail.incident_filters import IncidentFilters
     from agenttrail.report.reading import Directory

@@ -13,6 +13,14 @@
     const [x, y] = [a.dataset[key], b.dataset[key]];
     return sign * (numeric.has(key) ? x - y : x.localeCompare(y));
   };
+  const sort = (key, falling) => {
+    for (const head of table.tHead.rows[0].cells) {
+      if (head.dataset.key === key) head.setAttribute("aria-sort", falling ? "descending" : "ascending");
+      else head.removeAttribute("aria-sort");
+    }
+    rows.sort(compare(key, falling ? -1 : 1));
+    body.append(...rows);
+  };
   for (const head of table.tHead.rows[0].cells) {
     const key = head.dataset.key;
     const button = document.createElement("button");
@@ -20,11 +28,7 @@
     button.textContent = head.textContent;
     head.replaceChildren(button);
     button.addEventListener("click", () => {
-      const falling = head.getAttribute("aria-sort") ? head.getAttribute("aria-sort") === "ascending" : numeric.has(key);
-      for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
-      head.setAttribute("aria-sort", falling ? "descending" : "ascending");
-      rows.sort(compare(key, falling ? -1 : 1));
-      body.append(...rows);
+      sort(key, head.getAttribute("aria-sort") ? head.getAttribute("aria-sort") === "ascending" : numeric.has(key));
     });
   }
   if (!form) return;
@@ -52,8 +56,9 @@
     shown.textContent = count === rows.length ? said : `${count} of ${rows.length} incidents pass the filters.`;
   };
   form.hidden = false;
+  field("sort").addEventListener("input", () => sort(field("sort").value, numeric.has(field("sort").value)));
   form.addEventListener("input", filter);
   form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("reset", () => setTimeout(filter));
+  form.addEventListener("reset", () => setTimeout(() => { filter(); sort("risk", true); }));
   filter();
 })();
