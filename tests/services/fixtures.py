@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.services import chromium
 from tests.services.elasticsearch import Elasticsearch, UnavailableError, obtain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from selenium.webdriver import Chrome
 
 _RUN = (
     "AGENTTRAIL_TEST_RUN"  # environment variable that workers inherit: "<pid of the test run>:<folder of its services>"
@@ -40,6 +43,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "elasticsearch_secured" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("elasticsearch-secured"))
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("browser"))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -109,3 +114,12 @@ def elasticsearch_secured() -> Iterator[Elasticsearch]:
         if not server.runs():
             server.start()
         yield server
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Chrome]:
+    """Give a real browser; all tests that want one share it, so each sets what it needs."""
+    try:
+        yield from chromium.obtain().opened()
+    except UnavailableError as error:
+        _give_up("Chromium", str(error))

@@ -40,7 +40,7 @@ _IDENTITY = (
 
 def incident_file(incident: str) -> str:
     """Return the name of the page of an incident; what stands in an id never becomes a path."""
-    plain = incident.isascii() and incident.isalnum() and incident.islower() and len(incident) == 32  # noqa: PLR2004
+    plain = incident.isascii() and incident.isalnum() and incident == incident.lower() and len(incident) == 32  # noqa: PLR2004
     return f"incident-{incident if plain else content_id(incident)}.html"
 
 
@@ -130,7 +130,7 @@ def _identity(incident: Document) -> list[tuple[str, str]]:
     if "gen_ai.agent.id" in incident:
         return named
     candidates = len(incident.get("attribution.candidates", []))
-    unknown = f"not known: one of {candidates}" if candidates else "not known"
+    unknown = f"not known: one of {candidates} candidates" if candidates else "not known"
     return [("Agent", unknown), (incident["entity.type"].capitalize(), str(incident["entity.id"])), *named]
 
 

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 from agenttrail.incidents.scoring import LEVELS
-from agenttrail.report.incident_page import OPENING, agent_file, headline, incident_file
+from agenttrail.report.incident_page import agent_file, headline, incident_file
 from agenttrail.report.pages import micros, render, short
 
 if TYPE_CHECKING:
@@ -72,18 +72,11 @@ def index_page(
         "index.html.j2", "index.js",
         rows=rows, counted=len(incidents), paged=len(paged), filtered=filtered, agents=_agents(incidents, agents),
         severities=[(name, severities[name]) for name in reversed(LEVELS) if severities[name]],
-        levels=[name for name in reversed(LEVELS) if severities[name]],
+        levels=[(name, LEVELS.index(name)) for name in reversed(LEVELS) if severities[name]],
         names=sorted({one["agent"] for one in rows} - {""}),
         techniques=sorted({technique for one in rows for technique in one["techniques"]}),
-        days=sorted({one["first"][:10] for one in rows} | {_day(one["until"]) for one in rows}),
         job=run.get("job", ""), covered=_covered(run), notes=notes_of(run),
     )  # fmt: skip
-
-
-def _day(seconds: int) -> str:
-    from agenttrail.report.pages import moment
-
-    return f"{moment(seconds * 1_000_000):%Y-%m-%d}"
 
 
 def _agents(incidents: Sequence[Document], pages: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -116,16 +109,16 @@ def notes_of(run: Document) -> list[str]:
 
 def agent_page(agent: str, incidents: Sequence[Document], paged: AbstractSet[str], told: Told) -> bytes:
     """Return the page of an agent: its incidents, and its sandboxes as far as findings tell of them."""
+    known = {incident["incident.id"] for incident in incidents}
     sandboxes = sorted(told.sandboxes.get(agent, {}).values(), key=lambda one: (one.start, sorted(one.whom.items())))
     return render(
         "agent.html.j2", "index.js",
         agent=agent, rows=[row(incident, paged) for incident in incidents[:MOST_LISTED]], counted=len(incidents),
-        opening=sum(incident["incident.severity"] in OPENING for incident in incidents),
-        sandboxes=[_sandbox(one, paged) for one in sandboxes], whole=told.whole,
+        sandboxes=[_sandbox(one, known, paged) for one in sandboxes], whole=told.whole,
     )  # fmt: skip
 
 
-def _sandbox(sandbox: Sandbox, paged: AbstractSet[str]) -> dict[str, Any]:
+def _sandbox(sandbox: Sandbox, known: AbstractSet[str], paged: AbstractSet[str]) -> dict[str, Any]:
     return {
         "name": sandbox.whom.get("sandbox.id", ""),
         "trajectory": sandbox.whom.get("trajectory.id", ""),
@@ -135,7 +128,8 @@ def _sandbox(sandbox: Sandbox, paged: AbstractSet[str]) -> dict[str, Any]:
         "stop": sandbox.stop,
         "findings": sandbox.findings,
         "incidents": [
-            (id_[:8], incident_file(id_) if id_ in paged else "") for id_ in sorted(sandbox.incidents)[:_MOST_WORDS]
+            (id_[:8], incident_file(id_) if id_ in paged else "")
+            for id_ in sorted(sandbox.incidents & known)[:_MOST_WORDS]
         ],
     }
 

@@ -34,13 +34,12 @@
   if (!form) return;
 
   const field = (id) => document.getElementById(id);
-  const ranks = { informational: 0, low: 1, medium: 2, high: 3, critical: 4 };
   const seconds = (id) => (field(id).value ? Date.parse(field(id).value + "Z") / 1000 : NaN);
   const matches = (row) => {
     const [severity, agent, technique] = ["severity", "agent", "technique"].map((id) => field(id).value);
     const [since, until] = [seconds("since"), seconds("until")];
     return (
-      (!severity || row.dataset.rank >= ranks[severity]) &&
+      (!severity || Number(row.dataset.rank) >= Number(severity)) &&
       (!agent || row.dataset.agent === agent) &&
       (!technique || row.dataset.techniques.split(" ").some((one) => one === technique || one.startsWith(technique + "."))) &&
       !(row.dataset.until < since) &&
@@ -56,8 +55,8 @@
     shown.textContent = count === rows.length ? said : `${count} of ${rows.length} incidents pass the filters.`;
   };
   form.hidden = false;
-  field("sort").addEventListener("input", () => sort(field("sort").value, numeric.has(field("sort").value)));
-  form.addEventListener("input", filter);
+  field("sort").addEventListener("change", () => sort(field("sort").value, numeric.has(field("sort").value)));
+  for (const event of ["input", "change"]) form.addEventListener(event, filter);
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => setTimeout(() => { filter(); sort("risk", true); }));
   filter();

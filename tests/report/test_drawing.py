@@ -1,0 +1,101 @@
+"""The drawing tells what a plain loop tells, at the width of a place, and never has more marks than places."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.report.cases import BEGIN, timeline
+
+from agenttrail.incident_files import timeline_schema
+from agenttrail.report.drawing import SLOTS, Bar, draw
+
+_MINUTE = 60_000_000
+_BEGIN = int(BEGIN.timestamp()) * 1_000_000
+
+
+def _batch(*rows: dict[str, object]) -> pa.RecordBatch:
+    timed = [{"timeline.id": f"{number:05}", "incident.id": "i", **row} for number, row in enumerate(rows)]
+    for row in timed:
+        for name in ("@timestamp", "event.end"):
+            if isinstance(row.get(name), str):
+                row[name] = datetime.fromisoformat(str(row[name]))
+    return pa.RecordBatch.from_pylist(timed, timeline_schema())
+
+
+def _boxes(path: str) -> list[tuple[int, int]]:
+    """Return from where to where the boxes of a path go."""
+    return [(int(a), int(b)) for a, b in re.findall(r"M(\d+) \d+H(\d+)", path)]
+
+
+_SPANS = st.lists(st.tuples(st.integers(0, 9_999), st.integers(0, 400)), min_size=1, max_size=60)
+
+
+@given(_SPANS)
+def test_marks_cover_what_happened_and_nothing_else(spans: list[tuple[int, int]]) -> None:
+    calls = [
+        {
+            "timeline.kind": "tool_call", "@timestamp": _at(start), "event.end": _at(start + lasts),
+        }
+        for start, lasts in sorted(spans)
+    ]  # fmt: skip
+    drawing = draw(_batch(*calls), [], (_BEGIN, _BEGIN + 10_400 * 1_000_000), [])
+    (lane,) = [lane for lane in drawing.lanes if lane.label == "Tool calls"]
+    drawn = np.zeros(SLOTS, bool)
+    for first, last in _boxes(lane.shapes[0].path):
+        drawn[first:last] = True
+    expected = np.zeros(SLOTS, bool)
+    for start, lasts in spans:
+        first = min(int(start * SLOTS / 10_400), SLOTS - 1)
+        last = -(-(start + lasts) * SLOTS // 10_400)
+        expected[first : max(last, first + 1)] = True
+    assert (drawn == expected).all()
+    assert len(_boxes(lane.shapes[0].path)) <= min(len(spans), SLOTS)
+
+
+def _at(second: int) -> datetime:
+    return datetime.fromtimestamp(BEGIN.timestamp() + second, UTC)
+
+
+def test_what_is_merged_is_told() -> None:
+    calls = [{"timeline.kind": "tool_call", "@timestamp": _at(number)} for number in range(5_000)]
+    drawing = draw(_batch(*calls), [], (_BEGIN, _BEGIN), [])
+    assert drawing.merged == ("5,000 tool calls are drawn as 1",)
+
+
+def test_every_kind_has_its_lane_and_says_its_values() -> None:
+    entries = sorted(timeline(0), key=lambda entry: str(entry["@timestamp"]))
+    bar = Bar(_BEGIN + 10 * _MINUTE, _BEGIN + 30 * _MINUTE, "SSH", "high", "finding-1", "198.51.100.7")
+    drawing = draw(_batch(*entries), [bar], (bar.start, bar.stop), ["198.51.100.7"])
+    lanes = {lane.label: lane for lane in drawing.lanes}
+    assert list(lanes) == [
+        "SSH", "Tool calls", "GPU use and steps", "Verdicts", "To 198.51.100.7 port 22", "Lease", "Not seen",
+    ]  # fmt: skip
+    assert "18 minutes busy while its job made no step" in lanes["GPU use and steps"].note
+    assert "training step, 10 to 12" in lanes["GPU use and steps"].note
+    assert lanes["Verdicts"].note == "above: allowed in 18 minutes; below: blocked in 3 minutes"
+    assert lanes["To 198.51.100.7 port 22"].note.startswith("42.0 kB up, 840 B down")
+    assert lanes["Not seen"].note == "no progress"
+    assert (drawing.start, drawing.stop) == (_BEGIN, _BEGIN + 59 * _MINUTE)
+    assert drawing.band == (10 * SLOTS // 59, -(-30 * SLOTS // 59))
+
+
+def test_an_empty_timeline_has_an_axis() -> None:
+    drawing = draw(_batch(), [], (_BEGIN, _BEGIN), [])
+    assert drawing.lanes == ()
+    assert drawing.stop > drawing.start
+
+
+@given(st.integers(1, 100 * 365 * 24 * 3600))
+def test_labels_of_the_axis_are_few_and_in_order(seconds: int) -> None:
+    stop = _BEGIN + seconds * 1_000_000
+    stop = min(stop, 4_102_444_799_000_000)
+    ticks = draw(_batch(), [], (_BEGIN, stop), []).ticks
+    places = [float(tick.at.rstrip("%")) for tick in ticks]
+    assert places == sorted(places)
+    assert len(places) <= 7
+    assert all(4 <= place <= 96 for place in places)
