@@ -150,8 +150,9 @@ def test_packages_of_the_middle_meet_as_batches_only() -> None:
         ("errors", (*MIDDLE, "columns", "schema")),
         ("transforms", ("jobs", "job_files", "commands", "cli", "sinks", "sources")),
         ("sources", ("sinks", "jobs", "job_files", "commands", "cli", "transforms")),
-        ("sinks", ("sources", "jobs", "job_files", "commands", "cli", "transforms")),
-        ("jobs", ("commands", "cli")),
+        ("sinks", ("report", "sources", "jobs", "job_files", "commands", "cli", "transforms")),
+        ("report", ("jobs", "job_files", "commands", "cli", "transforms", "sources")),
+        ("jobs", ("commands", "cli", "report")),
         ("job_files", ("jobs", "commands", "cli")),
     ],
 )

@@ -75,6 +75,8 @@ def test_every_command_of_the_readme_runs_in_its_order(elasticsearch: Elasticsea
     assert (tmp_path / "out" / "incidents.ndjson").read_bytes()
     assert list((tmp_path / "found" / "events").glob("*.parquet"))
     assert (tmp_path / "one-hour" / "run.json").exists()
+    assert (tmp_path / "out" / "report" / "index.html").exists()
+    assert (tmp_path / "high" / "index.html").exists()
     hourly = orjson.loads((tmp_path / "hourly" / "run.json").read_bytes())
     assert hourly["covered"] == [["2026-03-02T00:00:00.000000Z", "2026-03-02T02:00:00.000000Z"]]
 
@@ -118,6 +120,7 @@ def test_make_demo_finds_incidents_of_agents() -> None:
     said = _run("make demo", ROOT)
     assert re.search(r"incidents? \(.*(critical|high)", said)
     assert re.search(r"agent-\d+\ttrajectory ", said)
+    assert re.search(r"^report: +demo-out/out/report/index\.html$", said, re.MULTILINE)
 
 
 def test_the_files_that_the_readme_points_to_exist() -> None:
@@ -160,6 +163,7 @@ def test_the_wheel_in_an_empty_environment_runs_the_demo(tmp_path: Path) -> None
     command = f"{python.parent / 'agenttrail'} demo --agents 4 --hours 2 --output demo"
     said = _run(command, tmp_path / "elsewhere", PATH="/usr/bin:/bin", PYTHONPATH="")
     assert "incident" in said
+    assert (tmp_path / "elsewhere" / "demo" / "out" / "report" / "index.html").exists()
     where = _run(f"{python} -c 'import agenttrail; print(agenttrail.__file__)'", tmp_path / "elsewhere", PYTHONPATH="")
     assert Path(where.strip()).is_relative_to(tmp_path / "empty")
 

@@ -158,7 +158,7 @@ def long_stories(folder: Path, count: int, length: int) -> Path:
             "@timestamp": pa.array(start).cast(pa.timestamp("us", "UTC")),
             "event.end": pa.array(start + 60_000_000).cast(pa.timestamp("us", "UTC")),
             "timeline.kind": kinds,
-            "gen_ai.tool.name": np.where(kinds == "tool_call", "bash", None),
+            "gen_ai.tool.name": ["bash" if kind == "tool_call" else None for kind in kinds],
             "gen_ai.tool.call.id": [f"c{row}" if kinds[row] == "tool_call" else None for row in range(length)],
             "gen_ai.tool.call.arguments": [
                 f'{{"command": "make test {row}"}}' if kinds[row] == "tool_call" else None for row in range(length)
@@ -166,7 +166,7 @@ def long_stories(folder: Path, count: int, length: int) -> Path:
             "peer.ip": [f"198.51.100.{row % 11}" if kinds[row] == "egress" else None for row in range(length)],
             "source.bytes": pa.array(dice.integers(0, 1_000_000, length), mask=kinds != "egress"),
             "destination.bytes": pa.array(dice.integers(0, 1_000_000, length), mask=kinds != "egress"),
-            "event.outcome": np.where(kinds == "egress", "success", None),
+            "event.outcome": ["success" if kind == "egress" else None for kind in kinds],
             "gpu.utilization": pa.array(dice.uniform(0, 100, length), mask=kinds != "gpu"),
             "training.step": pa.array(minutes, mask=kinds != "step"),
         }

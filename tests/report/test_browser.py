@@ -346,7 +346,7 @@ def test_pages_can_be_read(page: Chrome, report: Path, demo: Path, width: int, s
 
 def _dark(browser: Chrome) -> bool:
     color = browser.execute_script("return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
-    return sum(color) < 200
+    return bool(sum(color) < 200)
 
 
 def test_the_contrast_check_finds_what_is_poor(page: Chrome, report: Path) -> None:

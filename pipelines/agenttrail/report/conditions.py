@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from agenttrail.detect.correlations import show_correlation
 from agenttrail.detect.expressions import And, Match, Not, Op, Or, matches
+from agenttrail.errors import shortened
 from agenttrail.report.pages import lasting, micros
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ _MOST_VALUES = 4
 _OF_FINDING = ("peer.ip", "peer.port", "network.transport", "network.direction", "event.outcome", "event.count")
 """Fields that a finding tells of all its events."""
 _SECOND, _HOT = 1_000_000, 70.0
+_LONGEST = 160
+"""Characters of a pattern that are shown."""
 _WORDS = {
     Op.EQUALS: "is", Op.STARTS_WITH: "begins with", Op.ENDS_WITH: "ends with", Op.CONTAINS: "contains",
     Op.REGEX: "matches", Op.NETWORK: "lies in", Op.LESS: "is below", Op.AT_MOST: "is at most", Op.MORE: "is above",
@@ -112,7 +115,9 @@ def in_words(condition: Expression) -> str:
     if condition.op is Op.EXISTS:
         return f"{field} is {'there' if condition.value else 'not there'}"
     value = (
-        condition.value if condition.op is Op.LIST or not isinstance(condition.value, str) else f'"{condition.value}"'
+        condition.value
+        if condition.op is Op.LIST or not isinstance(condition.value, str)
+        else f'"{shortened(condition.value, _LONGEST)}"'
     )
     return f"{field} {_WORDS[condition.op]} {value}"
 

@@ -310,7 +310,7 @@ def _verdicts(axis: _Axis, rows: Mapping[str, pa.RecordBatch]) -> list[Lane]:
         if some.num_rows:
             shapes.append(axis.bars(word, *_times(some), box))
         minutes = pc.count_distinct(some.column("@timestamp")).as_py()
-        notes.append(f"{'above' if word == 'allowed' else 'below'}: {word} in {minutes:,} minutes")
+        notes.append(f"{'above' if word == 'allowed' else 'below'}: {word} in {minutes:,} minute{'s' * (minutes != 1)}")
     return [Lane("Verdicts", "; ".join(notes), _LOW, tuple(shapes))] if shapes else []
 
 

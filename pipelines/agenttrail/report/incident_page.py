@@ -31,6 +31,8 @@ _EVIDENCE_BUDGET = 60_000
 _LINE = 1_200
 """Characters of one original line."""
 _MOST_MOMENTS, _MOST_LINES, _MOST_ENTRIES, _MOST_NAMES = 30, 250, 400, 12
+_MOST_TALKS = 8
+"""Lines on conversations among what a reader needs first."""
 _KEY_KINDS = ("lease_start", "lease_end", "gap")
 _IDENTITY = (
     ("Agent", "gen_ai.agent.id"), ("Trajectory", "trajectory.id"), ("Sandbox", "sandbox.id"), ("Job", "job.id"),
@@ -99,6 +101,7 @@ def incident_page(case: Case, rules: Mapping[str, Condition], told: Told, notes:
     drawing = draw(case.timeline, bars, (first, last), incident.get("destination.ip", []))
     entries = [orjson.loads(text) for text in json_objects(case.timeline).to_pylist()]
     moments = story(entries)
+    key, talks = _key_moments(moments, incident.get("destination.ip", []))
     one_day = moment(drawing.start).date() == moment(drawing.stop).date()
     budget = _Budget(_EVIDENCE_BUDGET)
     findings = [
@@ -110,9 +113,9 @@ def incident_page(case: Case, rules: Mapping[str, Condition], told: Told, notes:
     return render(
         "incident.html.j2", "timeline.js",
         incident=incident, identity=_identity(incident), lead=_lead(incident), call=_call(incident),
-        said=_said(incident, entries), others=_others(case.findings), proof=_proof(incident, told), dos=_dos(case),
+        said=_said(incident, entries), others=_others(case), proof=_proof(incident, told), dos=_dos(case),
         agent_page=agent_file(agent) if agent else "", drawing=drawing, one_day=one_day,
-        story=_rows([told for told in moments if _matters(told)], _MOST_MOMENTS, dated=not one_day),
+        story=_rows(key, _MOST_MOMENTS, dated=not one_day), talks=talks,
         whole=_rows(moments, _MOST_LINES, dated=not one_day), moments=len(moments),
         entries=[_entry(entry) for entry in entries[:_MOST_ENTRIES]], counted=len(entries),
         opened=[one for one in findings if one["severity"] in OPENING],
@@ -174,10 +177,11 @@ def _said(incident: Document, entries: Sequence[Document]) -> str:
     return shortened(str(named[0].get("gen_ai.tool.call.arguments", "")), 400) if named and at else ""
 
 
-def _others(findings: Sequence[Document]) -> list[str]:
-    """Return the titles of what opened the incident beside the worst."""
-    titles = dict.fromkeys(one["finding.title"] for one in findings if one["finding.severity"] in OPENING)
-    return list(titles)[1:6]
+def _others(case: Case) -> list[str]:
+    """Return the titles of what opened the incident that its headline does not say."""
+    opened = [one["finding.title"] for one in case.findings if one["finding.severity"] in OPENING]
+    title = str(case.incident["incident.title"])
+    return [one for one in dict.fromkeys(opened) if not title.startswith(one)][:6]
 
 
 def _dos(case: Case) -> list[str]:
@@ -226,8 +230,18 @@ def _proof(incident: Document, told: Told) -> dict[str, Any]:
 # -- the timeline in words
 
 
-def _matters(told: Moment) -> bool:
-    return told.weight < REST or told.kind in _KEY_KINDS
+def _key_moments(moments: Sequence[Moment], peers: Sequence[str]) -> tuple[list[Moment], int]:
+    """Return the moments that a reader needs first, and how many lines on further peers are not among them."""
+    talks = [told for told in moments if told.kind == "egress" and told.weight < REST]
+    whom = [f"to {peer}" for peer in peers]
+    first = sorted(talks, key=lambda told: not any(told.text.startswith((f"{to} ", f"{to}:")) for to in whom))
+    kept = {id(told) for told in first[:_MOST_TALKS]}
+    key = [
+        told
+        for told in moments
+        if id(told) in kept or (told.kind != "egress" and (told.weight < REST or told.kind in _KEY_KINDS))
+    ]
+    return key, max(len(talks) - _MOST_TALKS, 0)
 
 
 def _rows(moments: Sequence[Moment], most: int, *, dated: bool) -> list[Row]:
