@@ -208,7 +208,9 @@ def test_a_run_tells_what_it_found_and_json_says_the_same(said: Any, day: Path, 
     total = summary["total"]
     assert f"{total['lines']:,} lines = {total['with_events']:,} with events + " in plain.out
     assert f"{summary['incidents']} incidents" in plain.out
-    assert plain.out.endswith(f"written to {tmp_path / 'a'}\n")
+    report = tmp_path / "a" / "report" / "index.html"
+    assert plain.out.endswith(f"written to {tmp_path / 'a'}\nreport:    {report}\n")
+    assert report.exists()
     printed = said("run", day / "job.yml", "--output", tmp_path / "b", "--json")
     assert printed.status == 0
     assert orjson.loads(printed.out) | {"seconds": 0} == summary | {"seconds": 0}

@@ -218,7 +218,8 @@ def test_logs_beside_the_output_are_read(folder: Path) -> None:
 def test_names_of_directories_are_printed_as_text(folder: Path) -> None:
     done = _agenttrail("run", _job(folder), "--output", folder / "a\x1b[2J\u202e\nb")
     assert done.returncode == 0
-    assert done.stdout.endswith(f"written to {folder}/a\\x1b[2J\\u202e\\nb\n")
+    shown = f"{folder}/a\\x1b[2J\\u202e\\nb"
+    assert done.stdout.endswith(f"written to {shown}\nreport:    {shown}/report/index.html\n")
 
 
 def test_json_for_a_terminal_moves_no_cursor_and_says_the_same() -> None:

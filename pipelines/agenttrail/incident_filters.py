@@ -1,4 +1,4 @@
-"""Which incidents are wanted: one meaning for output directories and for Elasticsearch."""
+"""Which incidents are wanted, and which first: one meaning for output directories and for Elasticsearch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agenttrail.incidents.scoring import LEVELS
 from agenttrail.metadata import parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 ENTITY = ("entity.id", "trajectory.id", "sandbox.id", "job.id", "host.name")
 """Fields in which an entity is looked for."""
@@ -96,3 +96,12 @@ def _is_within(text: str, network: IPv4Network | IPv6Network) -> bool:
         return ip_address(text) in network
     except ValueError:  # what is no address is in no network
         return False
+
+
+def riskiest_first(incidents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return incidents in the order in which somebody should look at them."""
+
+    def key(incident: Mapping[str, Any]) -> tuple[Any, ...]:
+        return -incident["incident.risk_score"], incident["incident.first_seen"], incident["incident.id"]
+
+    return sorted(incidents, key=key)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from agenttrail.columns.text import printable
 from agenttrail.commands.printing import print_json
 from agenttrail.errors import InputError, shortened
-from agenttrail.incident_filters import IncidentFilters
+from agenttrail.incident_filters import IncidentFilters, riskiest_first
 from agenttrail.incidents.scoring import LEVELS
 from agenttrail.timeline_story import MOST_MOMENTS, story, story_lines
 
@@ -149,18 +149,11 @@ def _filters(arguments: argparse.Namespace) -> IncidentFilters:
     return IncidentFilters(**{field.name: getattr(arguments, field.name) for field in fields(IncidentFilters)})
 
 
-def _riskiest_first(incidents: Sequence[Document]) -> list[Document]:
-    def key(incident: Document) -> tuple[Any, ...]:
-        return -incident["incident.risk_score"], incident["incident.first_seen"], incident["incident.id"]
-
-    return sorted(incidents, key=key)
-
-
 def print_incidents(incidents: Sequence[Document], *, as_json: bool = False) -> None:
     """Print incidents, the riskiest first."""
     from agenttrail.tables import print_table
 
-    ordered = _riskiest_first(incidents)
+    ordered = riskiest_first(incidents)
     if as_json:
         for incident in ordered:
             print_json(incident)
@@ -186,7 +179,7 @@ def print_incidents(incidents: Sequence[Document], *, as_json: bool = False) -> 
 def _show(arguments: argparse.Namespace) -> int:
     store = _store(arguments.source)
     known = store.incidents(IncidentFilters())
-    riskiest = [incident["incident.id"] for incident in _riskiest_first(known)[:1]]
+    riskiest = [incident["incident.id"] for incident in riskiest_first(known)[:1]]
     for prefix in arguments.ids or riskiest:
         found = [incident for incident in known if incident["incident.id"].startswith(prefix)]
         if len(found) != 1:

@@ -22,7 +22,15 @@ if TYPE_CHECKING:
 
 _MOST_VALUES = 4
 """Different values of one field that are shown."""
-_OF_FINDING = ("peer.ip", "peer.port", "network.transport", "network.direction", "event.outcome", "event.count")
+_OF_FINDING = (
+    "gen_ai.tool.call.gap",
+    "peer.ip",
+    "peer.port",
+    "network.transport",
+    "network.direction",
+    "event.outcome",
+    "event.count",
+)
 """Fields that a finding tells of all its events."""
 _SECOND, _HOT = 1_000_000, 70.0
 _LONGEST = 160

@@ -23,15 +23,6 @@ MOST_AGENTS = 200
 _MOST_WORDS = 8
 
 
-def riskiest_first(incidents: Sequence[Document]) -> list[Document]:
-    """Return incidents in the order in which somebody should look at them."""
-
-    def key(incident: Document) -> tuple[Any, ...]:
-        return -incident["incident.risk_score"], incident["incident.first_seen"], incident["incident.id"]
-
-    return sorted(incidents, key=key)
-
-
 def row(incident: Document, paged: AbstractSet[str]) -> dict[str, Any]:
     """Return what a table of incidents shows of one; ``paged`` are the ids of those that have a page."""
     peers, calls = incident.get("destination.ip", []), incident.get("gen_ai.tool.name")

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agenttrail.errors import InputError, SinkError, shortened
+from agenttrail.incident_filters import riskiest_first
 from agenttrail.report.incident_page import incident_file, incident_page
-from agenttrail.report.overview import agent_page, agent_pages, index_page, notes_of, riskiest_first
+from agenttrail.report.overview import agent_page, agent_pages, index_page, notes_of
 from agenttrail.report.reading import Told
 from agenttrail.sinks.files import REPORT, claimed, join
 from agenttrail.sinks.report_files import INDEX, put_in_place, stage, write_page
