@@ -58,13 +58,14 @@ def finding(number: int, **changed: Any) -> Document:
     }  # fmt: skip
     kept = ("gen_ai.agent.id", "trajectory.id", "sandbox.id", "attribution.lease_id", "attribution.lease_start")
     return {
+        **{name: whole[name] for name in kept},
         "finding.id": f"{number:016x}{'0' * 16}", "incident.id": whole["incident.id"],
         "finding.first_seen": at(base + 10),
         "finding.last_seen": at(base + 30), "finding.severity": "high", "finding.title": "SSH to an unlisted peer",
         "rule.id": "8d1a0f56-3c2b-4b9b-b1f7-5f1e2f0c7a03", "rule.name": "command-and-control/ssh-to-unlisted-peer",
         "peer.ip": "198.51.100.7", "peer.port": [22], "event.dataset": ["aws_vpc_flow"], "event.count": 3,
         "network.conversations": 1, "source.bytes": 4_000, "destination.bytes": 900, "finding.evidence": [event],
-        "recommendation": ["Cut it."], **{name: whole[name] for name in kept}, **changed,
+        "recommendation": ["Cut it."], **changed,
     }  # fmt: skip
 
 

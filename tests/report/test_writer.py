@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 import orjson
+import pytest
 from tests.report.cases import CALL, finding, incident, stories, timeline, write_output
 
 from agenttrail.cli import main
@@ -19,7 +20,6 @@ from agenttrail.sinks.report_files import is_page
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
     from tests.services.elasticsearch import Elasticsearch
 
 
@@ -43,7 +43,8 @@ def test_a_report_has_an_index_and_pages(tmp_path: Path, capfd: pytest.CaptureFi
     assert all(map(is_page, pages))
     page = _text(out / "report" / incident_file(f"{1:032x}"))
     for told in (
-        "Agent agent-1", "198.51.100.7 port 22", "Sure: one lease fits.", "from 2026-03-02 01:00:00", "Cut it.",
+        "Agent agent-1", "198.51.100.7 port 22",
+        "Sure: its lease covers what happened", "from 2026-03-02 01:00:00", "Cut it.",
         CALL.replace('"', "&#34;"), "30.0 s after tool call shell call1", "peer.port is 22",
         "10.0.0.1 198.51.100.7 40000 22 6 1", "flow.log byte 10", "no progress", "2 lines could not be read",
     ):  # fmt: skip
@@ -111,6 +112,36 @@ def test_ambiguous_incidents_name_their_candidates(tmp_path: Path) -> None:
     assert "agent-2, t2, s2" in page
     assert "named in no finding" in page
     assert "Find out which of the candidates it was" in page
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"gen_ai.agent.id": ["x"]}, {"incident.id": [5]}, {"finding.severity": "bad"}, {"attribution.lease_id": 7},
+        {"finding.first_seen": None}, {"finding.evidence": "x"},
+    ],
+)  # fmt: skip
+def test_what_is_no_finding_is_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], changed: dict[str, object]
+) -> None:
+    out = write_output(tmp_path / "out", [incident(0)], [finding(0), finding(0, **changed)])
+    assert _report("--from", out) == 1
+    assert f"agenttrail: {out}/findings.ndjson:2: not a finding: " in capfd.readouterr().err
+    assert not list((out / "report").glob("*.html"))
+
+
+def test_of_many_findings_the_heaviest_are_shown(tmp_path: Path) -> None:
+    low = [
+        finding(0, **{"finding.id": f"{number:032x}", "finding.severity": "low", "finding.title": f"Low {number}."})
+        for number in range(100)
+    ]
+    out = write_output(tmp_path / "out", [incident(0)], [*low, finding(0, **{"finding.id": "f" * 32})])
+    assert _report("--from", out) == 0
+    page = _text(out / "report" / incident_file(f"{0:032x}"))
+    assert 'id="finding-1"' in page
+    assert "23 more findings for context (24 of 101 findings are on this page)" in page
+    assert "Low 22." in page
+    assert "Low 23." not in page
 
 
 def test_names_from_logs_never_become_paths(tmp_path: Path) -> None:

@@ -200,7 +200,7 @@ _FIRST = {
 
 
 _STATUS = {
-    "attributed": "Sure: one lease fits.",
+    "attributed": "Sure: its lease covers what happened, and nobody else's fits.",
     "ambiguous": "Not sure: several leases fit, and any of them may have been it.",
     "unattributed": "Not known: no lease fits.",
 }

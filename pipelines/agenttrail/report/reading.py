@@ -18,6 +18,7 @@ from agenttrail.sinks.files import join, read_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from agenttrail.incident_filters import IncidentFilters
 
@@ -26,6 +27,7 @@ MOST_FINDINGS = 24
 """Findings of an incident that its page shows; the heaviest."""
 MOST_SANDBOXES = 300
 """Sandboxes that the page of an agent lists."""
+_KEY = frozenset({"finding.id", "finding.severity", "finding.first_seen"})
 _WHOM = ("gen_ai.agent.id", "trajectory.id", "sandbox.id", "job.id", "host.name")
 
 
@@ -83,23 +85,30 @@ class Told:
     """What the findings of a run tell beside their incidents.
 
     Attributes:
+        agents: whose sandboxes are wanted.
+        candidates: leases whose holders are wanted.
         sandboxes: of each agent, by what tells occupancies apart; at most ``MOST_SANDBOXES``.
         leases: whose each lease is.
         whole: whether findings without an incident were looked at, too.
     """
 
+    agents: AbstractSet[str]
+    candidates: AbstractSet[str]
     sandboxes: dict[str, dict[tuple[str, ...], Sandbox]] = field(default_factory=dict)
     leases: dict[str, dict[str, str]] = field(default_factory=dict)
     whole: bool = True
 
     def add(self, document: Mapping[str, Any], *, finding: bool) -> None:
         """Take note of an incident or a finding."""
+        agent = document.get("gen_ai.agent.id", "")
+        leases = [lease for lease in document.get("attribution.lease_id", ()) if lease in self.candidates]
+        if not leases and agent not in self.agents:
+            return
         whom = {name: document[name] for name in _WHOM if document.get(name)}
         start, stop = (str(document.get(f"attribution.lease_{end}", "")) for end in ("start", "end"))
-        for lease in document.get("attribution.lease_id", ())[:1]:
+        for lease in leases:
             self.leases.setdefault(lease, whom)
-        agent = whom.get("gen_ai.agent.id")
-        if agent is None:
+        if agent not in self.agents:
             return
         known = self.sandboxes.setdefault(agent, {})
         key = (whom.get("trajectory.id", ""), whom.get("sandbox.id", ""), start)
@@ -167,17 +176,21 @@ class Directory:
         heaviest: dict[str, list[tuple[_Worst, str, bytes]]] = {id_: [] for id_ in wanted}
         counted = dict.fromkeys(wanted, 0)
         for place, line in finding_lines(self.path):
-            finding = checked(_loaded(line, place), "finding", place)
-            told.add(finding, finding=True)
-            id_ = finding.get("incident.id", "")
-            if id_ not in wanted:
-                continue
+            head = _head(line, place)
+            try:
+                told.add(head, finding=True)
+                id_, key = head.get("incident.id", ""), weight(head)
+                if id_ not in wanted:
+                    continue
+                entry = (_Worst(key), place, line)
+                full = len(heaviest[id_]) >= MOST_FINDINGS
+                if not full or heaviest[id_][0] < entry:
+                    checked(_loaded(line, place), "finding", place)
+            except (TypeError, KeyError, ValueError, AttributeError):
+                checked(_loaded(line, place), "finding", place)  # which says what is wrong with it
+                raise
             counted[id_] += 1
-            entry = (_Worst(weight(finding)), place, line)
-            if len(heaviest[id_]) < MOST_FINDINGS:
-                heapq.heappush(heaviest[id_], entry)
-            else:
-                heapq.heappushpop(heaviest[id_], entry)
+            (heapq.heappushpop if full else heapq.heappush)(heaviest[id_], entry)
         return heaviest, counted
 
 
@@ -197,6 +210,15 @@ def _loaded(line: bytes, place: str) -> Any:
     except orjson.JSONDecodeError as error:
         msg = f"{place}: not valid JSON: {error.msg}"
         raise InputError(msg) from error
+
+
+def _head(line: bytes, place: str) -> Document:
+    """Return a finding without its evidence, which is most of it; what stands in text has its quotes escaped."""
+    head, found, _ = line.partition(b',"finding.evidence":')
+    told = _loaded(head + b"}" if found else line, place)
+    if not isinstance(told, dict) or not _KEY.issubset(told):
+        told = _loaded(line, place)
+    return told if isinstance(told, dict) and _KEY.issubset(told) else checked(told, "finding", place)
 
 
 def _case(

@@ -62,7 +62,8 @@ def write_report(
     """
     incidents = riskiest_first(material.incidents(filters))
     chosen = _chosen(incidents, only)
-    told = Told()
+    agents = agent_pages(incidents)
+    told = Told(agents.keys(), {lease for one in chosen for lease in one.get("attribution.candidates", [])})
     for incident in incidents:
         told.add(incident, finding=False)
     notes = notes_of(material.run())
@@ -73,7 +74,6 @@ def write_report(
             names.append(incident_file(case.incident["incident.id"]))
             write_page(folder, names[-1], _page(case, rules, told, notes))
         paged = {incident["incident.id"] for incident in chosen}
-        agents = agent_pages(incidents)
         for agent, name in agents.items():
             own = [one for one in incidents if one.get("gen_ai.agent.id") == agent]
             write_page(folder, name, agent_page(agent, own, paged, told))
