@@ -39,7 +39,7 @@ _LEAST = 250
 """What is to be seen by itself is at least this part of the axis wide."""
 _HOT = 70.0  # per cent
 _TALL, _LOW = 40, 18  # units of height of a lane
-_NAME = 60  # characters
+_NAME = 120  # characters
 _STEPS = [
     seconds * _SECOND
     for seconds in (
