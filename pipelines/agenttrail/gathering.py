@@ -122,6 +122,7 @@ class Asked:
         silent: numbers of the building blocks that give no findings of their own.
         keys: columns that correlations group by or count.
         until: reports of progress from this time on are in no timeline, in microseconds; None is open.
+        every: whether entities on which nothing was found have a timeline, too.
     """
 
     rules: Sequence[Rule]
@@ -131,6 +132,7 @@ class Asked:
     silent: NDArray[np.int64]
     keys: tuple[str, ...]
     until: int | None = None
+    every: bool = False
 
     @classmethod
     def of(
@@ -139,6 +141,8 @@ class Asked:
         correlations: Sequence[Correlation],
         lists: Mapping[str, tuple[str, ...]],
         until: int | None = None,
+        *,
+        every: bool = False,
     ) -> Asked:
         """Compile what a job asks for."""
         on = [one for one in correlations if not one.off]
@@ -148,7 +152,7 @@ class Asked:
         )
         plans = {category: Plan.compile(rules, category, lists) for category in DERIVED}
         needs = needs_of(on, rules)
-        return cls(rules, plans, Lists.of(lists), needs, blocks, key_columns(on), until)
+        return cls(rules, plans, Lists.of(lists), needs, blocks, key_columns(on), until, every)
 
 
 def gather_shard(signals: Signals, asked: Asked, progress: pa.RecordBatch, stored: pa.Array | None = None) -> Gathered:
@@ -177,7 +181,7 @@ def gather_shard(signals: Signals, asked: Asked, progress: pa.RecordBatch, store
 
     units = _units(shard, asked, seen, found) if asked.needs else None
     findings = found(_telling(_together(seen), asked.silent)).findings
-    entries = _timeline(shard, _before(progress, asked.until), gaps, ([findings, units], stored))
+    entries = _timeline(shard, asked, progress, gaps, ([findings, units], stored))
     return Gathered(findings, units, entries, _coverage(shard, gaps))
 
 
@@ -221,22 +225,18 @@ def _before(reports_: pa.RecordBatch, until: int | None) -> pa.RecordBatch:
 
 def _timeline(
     shard: _Shard,
+    asked: Asked,
     progress: pa.RecordBatch,
     gaps: pa.RecordBatch,
     known: tuple[Sequence[pa.RecordBatch | None], pa.Array | None],
 ) -> pa.RecordBatch:
-    """Return the entries of all entities on which something was found that may open an incident, or had opened one."""
-    found, stored = known
+    """Return the entries of all entities on which something was found that may open an incident, or had opened one.
+
+    Where timelines of ``every`` entity are asked for, all of which anything is known here.
+    """
     incident = hexadecimal(shard.holders.column(ENTITY_DIGEST))
-    opening = [
-        one.column("incident.id").filter(pc.is_in(one.column("finding.severity"), value_set=pa.array(_OPENING)))
-        if place == 0
-        else one.column("incident.id")
-        for place, one in enumerate(found)
-        if one is not None
-    ]
-    opening += [] if stored is None else [stored]
-    wanted = np.asarray(pc.is_in(incident, value_set=pa.concat_arrays(opening)), dtype=bool)
+    wanted = np.ones(len(incident), dtype=bool) if asked.every else _may_open(incident, *known)
+    progress = _before(progress, asked.until)
     rows = np.flatnonzero(wanted[shard.holder])
     told = _with_columns(shard.rows.take(pa.array(rows)), _whom(shard, incident, shard.holder[rows]))
     flows = told.filter(_column(told, "network.direction").is_valid())
@@ -249,6 +249,19 @@ def _timeline(
         entries.append(timeline.egress(_with_columns(flows, peers(flows))))
     entries += _of_reports(shard, incident, wanted, progress, gaps)
     return joined([entry for entry in entries if entry.num_rows] or [entries[0]])
+
+
+def _may_open(incident: pa.Array, found: Sequence[pa.RecordBatch | None], stored: pa.Array | None) -> NDArray[np.bool_]:
+    """Tell on whom a finding of a level that opens incidents was made, a unit, or a ``stored`` incident."""
+    opening = [
+        one.column("incident.id").filter(pc.is_in(one.column("finding.severity"), value_set=pa.array(_OPENING)))
+        if place == 0
+        else one.column("incident.id")
+        for place, one in enumerate(found)
+        if one is not None
+    ]
+    opening += [] if stored is None else [stored]
+    return np.asarray(pc.is_in(incident, value_set=pa.concat_arrays(opening)), dtype=bool)
 
 
 def _where(rows: pa.RecordBatch, name: str, word: str) -> pa.RecordBatch:

@@ -158,7 +158,9 @@ def build(pipeline: beam.Pipeline, job: Job, options: RunOptions, span: Span | N
     dead, accounts = read.dead, read.accounts
     earlier: Any = {} if span is None else pipeline | ReadEarlier(directory)
     stored, opened = (earlier["findings"], earlier[INCIDENTS]) if span else (None, None)
-    gathered = read.signals | Gather(job.rules, job.correlations, job.lists, read.progress, span, opened)
+    gathered = read.signals | Gather(
+        job.rules, job.correlations, job.lists, read.progress, span, opened, every=job.every_timeline
+    )
     accounts.append(gathered[ACCOUNT])
     found = [gathered[EVENTS]]
     if any(not one.off for one in job.correlations):
@@ -175,9 +177,9 @@ def build(pipeline: beam.Pipeline, job: Job, options: RunOptions, span: Span | N
         settle = Settle(span, _ran(job), KINDS, options.shards, stored, opened, gathered[SEEN])
         settled = slim | beam.Flatten() | settle
         incidents, whole, settlement = settled["incidents"], settled[TOGETHER], settled[SETTLEMENT]
-    rolled = read.rolled | EgressByList(read.by_address, incidents)
+    rolled = read.rolled | EgressByList(read.by_address, incidents, options.shards, every=job.every_timeline)
     accounts.append(rolled[ACCOUNT])
-    timelines = (gathered[TIMELINE], rolled[EVENTS], whole) | Timeline(incidents)
+    timelines = (gathered[TIMELINE], rolled[EVENTS], whole) | Timeline(incidents, every=job.every_timeline)
 
     if job.elasticsearch:
         for upserts in (_upserts(found, job, options, span, gathered[SEEN]), _upserted(timelines, job, incidents)):

@@ -459,8 +459,11 @@ class _Gather(_Timed):
         correlations: Sequence[Correlation],
         lists: Mapping[str, tuple[str, ...]],
         span: Span | None = None,
+        *,
+        every: bool = False,
     ) -> None:
         self._rules, self._correlations, self._lists, self._span = rules, correlations, lists, span
+        self._every = every
         self._asked: Asked | None = None
 
     def process(
@@ -472,7 +475,7 @@ class _Gather(_Timed):
         started = self._started()
         if self._asked is None:
             until = None if self._span is None else self._span.until
-            self._asked = Asked.of(self._rules, self._correlations, self._lists, until)
+            self._asked = Asked.of(self._rules, self._correlations, self._lists, until, every=self._every)
         shard, signals = element
         together, account = merged(map(unpacked, signals))
         stored = earlier[0].column("incident.id") if earlier else None
@@ -500,13 +503,15 @@ class Gather(beam.PTransform):
         progress: beam.PCollection[pa.RecordBatch] | None = None,
         span: Span | None = None,
         earlier: beam.PCollection[pa.RecordBatch] | None = None,
+        *,
+        every: bool = False,
     ) -> None:
         """Gather the findings of ``rules``, with all reports of training ``progress``.
 
-        In a run over ``span`` the ``earlier`` incidents have timelines, too.
+        In a run over ``span`` the ``earlier`` incidents have timelines, too, and where it says so ``every`` entity.
         """
         super().__init__()
-        self._fn = _Gather(rules, correlations, lists, span)
+        self._fn = _Gather(rules, correlations, lists, span, every=every)
         sides = {"progress": progress, "earlier": earlier}
         self._sides = {name: beam.pvalue.AsList(side) for name, side in sides.items() if side is not None}
 
@@ -645,10 +650,10 @@ def _of_incidents(
 class _OfIncidents(_Timed):
     stage = "timeline"
 
-    def __init__(self) -> None:
+    def __init__(self, shard_count: int, *, every: bool) -> None:
+        self._shard_count, self._every = shard_count, every
         self._wanted: Wanted | None = None
         self._held: list[pa.RecordBatch] = []
-        self._shards: dict[str, int] = {}
 
     def start_bundle(self) -> None:
         """Forget what was wanted of an earlier bundle, which may be of other incidents, or have failed."""
@@ -659,16 +664,19 @@ class _OfIncidents(_Timed):
     ) -> Iterator[Any]:
         started = self._started()
         if self._wanted is None:
-            ids, entities = (
-                pa.concat_arrays([pa.array([], pa.string()), *(batch.column(name) for _, batch in incidents)])
-                for name in ("incident.id", "entity.id")
-            )
-            self._wanted = Wanted.of(table.resolutions, ids, entities)
-            owners = np.repeat([shard for shard, _ in incidents], [batch.num_rows for _, batch in incidents])
-            self._shards = dict(zip(ids.to_pylist(), owners.tolist(), strict=True))
+            self._wanted = self._wanted_of(table, incidents)
         if (likely := self._wanted.likely_of(cells)).num_rows:
             self._held.append(likely)
         yield beam.pvalue.TaggedOutput(ACCOUNT, Account(seconds=Counter(self._seconds(started))))
+
+    def _wanted_of(self, table: LeaseTable, incidents: Sequence[tuple[int, pa.RecordBatch]]) -> Wanted:
+        if self._every:
+            return Wanted.every(table.resolutions)
+        ids, entities = (
+            pa.concat_arrays([pa.array([], pa.string()), *(batch.column(name) for _, batch in incidents)])
+            for name in ("incident.id", "entity.id")
+        )
+        return Wanted.of(table.resolutions, ids, entities)
 
     def finish_bundle(self) -> Iterator[Any]:
         """Give the cells of incidents: to name whose cells they are costs much the same for few and for many."""
@@ -677,9 +685,8 @@ class _OfIncidents(_Timed):
         started = self._started()
         window = GlobalWindow()
         found = self._wanted.of_cells(self._held)
-        ids = found.column("incident.id").dictionary_encode()
-        shard = np.array([self._shards[id_] for id_ in ids.dictionary.to_pylist()], dtype=np.int64)
-        of_row = shard[numbers(ids.indices)]
+        of_row = shards(found.column(WORKLOAD_DIGEST), self._shard_count)
+        found = found.drop_columns([WORKLOAD_DIGEST])
         for number in np.unique(of_row).tolist():
             part = number, found.filter(pa.array(of_row == number))
             yield WindowedValue(part, window.max_timestamp(), [window])
@@ -699,16 +706,24 @@ class EgressByList(beam.PTransform):
     workloads have minutes.
     """
 
-    def __init__(self, table: Any, incidents: beam.PCollection[tuple[int, pa.RecordBatch]]) -> None:
-        """Keep the cells of ``incidents``, whose leases are those of the singleton ``table``."""
+    def __init__(
+        self,
+        table: Any,
+        incidents: beam.PCollection[tuple[int, pa.RecordBatch]],
+        shard_count: int,
+        *,
+        every: bool = False,
+    ) -> None:
+        """Keep the cells of ``incidents``, or of ``every`` entity; ``table`` is the singleton with their leases."""
         super().__init__()
         self._table, self._incidents = table, incidents
+        self._fn = _OfIncidents(shard_count, every=every)
 
     def expand(self, cells: beam.PCollection[pa.RecordBatch]) -> Any:
         """Return the outputs by tag."""
         typed = tuple[int, pa.RecordBatch]
         sides = beam.pvalue.AsSingleton(self._table), beam.pvalue.AsList(self._incidents)
-        found = cells | "CellsOfIncidents" >> beam.ParDo(_OfIncidents(), *sides).with_output_types(typed).with_outputs(
+        found = cells | "CellsOfIncidents" >> beam.ParDo(self._fn, *sides).with_output_types(typed).with_outputs(
             ACCOUNT, main=EVENTS
         )
         entries = found[EVENTS] | beam.GroupByKey() | "ByList" >> beam.Map(_by_list).with_output_types(typed)
@@ -723,10 +738,10 @@ def _ordered(element: tuple[int, Iterable[pa.RecordBatch]]) -> tuple[int, pa.Rec
 class Timeline(beam.PTransform):
     """(shard, entries), those by list, and (shard, findings) to (shard, timeline) of the entities with an incident."""
 
-    def __init__(self, incidents: beam.PCollection[tuple[int, pa.RecordBatch]]) -> None:
-        """Keep the entries of ``incidents``."""
+    def __init__(self, incidents: beam.PCollection[tuple[int, pa.RecordBatch]], *, every: bool = False) -> None:
+        """Keep the entries of ``incidents``, or of ``every`` entity."""
         super().__init__()
-        self._incidents = incidents
+        self._incidents, self._every = incidents, every
 
     def expand(self, told: tuple[Any, Any, Any]) -> beam.PCollection[tuple[int, pa.RecordBatch]]:
         """Return the timelines."""
@@ -735,11 +750,8 @@ class Timeline(beam.PTransform):
         found = findings | "FindingEntries" >> beam.MapTuple(
             lambda shard, batch: (shard, timeline.findings(batch))
         ).with_output_types(typed)
-        incidents = beam.pvalue.AsList(self._incidents)
-        return (
-            (entries, rolled, found)
-            | beam.Flatten()
-            | "OfIncidents" >> beam.FlatMap(_of_incidents, incidents).with_output_types(typed)
-            | beam.GroupByKey()
-            | "Ordered" >> beam.Map(_ordered).with_output_types(typed)
-        )
+        told_of = (entries, rolled, found) | beam.Flatten()
+        if not self._every:
+            incidents = beam.pvalue.AsList(self._incidents)
+            told_of = told_of | "OfIncidents" >> beam.FlatMap(_of_incidents, incidents).with_output_types(typed)
+        return told_of | beam.GroupByKey() | "Ordered" >> beam.Map(_ordered).with_output_types(typed)
