@@ -120,13 +120,13 @@ def _signals(pipeline: beam.Pipeline, job: Job, options: RunOptions, span: Span 
     events, dead, accounts = _parsed(pipeline, job, options, logs, "Logs")
     told, *books = _parsed(pipeline, job, options, named, "Named") if named else (None, [], [])
     observed = [leases[EVENTS]] if told is None else [leases[EVENTS], told[LEASES]]
-    by_address, by_name = observed | "AllLeases" >> beam.Flatten() | Resolve(job.tolerance)
+    by_address, by_name, resolved = observed | "AllLeases" >> beam.Flatten() | Resolve(job.tolerance)
     heard = None if span is None or told is None else told[EVENTS] | HearOf(span)
     attributed = events[EVENTS] | Attribute(by_address, job.lists["internal"], span, heard)
     detect = (job.sources, job.rules, job.lists, options.shards)
     signals = attributed[EVENTS] | Detect(*detect)
     dead += [leases[DEAD], *books[0]]
-    accounts += [leases[ACCOUNT], attributed[ACCOUNT], signals[ACCOUNT], *books[1]]
+    accounts += [leases[ACCOUNT], resolved, attributed[ACCOUNT], signals[ACCOUNT], *books[1]]
     if told is None:
         return _Signals(signals[EVENTS], signals[ROLLED], None, [attributed[EVENTS]], by_address, dead, accounts)
     called = told[EVENTS] | AttributeNamed(by_name, span, heard)

@@ -26,6 +26,7 @@ from agenttrail.columns.memory import keep_freed_memory
 from agenttrail.columns.networks import NetworkLists, parse_network
 from agenttrail.columns.numbers import numbers
 from agenttrail.columns.text import constant
+from agenttrail.coverage import UNMET
 from agenttrail.detect.correlation_findings import correlation_findings
 from agenttrail.detect.plan import Plan
 from agenttrail.detect.signals import (
@@ -174,27 +175,28 @@ class Resolve(beam.PTransform):
         super().__init__()
         self._tolerance = tolerance
 
-    def expand(self, observed: beam.PCollection[tuple[int, pa.RecordBatch]]) -> tuple[Any, Any]:
-        """Return the tables as singletons."""
+    def expand(self, observed: beam.PCollection[tuple[int, pa.RecordBatch]]) -> tuple[Any, Any, Any]:
+        """Return the tables as singletons, and accounts."""
         once = observed.pipeline | "Once" >> beam.Create([None])
-        leases = once | "Resolve" >> beam.ParDo(_Resolve(), beam.pvalue.AsList(observed)).with_output_types(
-            pa.RecordBatch
-        )
-        tolerance = self._tolerance
+        outputs = beam.ParDo(_Resolve(), beam.pvalue.AsList(observed)).with_output_types(pa.RecordBatch)
+        resolved = once | "Resolve" >> outputs.with_outputs(ACCOUNT, main=LEASES)
+        leases, tolerance = resolved[LEASES], self._tolerance
         return (
             leases | "BuildLeaseTable" >> beam.Map(lambda resolved: LeaseTable.build(resolved, tolerance)),
             leases | "BuildNameTable" >> beam.Map(lambda resolved: NameTable.build(resolved, tolerance)),
+            resolved[ACCOUNT],
         )
 
 
 class _Resolve(beam.DoFn):
-    def process(self, _: None, observed: list[tuple[int, pa.RecordBatch]]) -> Iterator[pa.RecordBatch]:
+    def process(self, _: None, observed: list[tuple[int, pa.RecordBatch]]) -> Iterator[Any]:
         batches = [conform(batch, record("lease")) for _, batch in observed]
         held = [batch.filter(batch.column("lease.address").is_valid()) for batch in batches]
         spans = [batch.filter(batch.column("lease.address").is_null()) for batch in batches]
         leases = leases_.resolve(held)
         if any(batch.num_rows for batch in spans):
-            leases = cut(leases, joined(spans))[0]
+            leases, unmet = cut(leases, joined(spans))
+            yield beam.pvalue.TaggedOutput(ACCOUNT, Account(coverage=Counter({UNMET: unmet})))
         yield leases
 
 
