@@ -43,7 +43,8 @@ from agenttrail.detect.signals import (
 from agenttrail.entities import WORKLOAD_DIGEST, name_holders, shards, workload_digests
 from agenttrail.flows import GAPS
 from agenttrail.formats import FORMATS
-from agenttrail.gathering import TOOL_CALL, Asked, gather_shard, progress_of, reports, select_named
+from agenttrail.gathering.gathered import Asked, gather_shard
+from agenttrail.gathering.named import TOOL_CALL, progress_of, reports, select_named
 from agenttrail.incidents import group
 from agenttrail.rollups import Wanted, roll_up
 from agenttrail.schema import conform, record
