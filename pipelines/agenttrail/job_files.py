@@ -21,7 +21,7 @@ from agenttrail.paths import parse_path
 from agenttrail.schema import record
 from agenttrail.sinks.files import is_output
 from agenttrail.sources.files import InputFile, match
-from agenttrail.transforms import Source
+from agenttrail.transforms.parsing import Source
 from agenttrail.yaml_files import YamlDocument, departures, read_yaml, suggest
 
 if TYPE_CHECKING:

@@ -24,26 +24,13 @@ from agenttrail.sinks import files as sink
 from agenttrail.sinks.earlier import INCIDENTS, ReadEarlier, carry_over, covered
 from agenttrail.sinks.files import WriteDeadLetters, WriteEvents, WriteSorted, WriteTimeline
 from agenttrail.sources.files import BLOCK_BYTES, RANGE_BYTES, ReadBlocks, ReadDocuments
-from agenttrail.transforms import (
-    LEASES,
-    PROGRESS,
-    ROLLED,
-    SEEN,
-    TIMELINE,
-    UNITS,
-    AddFindings,
-    Attribute,
-    AttributeNamed,
-    Correlate,
-    Detect,
-    EgressByList,
-    Gather,
-    Group,
-    Parse,
-    Resolve,
-    Slim,
-    Timeline,
-)
+from agenttrail.transforms.attributing import Attribute, AttributeNamed, Resolve
+from agenttrail.transforms.detecting import Detect
+from agenttrail.transforms.gathering import Gather
+from agenttrail.transforms.grouping import AddFindings, Correlate, Group, Slim
+from agenttrail.transforms.parsing import Parse
+from agenttrail.transforms.timed import LEASES, PROGRESS, ROLLED, SEEN, TIMELINE, UNITS
+from agenttrail.transforms.timelines import EgressByList, Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
