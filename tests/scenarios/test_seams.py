@@ -421,6 +421,16 @@ def _swapped(data: bytes) -> bytes:
         (_broken("run.json", lambda _: b"{}"), "does not say what the findings beside it cover"),
         (_broken("run.json", lambda _: b"[1]"), "does not say what the findings beside it cover"),
         (_broken("run.json", lambda data: data.replace(b'"covered": [', b'"covered": [5,')), "does not say what"),
+        (_broken("run.json", lambda data: data[: data.index(b'"covered"')] + b'"covered": []}'), "does not say what"),
+        (
+            _broken(
+                "run.json",
+                lambda data: (
+                    data[: data.index(b'"covered"')] + b'"covered": [["2026-03-02T02:00:00Z", "2026-03-02T01:00:00Z"]]}'
+                ),
+            ),
+            "does not say what",
+        ),
         (_broken("run.json", lambda data: data.replace(b"whole-story", b"another")), "holds what the job 'another'"),
         (lambda out: (out / "run.json").unlink(), "does not say what the findings beside it cover"),
     ],

@@ -62,6 +62,8 @@ def covered(directory: str, job: str) -> tuple[Interval, ...]:
         summary = orjson.loads(files.read_all(path))
         name, intervals = summary["job"], summary.get("covered", [[None, None]])
         told = [_interval(*one) for one in intervals]
+        if not told or any(start > stop for start, stop in told):
+            raise ValueError(f"covered: {intervals}")  # noqa: EM102, TRY003, TRY301 - told below
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         msg = (
             f"{path}: does not say what the findings beside it cover: {shortened(str(error), 100)}; "
