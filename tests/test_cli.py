@@ -39,6 +39,10 @@ COMMANDS = [
 ]  # fmt: skip
 
 
+PROGRESS = re.compile(r"(?m)^read \d+ \w+ (?:of \d+ \w+ )?in \d+ s\n")
+"""What a run says every ten seconds, which depends on how busy the machine is."""
+
+
 class Said(NamedTuple):
     """What a command returned and printed."""
 
@@ -67,7 +71,7 @@ def said(capfd: pytest.CaptureFixture[str]) -> Any:
             status = int(left.code or 0)
         sys.stdout.flush()
         captured = capfd.readouterr()
-        return Said(status, captured.out, captured.err)
+        return Said(status, captured.out, PROGRESS.sub("", captured.err))
 
     return run
 
