@@ -44,7 +44,7 @@ def query_of(filters: IncidentFilters) -> dict[str, Any]:
         name = "threat.technique.id"
         wanted.append(_any({"term": {name: filters.technique}}, {"prefix": {name: f"{filters.technique}."}}))
     peer = str(ip_network(filters.peer, strict=False)) if filters.peer else None
-    plain = {"gen_ai.agent.id": filters.agent, "rule.name": filters.rule, "destination.ip": peer}
+    plain = {**filters.exact(), "rule.name": filters.rule, "destination.ip": peer}
     wanted += [{"term": {name: value}} for name, value in plain.items() if value]
     if filters.since:
         wanted.append({"range": {"incident.last_seen": _times("gte", filters.since)}})
