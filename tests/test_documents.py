@@ -169,6 +169,6 @@ def _copy(checkout: Path) -> Path:
     checkout.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, checkout)
-    for name in ("pipelines", "schemas", "rules"):
+    for name in ("pipelines", "schemas", "rules", "kibana"):
         shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
     return checkout
