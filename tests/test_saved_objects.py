@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from agenttrail.cli import main
-from agenttrail.questions import questions
+from agenttrail.questions import question_table, questions
 from agenttrail.saved_objects import ndjson
 from agenttrail.sinks.elasticsearch_indices import KINDS, mappings
 
@@ -107,7 +107,8 @@ def test_panels_refer_to_what_the_dashboard_refers_to_and_do_not_overlap() -> No
     (dashboard,) = _of_type("dashboard")
     panels = json.loads(dashboard["attributes"]["panelsJSON"])
     names = {reference["name"] for reference in dashboard["references"]}
-    wanted, cells = set(), set()
+    wanted: set[str] = set()
+    cells: set[tuple[int, int]] = set()
     for panel in panels:
         inner = panel["embeddableConfig"].get("attributes", {}).get("references", [])
         told = [panel["panelRefName"]] if "panelRefName" in panel else [reference["name"] for reference in inner]
@@ -147,6 +148,10 @@ def test_the_file_is_current_and_the_command_prints_it(capsys: pytest.CaptureFix
     assert capsys.readouterr().out == ndjson()
     assert main(["elasticsearch", "kibana", "--prefix", "soc"]) == 0
     assert "agenttrail" not in capsys.readouterr().out
+
+
+def test_the_table_of_the_readme_is_current() -> None:
+    assert question_table() in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_values_of_a_question_are_only_values() -> None:

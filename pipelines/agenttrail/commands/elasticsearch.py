@@ -104,7 +104,7 @@ class ElasticsearchStore:
 
         from agenttrail.sinks.elasticsearch import stored_findings
 
-        pages = stored_findings(self._client, [incident], evidence=True, patience=0.0)
+        pages = stored_findings(self._client, [incident], evidence=True, just_written=False, patience=0.0)
         found = (orjson.loads(document) for page in pages for document in page.to_pylist())
         return [checked(finding, "finding", self.url) for finding in found]
 
