@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tests.services.elasticsearch import Elasticsearch as Server
 
 HOSTILE = "\x1b[2Ja\u202eb\nc {{7*7}} %s"
+PASTED = f"{HOSTILE} PASSWORD=hunter2hunter2 ./run.sh"
 
 
 @pytest.fixture
@@ -64,10 +65,10 @@ def test_an_analyst_works_on_an_incident(
 
     told = said("triage", one[:12], "--status", "in_progress", "--assignee", "mei", "--by", "mei")
     assert told == f"incident {one}: in_progress, assigned to mei; 1 entry in its history\n"
-    told = said("triage", one, "--note", HOSTILE, "--by", "tom\x9b", "--json", "--from", elasticsearch_secured.url)
+    told = said("triage", one, "--note", PASTED, "--by", "tom\x9b", "--json", "--from", elasticsearch_secured.url)
     written = json.loads(told)
     assert [entry["by"] for entry in written["triage"]["history"]] == ["mei", "tom\x9b"]
-    assert written["triage"]["history"][1]["note"] == HOSTILE
+    assert written["triage"]["history"][1]["note"] == f"{HOSTILE} PASSWORD=[REDACTED] ./run.sh"
     stored = sources(administrator, "agenttrail-incidents")
     assert stored == before | {one: before[one] | {"triage": written["triage"]}}
     assert listed("--assignee", "mei") == listed("--status", "in_progress") == [one]

@@ -8,6 +8,7 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from agenttrail.columns.secrets import scrub_text
 from agenttrail.columns.text import printable
 from agenttrail.commands.printing import print_json
 from agenttrail.errors import DefinitionError, Problem
@@ -31,7 +32,9 @@ def add(actions: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument("id", metavar="INCIDENT", help="id, or the start of it")
     parser.add_argument("--status", choices=STATUSES, help="how it stands")
     parser.add_argument("--assignee", metavar="NAME", help="whose it is from now on")
-    parser.add_argument("--note", metavar="TEXT", help="what you found out; do not put secrets here")
+    parser.add_argument(
+        "--note", metavar="TEXT", help="what you found out; secrets in it that are recognised are redacted"
+    )
     parser.add_argument("--by", metavar="NAME", help="who you are (default: the name of your account here)")
     parser.add_argument("--from", dest="source", metavar="URL", help=f"address (default: what {_URL} says)")
     parser.add_argument("--json", action="store_true", help="print what analysts have written, as one JSON document")
@@ -80,6 +83,8 @@ def _checked(arguments: argparse.Namespace) -> tuple[str, Change]:
             problems.append(f"--{name} is not text in this terminal's encoding")
     if problems:
         raise DefinitionError([Problem("command line", 0, what) for what in problems])
+    if given["note"] is not None:  # what is pasted from a log is scrubbed as the log was
+        given["note"] = scrub_text(given["note"])
     return url, Change(by=by, at=datetime.now(UTC).isoformat().replace("+00:00", "Z"), **given)
 
 
