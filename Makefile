@@ -47,10 +47,11 @@ acceptance: $(STAMP)
 	HYPOTHESIS_PROFILE=acceptance $(BIN)/python -m pytest -n $(WORKERS) $(ORACLES)
 	$(BIN)/python tests/acceptance/accept.py
 
-## make docs         write docs/fields.md from the schemas
+## make docs         write docs/fields.md from the schemas, and kibana/agenttrail.ndjson from its questions
 docs: $(STAMP)
 	mkdir -p docs
 	$(BIN)/python -c 'from agenttrail.schema import field_reference; print(field_reference(), end="")' > docs/fields.md
+	$(BIN)/agenttrail elasticsearch kibana > kibana/agenttrail.ndjson
 
 ## make lock         resolve the dependencies anew
 lock: $(STAMP)
