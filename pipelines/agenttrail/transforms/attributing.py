@@ -135,8 +135,11 @@ def _gaps(events: pa.RecordBatch) -> int:
     for name in ("event.action", "event.reason"):
         if name in events.schema.names:
             column = events.column(name)
-            plain = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
-            told += int(pc.sum(pc.is_in(plain, value_set=pa.array(GAPS))).as_py() or 0)
+            words = column.dictionary if pa.types.is_dictionary(column.type) else column
+            gap = pc.is_in(words, value_set=pa.array(GAPS))
+            if words is not column and pc.any(gap).as_py():
+                gap = gap.take(column.indices)
+            told += int(pc.sum(gap).as_py() or 0)
     return told
 
 
