@@ -17,7 +17,7 @@ from agenttrail.formats import FORMATS
 from agenttrail.job_files import load_job
 from agenttrail.jobs import notes, report
 from agenttrail.parsing import Block
-from agenttrail.transforms import Source, _Parse
+from agenttrail.transforms.parsing import Source, _Parse
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -34,9 +34,14 @@ SECRET = "hunter2hunter2"  # noqa: S105 - it is what must not be seen
 pytestmark = pytest.mark.xdist_group("cli")
 COMMANDS = [
     ["run"], ["demo"], ["simulate"], ["formats"], ["formats", "detect"], ["incidents"], ["incidents", "list"],
-    ["incidents", "show"], ["elasticsearch"], ["elasticsearch", "setup"], ["rules"],
+    ["incidents", "show"], ["incidents", "triage"], ["elasticsearch"], ["elasticsearch", "setup"],
+    ["elasticsearch", "kibana"], ["rules"],
     *(["rules", action] for action in ("check", "test", "list", "explain", "coverage")),
 ]  # fmt: skip
+
+
+PROGRESS = re.compile(r"(?m)^read \d+ \w+ (?:of \d+ \w+ )?in \d+ s\n")
+"""What a run says every ten seconds, which depends on how busy the machine is."""
 
 
 class Said(NamedTuple):
@@ -67,7 +72,7 @@ def said(capfd: pytest.CaptureFixture[str]) -> Any:
             status = int(left.code or 0)
         sys.stdout.flush()
         captured = capfd.readouterr()
-        return Said(status, captured.out, captured.err)
+        return Said(status, captured.out, PROGRESS.sub("", captured.err))
 
     return run
 
@@ -132,6 +137,13 @@ def test_the_version_is_that_of_the_package(said: Any) -> None:
         (["incidents", "list", "--severity", "worst"], "invalid choice: 'worst'"),
         (["incidents", "list", "--since", "yesterday"], "--since is not an RFC 3339 time"),
         (["incidents", "list", "--peer", "example.com"], "--peer is neither an address nor a network"),
+        (["incidents", "triage", "a1"], "no address: give --from, or set ELASTICSEARCH_URL"),
+        (["incidents", "triage", "a1", "--from", "out", "--note", "x"], "files of a run are never changed by triage"),
+        (["incidents", "triage", "a1", "--from", "http://localhost:1"], "nothing to write: give --status, --assignee"),
+        (["incidents", "triage", "a1", "--status", "done"], "invalid choice: 'done'"),
+        (["incidents", "triage", "a1", "--from", "http://localhost:1", "--note", " "], "--note must hold 1 to 20,000 "),
+        (["incidents", "triage", "", "--from", "http://localhost:1", "--note", "x"], "the id of the incident is empty"),
+        (["incidents", "triage", "a1", "--from", "http://localhost:1", "--note", "\udcff"], "--note is not text"),
         (["simulate", "x", "--hours", "-1"], "-1 is not a sensible size"),
         (["simulate", "x", "--agents", "nan"], "invalid int value: 'nan'"),
         (["run", "j.yml", "--runer", "x"], "unknown option --runer; did you mean --runner?"),
@@ -281,6 +293,9 @@ def test_a_run_that_is_interrupted_leaves_the_output_of_the_one_before(day: Path
         ("entity", "sandbox.id"),
         ("entity", "job.id"),
         ("entity", "host.name"),
+        ("sandbox", "sandbox.id"),
+        ("job", "job.id"),
+        ("host", "host.name"),
     ],
 )
 def test_incidents_of_somebody(said: Any, day: Path, name: str, key: str) -> None:
@@ -345,6 +360,8 @@ def test_an_incident_is_shown_with_its_proof_and_evidence(said: Any, day: Path) 
     shown = said("incidents", "show", "--from", day / "out", worst["incident.id"][:8])
     assert shown.status == 0
     assert shown.out == said("incidents", "show", "--from", day / "out").out
+    assert shown.out == said("incidents", "show", "--from", day / "out", "--sandbox", worst["sandbox.id"]).out
+    assert said("incidents", "show", "--from", day / "out", "--sandbox", "none").out == "no incidents\n"
     for text in (
         worst["incident.id"], worst["incident.summary"], worst["trajectory.id"], worst["sandbox.id"],
         *worst["attribution.lease_id"],

@@ -52,6 +52,12 @@ def _run(command: str, directory: Path, **environment: str) -> str:
     return done.stdout
 
 
+def _some_incident(output: Path) -> str:
+    """Return the start of the id of an incident of a run, where there is one."""
+    path = output / "incidents.ndjson"
+    return orjson.loads(path.read_bytes().splitlines()[0])["incident.id"][:12] if path.exists() else ""
+
+
 @pytest.mark.xdist_group("readme")
 def test_every_command_of_the_readme_runs_in_its_order(elasticsearch: Elasticsearch, tmp_path: Path) -> None:
     """Files that the README shows are written where it says, its commands run as it shows them."""
@@ -69,7 +75,8 @@ def test_every_command_of_the_readme_runs_in_its_order(elasticsearch: Elasticsea
             if command.startswith("make "):  # run by their own tests and by CI
                 continue
             assert command.startswith("agenttrail "), command
-            _run(command, tmp_path, ELASTICSEARCH_URL=elasticsearch.url)
+            environment = {"ELASTICSEARCH_URL": elasticsearch.url, "INCIDENT": _some_incident(tmp_path / "out")}
+            _run(command, tmp_path, **environment)
             ran += 1
     assert ran >= 15
     assert (tmp_path / "out" / "incidents.ndjson").read_bytes()
@@ -173,6 +180,6 @@ def _copy(checkout: Path) -> Path:
     checkout.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, checkout)
-    for name in ("pipelines", "schemas", "rules"):
+    for name in ("pipelines", "schemas", "rules", "kibana"):
         shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
     return checkout

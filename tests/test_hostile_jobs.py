@@ -99,7 +99,8 @@ def test_jobs_and_rules_may_have_such_names(folder: Path) -> None:
     for path, text in ((job, EVENTS + "rules: [rules]\n"), (os.fsencode(folder / "rules") + b"/own\xff.yml", RULE)):
         Path(os.fsdecode(path)).write_text(text)
     done = _agenttrail("run", job)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert all(line.startswith("read ") for line in done.stderr.splitlines())  # as every ten seconds on a busy machine
     assert done.stdout.startswith("job\\\\xff: ".replace("\\\\", "\\"))
     assert [rule.name for rule in load_job(os.fsdecode(job)).rules] == ["own\\xff"]
 

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 SANDBOXES, SILENT_AGENTS, WITH_GPUS = "sandboxes", "sandboxes without a tool call", "sandboxes with GPU samples"
 """What coverage counts, beside the gaps of ``gpu_progress``; of sandboxes of which any row matters."""
+UNMET = "trajectory spans without a lease"
+"""Spans of trajectories that name no pod, or one of which no lease is known."""
 _SPANS, _GPUS, _PROGRESS = "agent spans", "GPU counters", "training progress"
 _WITHOUT = {
     _SPANS: "no source tells of tool calls: findings name none, and what rules ask of tool calls is not seen",
@@ -29,5 +31,9 @@ def unseen(kinds: Collection[str], coverage: Mapping[str, int]) -> list[str]:
     said = [told for kind, told in _WITHOUT.items() if kind not in kinds]
     if _SPANS in kinds and coverage.get(SILENT_AGENTS):
         said.append(f"{coverage[SILENT_AGENTS]} of {coverage[SANDBOXES]} sandboxes have no tool call in the spans")
+    if coverage.get(UNMET):
+        said.append(
+            f"{coverage[UNMET]} trajectory spans name no pod with a lease: whose work it was is not known there"
+        )
     gaps = [what for what in GAPS if coverage.get(what) and (what != NO_PROGRESS or _PROGRESS in kinds)]
     return said + [f"{coverage[what]} workloads with GPU samples have a gap: {what}" for what in gaps]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,12 @@ class IncidentFilters:
     Attributes:
         severity: this or worse.
         status: ``triage.status``; "new" for none.
+        assignee: ``triage.assignee``.
         agent: ``gen_ai.agent.id``.
         entity: trajectory, sandbox, job, host or address.
+        sandbox: ``sandbox.id``.
+        job: ``job.id``.
+        host: ``host.name``.
         technique: with its sub-techniques.
         rule: ``rule.name``.
         peer: address, or network such as 203.0.113.0/24.
@@ -37,8 +42,12 @@ class IncidentFilters:
 
     severity: str | None = None
     status: str | None = None
+    assignee: str | None = None
     agent: str | None = None
     entity: str | None = None
+    sandbox: str | None = None
+    job: str | None = None
+    host: str | None = None
     technique: str | None = None
     rule: str | None = None
     peer: str | None = None
@@ -68,14 +77,24 @@ class IncidentFilters:
         if problems:
             raise DefinitionError([Problem("command line", 0, what) for what in problems])
 
+    def exact(self) -> dict[str, str | None]:
+        """Return what fields must say word by word."""
+        return {
+            "triage.assignee": self.assignee,
+            "gen_ai.agent.id": self.agent,
+            "sandbox.id": self.sandbox,
+            "job.id": self.job,
+            "host.name": self.host,
+        }
+
     def passes(self, incident: Mapping[str, Any]) -> bool:
         """Tell whether an incident, a document with flat keys, is wanted."""
         techniques = incident.get("threat.technique.id", [])
         seen = {name: incident[f"incident.{name}_seen"] for name in ("first", "last")}
         tests: list[tuple[Any, Callable[[Any], bool]]] = [
             (self.severity, lambda it: LEVELS.index(incident["incident.severity"]) >= LEVELS.index(it)),
-            (self.status, lambda it: (incident.get("triage.status") or NEW) == it),
-            (self.agent, lambda it: incident.get("gen_ai.agent.id") == it),
+            (self.status, partial(_is_one_of, incident.get("triage.status") or NEW)),
+            *((wanted, partial(_is_one_of, incident.get(name))) for name, wanted in self.exact().items()),
             (self.entity, lambda it: it in [incident.get(name) for name in ENTITY]),
             (self.technique, lambda it: any(id_ == it or id_.startswith(f"{it}.") for id_ in techniques)),
             (self.rule, lambda it: it in incident.get("rule.name", [])),
@@ -84,6 +103,11 @@ class IncidentFilters:
             (self.until, lambda it: parse_time(seen["first"], "first seen") < parse_time(it, "until")),
         ]
         return "incident.superseded_by" not in incident and all(test(wanted) for wanted, test in tests if wanted)
+
+
+def _is_one_of(value: object, wanted: str) -> bool:
+    """Tell whether a field is, or holds, what is wanted, as a term query does."""
+    return value == wanted or (isinstance(value, list) and wanted in value)
 
 
 def _any_within(addresses: list[str], network: str) -> bool:

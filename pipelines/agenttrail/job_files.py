@@ -21,7 +21,7 @@ from agenttrail.paths import parse_path
 from agenttrail.schema import record
 from agenttrail.sinks.files import is_output
 from agenttrail.sources.files import InputFile, match
-from agenttrail.transforms import Source
+from agenttrail.transforms.parsing import Source
 from agenttrail.yaml_files import YamlDocument, departures, read_yaml, suggest
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class Job:
         wait: how long streaming waits for late metadata, in microseconds.
         directory: output directory, or None.
         write_events: whether every attributed event is written, too.
+        every_timeline: whether entities without an incident have a timeline, too.
         elasticsearch: settings of the job file's section, with ``${VARIABLES}`` in place of secrets, or None.
         path: the job file.
     """
@@ -68,6 +69,7 @@ class Job:
     wait: int = DEFAULT_WAIT
     directory: str | None = None
     write_events: bool = False
+    every_timeline: bool = False
     elasticsearch: Mapping[str, Any] | None = None
     path: str = ""
 
@@ -130,6 +132,7 @@ def load_job(path: str | Path, *, output: str | None = None, elasticsearch: str 
         wait=wait,
         directory=directory,
         write_events=bool(section.get("events")),
+        every_timeline=section.get("timeline") == "all",
         elasticsearch=settings,
         path=str(path),
     )

@@ -24,26 +24,13 @@ from agenttrail.sinks import files as sink
 from agenttrail.sinks.earlier import INCIDENTS, ReadEarlier, carry_over, covered
 from agenttrail.sinks.files import WriteDeadLetters, WriteEvents, WriteSorted, WriteTimeline
 from agenttrail.sources.files import BLOCK_BYTES, RANGE_BYTES, ReadBlocks, ReadDocuments
-from agenttrail.transforms import (
-    LEASES,
-    PROGRESS,
-    ROLLED,
-    SEEN,
-    TIMELINE,
-    UNITS,
-    AddFindings,
-    Attribute,
-    AttributeNamed,
-    Correlate,
-    Detect,
-    EgressByList,
-    Gather,
-    Group,
-    Parse,
-    Resolve,
-    Slim,
-    Timeline,
-)
+from agenttrail.transforms.attributing import Attribute, AttributeNamed, Resolve
+from agenttrail.transforms.detecting import Detect
+from agenttrail.transforms.gathering import Gather
+from agenttrail.transforms.grouping import AddFindings, Correlate, Group, Slim
+from agenttrail.transforms.parsing import Parse
+from agenttrail.transforms.timed import LEASES, PROGRESS, ROLLED, SEEN, TIMELINE, UNITS
+from agenttrail.transforms.timelines import EgressByList, Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -120,13 +107,13 @@ def _signals(pipeline: beam.Pipeline, job: Job, options: RunOptions, span: Span 
     events, dead, accounts = _parsed(pipeline, job, options, logs, "Logs")
     told, *books = _parsed(pipeline, job, options, named, "Named") if named else (None, [], [])
     observed = [leases[EVENTS]] if told is None else [leases[EVENTS], told[LEASES]]
-    by_address, by_name = observed | "AllLeases" >> beam.Flatten() | Resolve(job.tolerance)
+    by_address, by_name, resolved = observed | "AllLeases" >> beam.Flatten() | Resolve(job.tolerance)
     heard = None if span is None or told is None else told[EVENTS] | HearOf(span)
     attributed = events[EVENTS] | Attribute(by_address, job.lists["internal"], span, heard)
     detect = (job.sources, job.rules, job.lists, options.shards)
     signals = attributed[EVENTS] | Detect(*detect)
     dead += [leases[DEAD], *books[0]]
-    accounts += [leases[ACCOUNT], attributed[ACCOUNT], signals[ACCOUNT], *books[1]]
+    accounts += [leases[ACCOUNT], resolved, attributed[ACCOUNT], signals[ACCOUNT], *books[1]]
     if told is None:
         return _Signals(signals[EVENTS], signals[ROLLED], None, [attributed[EVENTS]], by_address, dead, accounts)
     called = told[EVENTS] | AttributeNamed(by_name, span, heard)
@@ -158,7 +145,9 @@ def build(pipeline: beam.Pipeline, job: Job, options: RunOptions, span: Span | N
     dead, accounts = read.dead, read.accounts
     earlier: Any = {} if span is None else pipeline | ReadEarlier(directory)
     stored, opened = (earlier["findings"], earlier[INCIDENTS]) if span else (None, None)
-    gathered = read.signals | Gather(job.rules, job.correlations, job.lists, read.progress, span, opened)
+    gathered = read.signals | Gather(
+        job.rules, job.correlations, job.lists, read.progress, span, opened, every=job.every_timeline
+    )
     accounts.append(gathered[ACCOUNT])
     found = [gathered[EVENTS]]
     if any(not one.off for one in job.correlations):
@@ -175,9 +164,9 @@ def build(pipeline: beam.Pipeline, job: Job, options: RunOptions, span: Span | N
         settle = Settle(span, _ran(job), KINDS, options.shards, stored, opened, gathered[SEEN])
         settled = slim | beam.Flatten() | settle
         incidents, whole, settlement = settled["incidents"], settled[TOGETHER], settled[SETTLEMENT]
-    rolled = read.rolled | EgressByList(read.by_address, incidents)
+    rolled = read.rolled | EgressByList(read.by_address, incidents, options.shards, every=job.every_timeline)
     accounts.append(rolled[ACCOUNT])
-    timelines = (gathered[TIMELINE], rolled[EVENTS], whole) | Timeline(incidents)
+    timelines = (gathered[TIMELINE], rolled[EVENTS], whole) | Timeline(incidents, every=job.every_timeline)
 
     if job.elasticsearch:
         for upserts in (_upserts(found, job, options, span, gathered[SEEN]), _upserted(timelines, job, incidents)):

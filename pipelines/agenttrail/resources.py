@@ -1,4 +1,4 @@
-"""Where the rules and schemas that ship with the program lie."""
+"""Where the rules, schemas and questions that ship with the program lie."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _CHECKOUT = _PACKAGE.parent.parent
 
 
 def shipped(folder: str) -> Path:
-    """Return the path of ``folder`` ("rules" or "schemas"), in an installed wheel or in a checkout.
+    """Return the path of ``folder`` ("rules", "schemas" or "kibana"), in an installed wheel or in a checkout.
 
     Raises:
         FileNotFoundError: the installation is incomplete.

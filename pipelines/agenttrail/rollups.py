@@ -19,7 +19,7 @@ from agenttrail.columns.groups import group_codes, sum_by
 from agenttrail.columns.ids import hexadecimal
 from agenttrail.columns.numbers import narrowed, numbers
 from agenttrail.columns.text import choose, constant
-from agenttrail.entities import ENTITY_DIGEST, name_holders
+from agenttrail.entities import ENTITY_DIGEST, WORKLOAD_DIGEST, name_holders
 from agenttrail.schema import TIMESTAMP
 
 if TYPE_CHECKING:
@@ -136,12 +136,12 @@ class Wanted:
 
     Attributes:
         resolutions: of the lease table by which events were attributed.
-        incidents: ids of all incidents.
+        incidents: ids of all incidents; None where the cells of all entities are wanted.
         likely: which resolutions are called like the entity of one: what costs nothing to ask comes first.
     """
 
     resolutions: pa.RecordBatch
-    incidents: pa.Array
+    incidents: pa.Array | None
     likely: NDArray[np.bool_]
 
     @classmethod
@@ -154,6 +154,11 @@ class Wanted:
         ]
         return cls(resolutions, incidents, np.asarray(pc.fill_null(pc.or_(*named), fill_value=False), dtype=bool))
 
+    @classmethod
+    def every(cls, resolutions: pa.RecordBatch) -> Wanted:
+        """Prepare for the cells of all entities."""
+        return cls(resolutions, None, np.ones(resolutions.num_rows, dtype=bool))
+
     def likely_of(self, cells: pa.RecordBatch) -> pa.RecordBatch:
         """Return those of :func:`roll_up`'s cells that may be wanted; most are not."""
         return cells.filter(pa.array(self.likely[numbers(cells.column(LEASE))]))
@@ -161,7 +166,8 @@ class Wanted:
     def of_cells(self, likely: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
         """Return those of the ``likely`` cells that are of entities with an incident.
 
-        They come with ``incident.id``, what the entity is called, and ``event.start``, the start of their minute.
+        They come with ``incident.id`` (that of the incident that their entity has or would have), what the entity is
+        called, the digest of its workload, and ``event.start``, the start of their minute.
         """
         cells = joined([_widened(some) for some in likely])
         start = pa.array(numbers(cells.column(MINUTE)) * _MINUTE).view(TIMESTAMP)
@@ -175,9 +181,11 @@ class Wanted:
         holders, which = name_holders(pa.RecordBatch.from_arrays(list(events.values()), names=list(events)))
         place = pa.array(which)
         columns = {name: cells.column(name) for name in cells.schema.names if name not in (LEASE, MINUTE)}
-        columns |= {name: holders.column(name).take(place) for name in _WHOM}
+        columns |= {name: holders.column(name).take(place) for name in (*_WHOM, WORKLOAD_DIGEST)}
         columns |= {"event.start": start, "incident.id": hexadecimal(holders.column(ENTITY_DIGEST)).take(place)}
         rows = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+        if self.incidents is None:
+            return rows
         return rows.filter(pc.is_in(rows.column("incident.id"), value_set=self.incidents))
 
 

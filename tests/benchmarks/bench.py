@@ -348,7 +348,7 @@ def _targets(found: Results) -> str:
     memory = [max(getattr(one, size).memory for one in of_ours) / 1e9 for size in ("small", "large")]
     lines = [
         ("parse → attribute → row rules, M rows / CPU-s", "≥", 1.0, found.rules.speed),
-        ("the whole job, M rows / CPU-s", "≥", 0.7, found.whole.speed),
+        ("the whole job with everything on, M rows / CPU-s", "≥", 0.6, found.whole.speed),
         ("times DuckDB, every record attributed", "≥", 1.5, found.full.micros / found.ours.micros),
         ("times naive Beam", "≥", 25.0, found.naive.micros / found.ours.micros),
         ("Alibaba JSON, clean lines, M rows / CPU-s", "≥", 0.2, found.clean.speed),

@@ -14,12 +14,14 @@ from agenttrail.accounting import ACCOUNT, Account
 from agenttrail.columns.addresses import format_addresses
 from agenttrail.columns.batches import joined
 from agenttrail.schema import ADDRESS, conform, record
-from agenttrail.transforms import Source, _Detect, _Gather
+from agenttrail.transforms.detecting import _Detect
+from agenttrail.transforms.gathering import _Gather
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from agenttrail.detect.rules import Rule
+    from agenttrail.transforms.parsing import Source
 
 
 def found_in(

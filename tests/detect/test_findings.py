@@ -21,7 +21,7 @@ from agenttrail.detect.rules import Rule
 from agenttrail.leases import resolve
 from agenttrail.metadata import lease_batch
 from agenttrail.schema import TIMESTAMP
-from agenttrail.transforms import Source, with_scope
+from agenttrail.transforms.parsing import Source, with_scope
 
 if TYPE_CHECKING:
     from random import Random

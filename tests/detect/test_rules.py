@@ -15,7 +15,8 @@ from agenttrail.detect.rule_tests import event_of, failing_tests
 from agenttrail.detect.rules import Rule, load_rules, log_sources
 from agenttrail.errors import DefinitionError
 from agenttrail.formats import FORMATS
-from agenttrail.gathering import DERIVED, TOOL_CALL
+from agenttrail.gathering.gathered import DERIVED
+from agenttrail.gathering.named import TOOL_CALL
 from agenttrail.lists import shipped_lists
 from agenttrail.resources import shipped
 from agenttrail.schema import record

@@ -91,6 +91,8 @@ def test_without_pods_the_level_degrades_and_nobody_is_named(day: Path, whole: S
     head, tail = text.index("leases:\n"), text.index("lists:\n")
     said = _run(day, "pods", text[:head] + text[tail:])
     assert "the job names no leases: nothing can be attributed to a workload" in said.notes
+    assert any("trajectory spans name no pod with a lease" in note for note in said.notes)
+    assert not any("trajectory spans name no pod with a lease" in note for note in whole.notes)
     assert said.incidents
     truth = {(row["log.file.path"], row["log.offset"]): row for row in _records(day)}
     for incident in said.incidents:

@@ -134,6 +134,27 @@ def test_consecutive_runs_leave_what_one_run_leaves(morning: Path, tmp_path: Pat
     assert told[-1]["incidents"] == len(whole["incidents"]) == sum(told[-1]["incidents_by_severity"].values())
 
 
+def test_timelines_of_all_entities_add_up_over_thirds_as_well(morning: Path, tmp_path: Path) -> None:
+    """Those of incidents are what they are without; so is everything else."""
+    text = morning.read_text()
+    every = morning.with_name("every.yml")
+    every.write_text(text.replace("output: {", "output: {timeline: all, "))
+    assert every.read_text() != text
+    bounds = list(map(_of_morning, THIRDS))
+    _run(every, tmp_path / "whole", bounds[0], bounds[-1])
+    for part in pairwise(bounds):
+        _run(every, tmp_path / "out", *part)
+    _run(morning, tmp_path / "few", bounds[0], bounds[-1])
+    whole, few = _left(tmp_path / "whole"), _left(tmp_path / "few")
+    assert _differences(whole, _left(tmp_path / "out")) == {}
+    assert _differences(whole | {"timeline": []}, few | {"timeline": []}) == {}
+    with_incident = {orjson.loads(line)["incident.id"] for line in few["incidents"]}
+    told = [(orjson.loads(entry)["incident.id"], entry) for entry in whole["timeline"]]
+    assert sorted(entry for incident, entry in told if incident in with_incident) == few["timeline"]
+    others = {orjson.loads(entry)["sandbox.id"] for incident, entry in told if incident not in with_incident}
+    assert len(others) > 1
+
+
 def _text(microseconds: int) -> str:
     return f"{datetime.fromtimestamp(microseconds / 1e6, UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
 
@@ -400,6 +421,16 @@ def _swapped(data: bytes) -> bytes:
         (_broken("run.json", lambda _: b"{}"), "does not say what the findings beside it cover"),
         (_broken("run.json", lambda _: b"[1]"), "does not say what the findings beside it cover"),
         (_broken("run.json", lambda data: data.replace(b'"covered": [', b'"covered": [5,')), "does not say what"),
+        (_broken("run.json", lambda data: data[: data.index(b'"covered"')] + b'"covered": []}'), "does not say what"),
+        (
+            _broken(
+                "run.json",
+                lambda data: (
+                    data[: data.index(b'"covered"')] + b'"covered": [["2026-03-02T02:00:00Z", "2026-03-02T01:00:00Z"]]}'
+                ),
+            ),
+            "does not say what",
+        ),
         (_broken("run.json", lambda data: data.replace(b"whole-story", b"another")), "holds what the job 'another'"),
         (lambda out: (out / "run.json").unlink(), "does not say what the findings beside it cover"),
     ],

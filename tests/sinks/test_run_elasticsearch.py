@@ -304,6 +304,9 @@ def test_incidents_are_listed_and_shown_as_from_the_directory(
         "--severity": "high",
         "--agent": riskiest["gen_ai.agent.id"],
         "--entity": riskiest["trajectory.id"],
+        "--sandbox": riskiest["sandbox.id"],
+        "--job": riskiest["job.id"],
+        "--host": riskiest["host.name"],
         "--technique": riskiest["threat.technique.id"][0].partition(".")[0],
         "--rule": riskiest["rule.name"][0],
         "--peer": ".".join(riskiest["destination.ip"][0].split(".")[:3]) + ".0/24",
@@ -311,9 +314,13 @@ def test_incidents_are_listed_and_shown_as_from_the_directory(
         "--until": first_seen[-1],
     }
     for option, value in filters.items():
-        assert 0 < len(told("list", option, value, "--json")) < len(incidents), option
+        passing = told("list", option, value, "--json")
+        assert 0 < len(passing) < len(incidents), option
+        (shown,) = told("show", option, value, "--json")
+        assert shown["incident.id"] == passing[0]["incident.id"], option
     assert len(told("list", "--status", "new")) == len(told("list"))
-    assert told("list", "--status", "closed") == ["no incidents"]
+    for nothing in (("--status", "closed"), ("--assignee", "mei"), ("--sandbox", riskiest["job.id"])):
+        assert told("list", *nothing) == told("show", *nothing) == ["no incidents"]
     assert riskiest in told("list", "--agent", filters["--agent"], "--severity", "high", "--json")
     for incident in incidents[:3]:
         assert any("sure because" in line for line in told("show", incident["incident.id"][:12]))

@@ -1,4 +1,4 @@
-"""``agenttrail elasticsearch``: prepare an Elasticsearch, and read incidents from one."""
+"""``agenttrail elasticsearch``: prepare an Elasticsearch and its Kibana, and read incidents from one."""
 
 from __future__ import annotations
 
@@ -36,6 +36,15 @@ def add(subparsers: argparse._SubParsersAction[Any]) -> None:
         "--prefix", metavar="NAME", default="agenttrail", help="what the names of all indices begin with"
     )
     preparing.set_defaults(command=_setup)
+    saved = actions.add_parser(
+        "kibana",
+        help="print data views, saved queries and searches and a dashboard for Kibana",
+        description="Import what this prints in Kibana 9 or later: Stack Management, Saved Objects, Import.",
+    )
+    saved.add_argument(
+        "--prefix", metavar="NAME", default="agenttrail", help="what the names of all indices begin with"
+    )
+    saved.set_defaults(command=_kibana)
 
 
 def _setup(arguments: argparse.Namespace) -> int:
@@ -47,6 +56,13 @@ def _setup(arguments: argparse.Namespace) -> int:
     client = connect(settings_of(url))
     for alias in setup(client, prefix=arguments.prefix):
         sys.stdout.write(f"ready: {alias}\n")
+    return 0
+
+
+def _kibana(arguments: argparse.Namespace) -> int:
+    from agenttrail.saved_objects import ndjson
+
+    sys.stdout.write(ndjson(arguments.prefix))
     return 0
 
 
@@ -88,7 +104,7 @@ class ElasticsearchStore:
 
         from agenttrail.sinks.elasticsearch import stored_findings
 
-        pages = stored_findings(self._client, [incident], evidence=True, patience=0.0)
+        pages = stored_findings(self._client, [incident], evidence=True, just_written=False, patience=0.0)
         found = (orjson.loads(document) for page in pages for document in page.to_pylist())
         return [checked(finding, "finding", self.url) for finding in found]
 

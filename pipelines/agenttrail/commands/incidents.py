@@ -1,4 +1,4 @@
-"""``agenttrail incidents``: list, show and report what was found, from an output directory or from Elasticsearch."""
+"""``agenttrail incidents``: list, show, triage and report what was found, in a directory or in Elasticsearch."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agenttrail.columns.text import printable
+from agenttrail.commands import triage
 from agenttrail.commands.printing import print_json
 from agenttrail.errors import InputError, shortened
 from agenttrail.incident_filters import IncidentFilters, riskiest_first
 from agenttrail.incidents.scoring import LEVELS
 from agenttrail.timeline_story import MOST_MOMENTS, story, story_lines
+from agenttrail.triage import entry_text, history, triage_of
 
 if TYPE_CHECKING:
     import argparse
@@ -39,7 +41,7 @@ class Store(Protocol):
 
 def add(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Add the parsers."""
-    parser = subparsers.add_parser("incidents", help="list and show incidents, and write reports of them")
+    parser = subparsers.add_parser("incidents", help="list, show and triage incidents, and write reports of them")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="list incidents, the riskiest first")
     _add_source(listing)
@@ -48,6 +50,7 @@ def add(subparsers: argparse._SubParsersAction[Any]) -> None:
     showing = actions.add_parser("show", help="show incidents with their story, findings and evidence")
     showing.add_argument("ids", metavar="INCIDENT", nargs="*", help="id, or the start of it; without one, the riskiest")
     _add_source(showing)
+    _add_filters(showing)
     showing.add_argument("--all", action="store_true", help="the whole story, also where it is long")
     showing.set_defaults(command=_show)
     reporting = actions.add_parser(
@@ -64,6 +67,7 @@ def add(subparsers: argparse._SubParsersAction[Any]) -> None:
     )
     _add_filters(reporting)
     reporting.set_defaults(command=_report)
+    triage.add(actions)
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
@@ -85,10 +89,14 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--severity", choices=LEVELS, help="this severity or worse")
     parser.add_argument("--agent", metavar="ID", help="of this agent")
     parser.add_argument("--entity", metavar="ID", help="of this trajectory, sandbox, job, host or address")
+    parser.add_argument("--sandbox", metavar="ID", help="of this sandbox")
+    parser.add_argument("--job", metavar="ID", help="of this training job")
+    parser.add_argument("--host", metavar="NAME", help="on this host")
     parser.add_argument("--technique", metavar="ID", help="with this technique; T1496 means its sub-techniques, too")
     parser.add_argument("--rule", metavar="NAME", help="in which this rule fired")
     parser.add_argument("--peer", metavar="ADDRESS", help="with this peer, or one in this network")
     parser.add_argument("--status", metavar="STATUS", help="with this triage status; 'new' for none")
+    parser.add_argument("--assignee", metavar="NAME", help="assigned to this analyst")
     parser.add_argument("--since", metavar="T", help="last seen at or after this time (RFC 3339)")
     parser.add_argument("--until", metavar="T", help="first seen before this time (RFC 3339)")
 
@@ -178,8 +186,10 @@ def print_incidents(incidents: Sequence[Document], *, as_json: bool = False) -> 
 
 def _show(arguments: argparse.Namespace) -> int:
     store = _store(arguments.source)
-    known = store.incidents(IncidentFilters())
+    known = store.incidents(_filters(arguments))
     riskiest = [incident["incident.id"] for incident in riskiest_first(known)[:1]]
+    if not (arguments.ids or riskiest or arguments.json):
+        print_incidents([])
     for prefix in arguments.ids or riskiest:
         found = [incident for incident in known if incident["incident.id"].startswith(prefix)]
         if len(found) != 1:
@@ -224,6 +234,7 @@ def incident_text(incident: Document, findings: Sequence[Document], timeline: Se
         f"  incident      {incident['incident.id']}",
         *(f"  {label:<13} {shortened(str(incident[name]), _NAME)}" for label, name in _IDENTITY if incident.get(name)),
         f"  sure because  {reasons} ({incident['attribution.status']}, level {incident['attribution.level']})",
+        *(f"  history       {entry_text(entry)}" for entry in history(triage_of(incident))),
         *_proof(incident),
         f"  techniques    {', '.join(incident.get('threat.technique.id', [])) or 'none'}",
         f"  risk          {incident['incident.risk_score']:.0f} = {', '.join(incident['incident.risk_factors'])}",
@@ -239,6 +250,7 @@ _IDENTITY = (
     ("agent", "gen_ai.agent.id"), ("trajectory", "trajectory.id"), ("sandbox", "sandbox.id"), ("job", "job.id"),
     ("host", "host.name"),
     ("namespace", "k8s.namespace.name"), ("pod uid", "k8s.pod.uid"), ("triage", "triage.status"),
+    ("assignee", "triage.assignee"),
 )  # fmt: skip
 
 

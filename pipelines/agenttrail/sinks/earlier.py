@@ -62,6 +62,8 @@ def covered(directory: str, job: str) -> tuple[Interval, ...]:
         summary = orjson.loads(files.read_all(path))
         name, intervals = summary["job"], summary.get("covered", [[None, None]])
         told = [_interval(*one) for one in intervals]
+        if not told or any(start > stop for start, stop in told):
+            raise ValueError(f"covered: {intervals}")  # noqa: EM102, TRY003, TRY301 - told below
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         msg = (
             f"{path}: does not say what the findings beside it cover: {shortened(str(error), 100)}; "
@@ -276,7 +278,12 @@ def _carry_lines(
 
 
 def _carry_timeline(directory: str, parts: dict[str, list[str]], gone: pa.Array) -> None:
-    """Carry over the entries of the incidents that stay."""
+    """Carry over the entries of the incidents that stay, and of entities without one that the run did not look at.
+
+    What a run tells of an entity is told as a whole, so that it takes the place of all that was told of it.
+    """
+    again = [_table(path).column("incident.id").unique() for path in parts[files.TIMELINE]]
+    gone = pa.concat_arrays([gone, *again]).unique()
     for path in files.found_in(directory, files.TIMELINE):
         table = _table(path)
         try:

@@ -17,14 +17,14 @@ from agenttrail.sinks.elasticsearch_bulk import MOST_ACTIONS, MOST_BYTES, Action
 from agenttrail.sinks.elasticsearch_connection import PATIENCE, ElasticsearchSettings, connect
 from agenttrail.sinks.elasticsearch_indices import index_names, is_set_up, setup
 from agenttrail.sinks.elasticsearch_queries import places, search_incidents, stored_findings, stored_timeline
+from agenttrail.sinks.elasticsearch_triage import TriageConflictError, Triaged, triage
 
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
 
 __all__ = [
-    "BulkWriter", "DeadDocument", "ElasticsearchSettings", "Written", "connect", "index_names",
-    "is_set_up",
-    "search_incidents", "setup", "stored_findings", "stored_timeline",
+    "BulkWriter", "DeadDocument", "ElasticsearchSettings", "TriageConflictError", "Triaged", "Written", "connect",
+    "index_names", "is_set_up", "search_incidents", "setup", "stored_findings", "stored_timeline", "triage",
 ]  # fmt: skip
 
 # A script works on one version of a document, and Elasticsearch stores what it makes only if that is still the

@@ -23,7 +23,21 @@ _PRIORITY = 300  # above the templates that come with Elasticsearch
 _TRIAGE = {
     "type": "object",
     "dynamic": True,
-    "properties": {"status": {"type": "keyword"}, "assignee": {"type": "keyword"}, "note": {"type": "text"}},
+    "properties": {
+        "status": {"type": "keyword"},
+        "assignee": {"type": "keyword"},
+        "note": {"type": "text"},  # of analysts' tools; ours go to the history
+        "history": {
+            "type": "object",
+            "properties": {
+                "at": {"type": "date"},
+                "by": {"type": "keyword"},
+                "status": {"type": "keyword"},
+                "assignee": {"type": "keyword"},
+                "note": {"type": "text"},
+            },
+        },
+    },
 }
 _SETTINGS = {
     "auto_expand_replicas": "0-1",  # a copy where there is a second node, and green where there is none

@@ -44,7 +44,7 @@ def query_of(filters: IncidentFilters) -> dict[str, Any]:
         name = "threat.technique.id"
         wanted.append(_any({"term": {name: filters.technique}}, {"prefix": {name: f"{filters.technique}."}}))
     peer = str(ip_network(filters.peer, strict=False)) if filters.peer else None
-    plain = {"gen_ai.agent.id": filters.agent, "rule.name": filters.rule, "destination.ip": peer}
+    plain = {**filters.exact(), "rule.name": filters.rule, "destination.ip": peer}
     wanted += [{"term": {name: value}} for name, value in plain.items() if value]
     if filters.since:
         wanted.append({"range": {"incident.last_seen": _times("gte", filters.since)}})
@@ -104,15 +104,17 @@ def stored_findings(
     incidents: pa.Array | Sequence[str],
     *,
     evidence: bool = False,
+    just_written: bool = True,
     prefix: str = "agenttrail",
     patience: float = PATIENCE,
 ) -> Iterator[pa.Array]:
-    """Yield all findings that are stored on some entities, those just written included, as pages of JSON text.
+    """Yield all findings that are stored on some entities, as pages of JSON text.
 
     Args:
         client: from :func:`connect`.
         incidents: ``incident.id`` of the entities; findings carry it whether or not there is such an incident.
         evidence: whether to fetch ``finding.evidence``, most of the bytes.
+        just_written: whether those that no search sees yet are to be among them; needs the privilege ``maintenance``.
         prefix: what the names of all indices begin with.
         patience: seconds to keep trying when Elasticsearch is away.
 
@@ -121,7 +123,7 @@ def stored_findings(
     """
     wanted = incidents.to_pylist() if isinstance(incidents, pa.Array) else list(incidents)
     queries = [{"terms": {"incident.id": wanted[first : first + _IDS]}} for first in range(0, len(wanted), _IDS)]
-    yield from _findings(client, queries, prefix, patience, evidence=evidence)
+    yield from _findings(client, queries, prefix, patience, evidence=evidence, just_written=just_written)
 
 
 def findings_of_pods(client: Elasticsearch, pods: Sequence[str], *, prefix: str, patience: float) -> Iterator[pa.Array]:
@@ -155,13 +157,20 @@ def findings_of_days(client: Elasticsearch, since: int, *, prefix: str, patience
 
 
 def _findings(
-    client: Elasticsearch, queries: Sequence[Mapping[str, Any]], prefix: str, patience: float, *, evidence: bool
+    client: Elasticsearch,
+    queries: Sequence[Mapping[str, Any]],
+    prefix: str,
+    patience: float,
+    *,
+    evidence: bool,
+    just_written: bool = True,
 ) -> Iterator[pa.Array]:
     """Yield the findings that match each of some queries."""
     if not queries:
         return
     index = f"{prefix}-findings-*"
-    persist(client, lambda: client.indices.refresh(index=index), patience)
+    if just_written:
+        persist(client, lambda: client.indices.refresh(index=index), patience)
     page_size = _PAGE_WITH_EVIDENCE if evidence else _PAGE
     order = [("finding.id", "asc", "keyword")]
     for query in queries:

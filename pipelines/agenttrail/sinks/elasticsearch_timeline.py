@@ -81,7 +81,10 @@ class _Upsert(beam.DoFn):
             self._client = connect(settings, patience=settings.patience)
         how: dict[str, Any] = {"prefix": settings.prefix, "patience": settings.patience}
         mine = [batch for number, batch in incidents if number == shard]
+        if not mine:  # entries of entities without an incident, which are for files
+            return
         whose = pa.Table.from_batches(mine).combine_chunks().to_batches()[0]
+        entries = entries.filter(pc.is_in(entries.column("incident.id"), value_set=whose.column("incident.id")))
         for written in replace_timelines(self._client, entries, whose, **how):
             yield from told(KIND, written)
         # so that whoever looks when the run has ended sees them

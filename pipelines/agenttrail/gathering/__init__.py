@@ -1,0 +1,1 @@
+"""What all rows of a shard tell together: its rows, tool calls, conversations, findings and timelines."""
