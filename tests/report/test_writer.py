@@ -144,6 +144,16 @@ def test_of_many_findings_the_heaviest_are_shown(tmp_path: Path) -> None:
     assert "Low 23." not in page
 
 
+def test_timelines_of_entities_without_an_incident_are_passed_over(tmp_path: Path) -> None:
+    """As `output: {timeline: all}` writes them."""
+    others = [{name: value for name, value in entry.items() if name != "incident.id"} for entry in timeline(1)]
+    out = write_output(tmp_path / "out", [incident(0)], [finding(0)], [*others, *timeline(0)])
+    assert _report("--from", out) == 0
+    page = _text(out / "report" / incident_file(f"{0:032x}"))
+    assert "Every entry: 69 of 69" in page
+    assert "call1" not in page
+
+
 def test_names_from_logs_never_become_paths(tmp_path: Path) -> None:
     names = ["../../etc/passwd", "..", "a/b", "A" * 32, "\u202e", "x" * 100_000, ""]
     for number, name in enumerate(names):
