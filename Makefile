@@ -40,12 +40,13 @@ bench: $(STAMP)
 conformance: $(STAMP)
 	$(BIN)/python -m pytest tests/conformance --data $(DATA)
 
-## make acceptance   long runs: oracles with 20,000 cases each, ten days that nothing was tuned on, where detection ends
+## make acceptance   long runs: oracles with 20,000 cases each, ten days that nothing was tuned on, where detection ends, kills
 ORACLES := tests/detect/analytics tests/detect/test_correlate.py tests/detect/test_correlation_needs.py \
   tests/columns/test_asof.py tests/columns/test_overlaps.py tests/test_trajectories.py tests/test_rollups.py tests/test_seams.py
 acceptance: $(STAMP)
 	HYPOTHESIS_PROFILE=acceptance $(BIN)/python -m pytest -n $(WORKERS) $(ORACLES)
 	$(BIN)/python tests/acceptance/accept.py
+	$(BIN)/python tests/acceptance/kills.py
 
 ## make docs         write docs/fields.md from the schemas
 docs: $(STAMP)

@@ -44,6 +44,7 @@ from agenttrail.transforms import (
     Slim,
     Timeline,
 )
+from agenttrail.workers import watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -447,7 +448,7 @@ def _run(job: Job, options: RunOptions, span: Span | None) -> None:
         # named, since the bare DirectRunner first tries to download another one
         flags.append("--runner=FnApiRunner")
     try:
-        with _pipeline(flags) as pipeline:
+        with watched(), _pipeline(flags) as pipeline:
             build(pipeline, job, options, span)
     except Exception:
         # what stands in the output directory from an earlier run stays; an interrupted job may go on elsewhere
