@@ -285,8 +285,10 @@ class _Finish(beam.DoFn):
         }
         keep: frozenset[str] = frozenset()
         if self._span is not None and settlement is not None:
-            keep = carry_over(directory, parts, self._span, settlement.gone, events=job.write_events)
-        sink.finish(directory, parts, events=job.write_events, keep=keep)
+            try:
+                keep = carry_over(directory, parts, self._span, settlement.gone, events=job.write_events)
+            except OSError as error:
+                raise sink.cannot(f"{directory}: the output cannot be put together", error) from error
         stay = {} if settlement is None else settlement.stay
         counted = {
             kind: _by_severity(written, stay.get(kind, {}))
@@ -294,7 +296,9 @@ class _Finish(beam.DoFn):
         }
         told = report(job, account, counted) | covers(self._span, settlement)
         summary = orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        # before anything is published: a disk that fills up is to do so while all of the earlier output stands
         sink.write(sink.join(directory, sink.PARTS, "run.json"), summary)
+        sink.finish(directory, parts, events=job.write_events, keep=keep)
         sink.publish(directory, "run.json")
         sink.clean_up(directory)
         yield from ()

@@ -144,10 +144,7 @@ def _begun(process: subprocess.Popen[str], moment: Moment) -> float:
 def _workers(pid: int) -> list[int]:
     """Return the worker processes of a run, without the shells that started them."""
     return sorted(
-        child
-        for child in _below(pid)
-        for command in [_command(child)]
-        if len(command) > 2 and command[2] == _WORKER
+        child for child in _below(pid) for command in [_command(child)] if len(command) > 2 and command[2] == _WORKER
     )
 
 

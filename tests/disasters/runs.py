@@ -17,7 +17,7 @@ from agenttrail.simulate import simulate
 from agenttrail.sinks.elasticsearch import connect, setup
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from tests.services.elasticsearch import Elasticsearch as Server
 
@@ -54,13 +54,13 @@ class Place:
 
     Attributes:
         folder: holds the job file and the output directory.
-        server: where it writes.
+        server: where it writes; None writes files only.
         prefix: of the names of its indices.
     """
 
     folder: Path
-    server: Server
-    prefix: str
+    server: Server | None = None
+    prefix: str = ""
 
     @property
     def out(self) -> Path:
@@ -73,22 +73,25 @@ class Place:
         job = yaml.safe_load((day / "job.yml").read_text(encoding="utf-8"))
         for source in (*job["events"], *job["leases"]):
             source["path"] = str(day / source["path"])
-        where: dict[str, Any] = {"url": self.server.url, "prefix": self.prefix}
-        if self.server.password:
-            where |= {"username": "elastic", "password": "${TEST_PASSWORD}", "ca_certs": self.server.ca_certs}
-        job["output"] = {"directory": "out", "elasticsearch": where | settings}
+        job["output"] = {"directory": "out"}
+        if self.server:
+            where: dict[str, Any] = {"url": self.server.url, "prefix": self.prefix}
+            if self.server.password:
+                where |= {"username": "elastic", "password": "${TEST_PASSWORD}", "ca_certs": self.server.ca_certs}
+            job["output"]["elasticsearch"] = where | settings
+            setup(self.client(), prefix=self.prefix)
         (self.folder / "job.yml").write_text(yaml.safe_dump(job), encoding="utf-8")
-        setup(self.client(), prefix=self.prefix)
 
     def client(self) -> Any:
         """Return a client that may do everything."""
+        assert self.server
         os.environ["TEST_PASSWORD"] = self.server.password or "none"
         return connect(settings_of(self.server), patience=60.0)
 
-    def start(self, *options: str, **environment: str) -> subprocess.Popen[str]:
-        """Start a run in the background."""
+    def start(self, *options: str, through: Sequence[str] = (), **environment: str) -> subprocess.Popen[str]:
+        """Start a run in the background, ``through`` another program where one is given."""
         return subprocess.Popen(
-            [PROGRAM, "run", "job.yml", *options], cwd=self.folder, env={**os.environ, **environment},
+            [*through, PROGRAM, "run", "job.yml", *options], cwd=self.folder, env={**os.environ, **environment},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
@@ -98,9 +101,9 @@ class Place:
             _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said
 
-    def fail(self, *options: str, **environment: str) -> str:
+    def fail(self, *options: str, through: Sequence[str] = (), **environment: str) -> str:
         """Run, which must fail with a sentence for people; return it."""
-        with self.start(*options, **environment) as process:
+        with self.start(*options, through=through, **environment) as process:
             _, said = process.communicate(timeout=300)
         assert process.returncode == 1, said
         assert "Traceback" not in said
@@ -116,18 +119,24 @@ class Place:
         summary = orjson.loads(files["run.json"])
         del summary["seconds"]
         # a second run updates what the first one wrote, and replaces what it found
-        summary["elasticsearch"] = {kind: sum(done.values()) for kind, done in summary["elasticsearch"].items()}
         summary.pop("findings_of_earlier_runs", None)
+        written = summary.pop("elasticsearch", {})
+        summary["written"] = {kind: sum(done.values()) for kind, done in written.items()}
+        files["run.json"] = orjson.dumps(summary)
+        return Left(files, self._documents() if self.server else {})
+
+    def _documents(self) -> dict[str, Any]:
         client = self.client()
         client.indices.refresh(index=f"{self.prefix}-*")
         hits = client.search(index=f"{self.prefix}-*", size=10_000).body["hits"]["hits"]
         documents = {f"{hit['_index'].removeprefix(self.prefix)}/{hit['_id']}": hit["_source"] for hit in hits}
         assert len(documents) == client.count(index=f"{self.prefix}-*").body["count"] > 0
-        return Left(files | {"run.json": orjson.dumps(summary)}, documents)
+        return documents
 
     def remove(self) -> None:
         """Remove its indices."""
-        tidy(self.client(), self.prefix)
+        if self.server:
+            tidy(self.client(), self.prefix)
 
 
 def simulated(folder: Path) -> Path:
