@@ -288,7 +288,7 @@ class _Finish(beam.DoFn):
             try:
                 keep = carry_over(directory, parts, self._span, settlement.gone, events=job.write_events)
             except OSError as error:
-                raise sink.cannot(f"{directory}: the output cannot be put together", error) from error
+                raise sink.cannot(directory, "finished", error) from error
         stay = {} if settlement is None else settlement.stay
         counted = {
             kind: _by_severity(written, stay.get(kind, {}))

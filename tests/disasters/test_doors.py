@@ -1,4 +1,4 @@
-"""An Elasticsearch that lets nobody in, is not to be trusted, or takes nothing: said with what to do; a re-run mends it."""
+"""An Elasticsearch that lets nobody in, is not to be trusted, or takes nothing: a sentence, and a re-run mends it."""
 
 from __future__ import annotations
 

@@ -62,16 +62,19 @@ _ADVICE: dict[int | None, str] = {
 _OTHERWISE = "check that the output directory exists, is writable and has space"
 
 
-def cannot(what: str, error: Exception) -> SinkError:
+def cannot(path: str | Path, be: str, error: Exception) -> SinkError:
     """Return an error that says what cannot be done, why, and what to do.
 
     Args:
-        what: such as "out/findings.ndjson: cannot be written".
+        path: of the file or folder.
+        be: what it cannot be, such as "written".
         error: of whatever file system it is.
     """
     root = _root(error)
     why = root.strerror if isinstance(root, OSError) and root.strerror else _reason(error)
-    return SinkError(f"{what}: {why}; {_ADVICE.get(getattr(root, 'errno', None), _OTHERWISE)}, and run again")
+    return SinkError(
+        f"{path}: cannot be {be}: {why}; {_ADVICE.get(getattr(root, 'errno', None), _OTHERWISE)}, and run again"
+    )
 
 
 def _root(error: BaseException) -> BaseException:
@@ -109,7 +112,7 @@ def create(path: str, *, private: bool = False) -> BinaryIO:
             return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _PRIVATE), "wb")
         return FileSystems.create(path, "application/octet-stream", CompressionTypes.UNCOMPRESSED)  # type: ignore[no-any-return]
     except Exception as error:  # every file system has errors of its own
-        raise cannot(f"{path}: cannot be written", error) from error
+        raise cannot(path, "written", error) from error
 
 
 def write(path: str, data: bytes, *, private: bool = False) -> None:
@@ -122,7 +125,7 @@ def write(path: str, data: bytes, *, private: bool = False) -> None:
         with closing(create(path, private=private)) as file:
             file.write(data)
     except OSError as error:
-        raise cannot(f"{path}: cannot be written", error) from error
+        raise cannot(path, "written", error) from error
 
 
 def remove(paths: Iterable[str]) -> None:
@@ -156,7 +159,7 @@ def claimed(directory: str) -> Iterator[None]:
         Path(directory).mkdir(parents=True, exist_ok=True)
         held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
-        raise cannot(f"{directory}: cannot be used for output", error) from error
+        raise cannot(directory, "used for output", error) from error
     try:
         _lock(held, directory)
         yield
@@ -209,7 +212,7 @@ def prepare(directory: str, *, events: bool = False) -> None:
             remove([parts])
         FileSystems.mkdirs(parts)
     except Exception as error:  # every file system has errors of its own
-        raise cannot(f"{directory}: cannot be used for output", error) from error
+        raise cannot(directory, "used for output", error) from error
 
 
 def _check_targets(directory: str, *, events: bool) -> None:
@@ -235,7 +238,7 @@ def _check_folder(folder: Path, named: re.Pattern[str]) -> None:
             blocked = [entry.path for entry in os.scandir(folder) if named.fullmatch(entry.name)]
             blocked = [path for path in blocked if Path(path).is_dir()]
     except OSError as error:
-        raise cannot(f"{folder}: cannot be used for {folder.name}", error) from error
+        raise cannot(folder, f"used for {folder.name}", error) from error
     if blocked:
         msg = f"{blocked[0]}: cannot be written: it is a folder; move it away, or name another directory"
         raise SinkError(msg)
@@ -369,7 +372,7 @@ def write_table(path: str, table: pa.Table) -> None:
             # without the Arrow schema, so that whoever reads enums finds plain text
             pq.write_table(table, file, compression="zstd", coerce_timestamps="us", store_schema=False)
     except OSError as error:
-        raise cannot(f"{path}: cannot be written", error) from error
+        raise cannot(path, "written", error) from error
 
 
 class _WriteEvents(beam.DoFn):
@@ -468,7 +471,7 @@ def publish(directory: str, name: str) -> None:
             remove([target])
         FileSystems.rename([finished], [target])
     except Exception as error:  # every file system has errors of its own
-        raise cannot(f"{target}: cannot be written", error) from error
+        raise cannot(target, "written", error) from error
 
 
 def finish(directory: str, parts: dict[str, list[str]], *, events: bool, keep: frozenset[str] = frozenset()) -> None:
@@ -488,7 +491,7 @@ def finish(directory: str, parts: dict[str, list[str]], *, events: bool, keep: f
     except SinkError:
         raise
     except Exception as error:  # every file system has errors of its own
-        raise cannot(f"{directory}: the output cannot be put together", error) from error
+        raise cannot(directory, "finished", error) from error
 
 
 def _finish(directory: str, parts: dict[str, list[str]], keep: frozenset[str], *, events: bool) -> None:
