@@ -23,8 +23,8 @@ _NOTE = """## Acceptance: killed with SIGKILL
 Made by `make acceptance`: a run over a small simulated day, into a directory and a real Elasticsearch, in which
 something is killed at a moment drawn by seed.  Then the same run is done again, and what stands there is laid beside
 what an undisturbed run leaves: every file byte for byte, but for the seconds in `run.json` and whether it says of a
-document that it was created or updated; and every document of Elasticsearch.  Seconds are those since the run's start, or since
-its first worker's."""
+document that it was created or updated; and every document of Elasticsearch.  Seconds are those since the
+run's start, or since its first worker's."""
 
 
 def main() -> int:
