@@ -125,7 +125,7 @@ def _killed(moment: Moment, place: Place, server: Server, after: float) -> bool:
             server.kill()
             server.start()
         else:
-            victims = [process.pid] if moment.victim == "job" else _workers(process.pid)
+            victims = [process.pid] if moment.victim == "job" else workers_of(process.pid)
             if not victims:
                 process.communicate(timeout=300)
                 return False
@@ -144,12 +144,12 @@ def _killed(moment: Moment, place: Place, server: Server, after: float) -> bool:
 
 def _begun(process: subprocess.Popen[str], moment: Moment) -> float:
     """Return when a run began: with its first worker, where workers are killed."""
-    while moment.victim == "worker" and process.poll() is None and not _workers(process.pid):
+    while moment.victim == "worker" and process.poll() is None and not workers_of(process.pid):
         time.sleep(0.02)
     return time.monotonic()
 
 
-def _workers(pid: int) -> list[int]:
+def workers_of(pid: int) -> list[int]:
     """Return the worker processes of a run, without the shells that started them."""
     return sorted(
         child for child in _below(pid) for command in [_command(child)] if len(command) > 2 and command[2] == _WORKER

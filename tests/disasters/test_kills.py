@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.disasters.kills import Moment, Undisturbed, endure
-from tests.disasters.runs import simulated
+from tests.disasters.kills import TWO_WORKERS, Moment, Undisturbed, endure, workers_of
+from tests.disasters.runs import Place, simulated
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.services.elasticsearch import Elasticsearch as Server
 
 
@@ -30,3 +35,20 @@ def test_a_run_after_a_kill_leaves_what_an_undisturbed_run_leaves(
         known["it"] = Undisturbed(simulated(folder / "day"), folder, elasticsearch_secured)
     _, unlike = endure(Moment(seed), known["it"], elasticsearch_secured)
     assert unlike == []
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.5])
+def test_a_worker_that_dies_at_its_start_is_not_waited_for(seconds: float, tmp_path: Path) -> None:
+    """Beam's runner would, for ever; nothing is left of the run."""
+    place = Place(tmp_path / "job")
+    place.prepare(simulated(tmp_path / "day"))
+    with place.start(*TWO_WORKERS) as process:
+        while not (found := workers_of(process.pid)):
+            assert process.poll() is None
+            time.sleep(0.02)
+        time.sleep(seconds)
+        os.kill(found[0], signal.SIGKILL)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "agenttrail: a worker of the run was ended by signal 9 before its work was done" in said
+    assert list(place.out.iterdir()) == []
