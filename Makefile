@@ -41,13 +41,14 @@ conformance: $(STAMP)
 	$(BIN)/python -m pytest tests/conformance --data $(DATA)
 
 ## make acceptance   long runs: oracles with 20,000 cases each, 200 long timelines
-##                   in a browser, ten days that nothing was tuned on, where detection ends
+##                   in a browser, ten days that nothing was tuned on, where detection ends, kills
 ORACLES := tests/detect/analytics tests/detect/test_correlate.py tests/detect/test_correlation_needs.py tests/detect/test_nearby.py \
   tests/columns/test_asof.py tests/columns/test_overlaps.py tests/test_trajectories.py tests/test_rollups.py tests/test_seams.py \
   tests/report/test_drawing.py tests/report/test_browser.py
 acceptance: $(STAMP)
 	HYPOTHESIS_PROFILE=acceptance $(BIN)/python -m pytest -n $(WORKERS) $(ORACLES)
 	$(BIN)/python tests/acceptance/accept.py
+	$(BIN)/python tests/acceptance/kills.py
 
 ## make docs         write docs/fields.md from the schemas, and kibana/agenttrail.ndjson from its questions
 docs: $(STAMP)

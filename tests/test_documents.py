@@ -89,16 +89,36 @@ def test_every_command_of_the_readme_runs_in_its_order(elasticsearch: Elasticsea
 
 
 def test_the_commands_of_the_rule_guide_run(tmp_path: Path) -> None:
-    """On the rule that the README shows."""
+    """On the rule that the README shows; job files that the guide shows are written where it says."""
     rule = next(block for block in _blocks("README.md") if block.text.startswith("# my-rules/"))
     (tmp_path / "my-rules").mkdir()
     (tmp_path / "my-rules" / "telnet.yml").write_text(rule.text, encoding="utf-8")
+    jobs = [block for block in _blocks("rules/README.md") if block.language == "yaml" and _FILE.match(block.text)]
     commands = [
         command for block in _blocks("rules/README.md") if block.language == "sh" for command in _commands(block)
     ]
-    assert len(commands) >= 3
+    assert len(commands) >= 6
+    assert len(jobs) == 1
     for command in commands:
+        if command.startswith("agenttrail run"):
+            for job in jobs:
+                (tmp_path / job.text.split()[1]).write_text(job.text, encoding="utf-8")
         _run(command, tmp_path)
+    total = orjson.loads((tmp_path / "tuned" / "run.json").read_bytes())["total"]
+    assert total["attributed"] > total["events"] / 2
+
+
+def test_the_messages_of_the_table_of_troubles_are_those_of_the_program() -> None:
+    """Each that the README explains stands in the code, but for what an ellipsis leaves out."""
+    section = (
+        (ROOT / "README.md").read_text(encoding="utf-8").split("## When something goes wrong")[1].split("\n## ")[0]
+    )
+    told = [re.findall(r"`([^`]+)`", row.split(" | ")[0])[0] for row in section.splitlines() if row.startswith("| `")]
+    assert len(told) > 15
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "pipelines").rglob("*.py"))
+    code = re.sub(r"\{[^{}\n]*\}|%s", "…", re.sub(r'"\s*\n\s*f?"', "", code))
+    pieces = {message: [piece.strip(" :") for piece in message.split("…") if piece.strip(" :")] for message in told}
+    assert [message for message, parts in pieces.items() if not all(part in code for part in parts)] == []
 
 
 def test_the_rule_guide_lists_what_ships() -> None:

@@ -67,3 +67,7 @@ class AccountingError(AgentTrailError):
 
 class SinkError(AgentTrailError):
     """Output cannot be written, after every retry that made sense; says what to do."""
+
+
+class WorkerError(AgentTrailError):
+    """A worker process ended before its work was done; says what to do."""

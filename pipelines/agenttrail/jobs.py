@@ -31,6 +31,7 @@ from agenttrail.transforms.grouping import AddFindings, Correlate, Group, Slim
 from agenttrail.transforms.parsing import Parse
 from agenttrail.transforms.timed import LEASES, PROGRESS, ROLLED, SEEN, TIMELINE, UNITS
 from agenttrail.transforms.timelines import EgressByList, Timeline
+from agenttrail.workers import watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -273,8 +274,10 @@ class _Finish(beam.DoFn):
         }
         keep: frozenset[str] = frozenset()
         if self._span is not None and settlement is not None:
-            keep = carry_over(directory, parts, self._span, settlement.gone, events=job.write_events)
-        sink.finish(directory, parts, events=job.write_events, keep=keep)
+            try:
+                keep = carry_over(directory, parts, self._span, settlement.gone, events=job.write_events)
+            except OSError as error:
+                raise sink.cannot(directory, "finished", error) from error
         stay = {} if settlement is None else settlement.stay
         counted = {
             kind: _by_severity(written, stay.get(kind, {}))
@@ -282,7 +285,9 @@ class _Finish(beam.DoFn):
         }
         told = report(job, account, counted) | covers(self._span, settlement)
         summary = orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        # before anything is published: a disk that fills up is to do so while all of the earlier output stands
         sink.write(sink.join(directory, sink.PARTS, "run.json"), summary)
+        sink.finish(directory, parts, events=job.write_events, keep=keep)
         sink.publish(directory, "run.json")
         sink.clean_up(directory)
         yield from ()
@@ -436,7 +441,7 @@ def _run(job: Job, options: RunOptions, span: Span | None) -> None:
         # named, since the bare DirectRunner first tries to download another one
         flags.append("--runner=FnApiRunner")
     try:
-        with _pipeline(flags) as pipeline:
+        with watched(), _pipeline(flags) as pipeline:
             build(pipeline, job, options, span)
     except Exception:
         # what stands in the output directory from an earlier run stays; an interrupted job may go on elsewhere

@@ -25,7 +25,7 @@ from agenttrail.simulate import simulate  # noqa: E402
 from agenttrail.simulate.scoring import Score, rate_table, rates, score  # noqa: E402
 
 RESULTS, GUIDE = ROOT / "tests" / "benchmarks" / "RESULTS.md", ROOT / "rules" / "README.md"
-BEGIN, END = "<!-- made by make acceptance: begin -->\n", "<!-- made by make acceptance: end -->\n"
+MARKS = ("<!-- made by make acceptance: begin -->\n", "<!-- made by make acceptance: end -->\n")
 _TEXT = "agenttrail, acceptance day {number}"
 _AGENTS, _HOURS = 12, 6.0
 _PARAMETERS = ("tool call", "form", "period_s", "jitter", "bytes", "duration_s", "targets", "connections")
@@ -58,13 +58,14 @@ def days(folder: Path, count: int) -> tuple[Score, list[str]]:
     return every, lines
 
 
-def put(path: Path, text: str) -> None:
+def put(path: Path, text: str, marks: tuple[str, str] = MARKS) -> None:
     """Put ``text`` between the marks of a file, at its end where it has none."""
+    begin, end = marks
     whole = path.read_text(encoding="utf-8")
-    if BEGIN not in whole:
-        whole = f"{whole.rstrip()}\n\n{BEGIN}{END}"
-    head, rest = whole.split(BEGIN)
-    path.write_text(f"{head}{BEGIN}{text}{END}{rest.split(END)[1]}", encoding="utf-8")
+    if begin not in whole:
+        whole = f"{whole.rstrip()}\n\n{begin}{end}"
+    head, rest = whole.split(begin)
+    path.write_text(f"{head}{begin}{text}{end}{rest.split(end)[1]}", encoding="utf-8")
 
 
 def main() -> None:

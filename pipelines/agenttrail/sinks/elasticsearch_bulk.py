@@ -40,6 +40,7 @@ _FORBIDDEN = frozenset({401, 403})
 _OF_THE_CLUSTER = frozenset({
     "index_closed_exception", "index_not_found_exception", "invalid_index_name_exception", "validation_exception",
 })  # fmt: skip
+_BLOCKED = "cluster_block_exception"
 _OPERATION = re.compile(r"operation_bytes=(\d+), max_\w+_bytes=(\d+)")
 
 
@@ -199,9 +200,10 @@ class Delivery:
             return not (alone and _never_fits(result))
         if status in _FORBIDDEN or error["type"] in _OF_THE_CLUSTER:
             index = self._actions.indices[row].as_py()
+            mend = f"remove the block from the settings of {index}" if error["type"] == _BLOCKED else "mend that"
             msg = (
                 f"Elasticsearch at {self._where} lets nothing be written to {index} ({status}: {reason(result)}): "
-                "mend that and run again"
+                f"{mend} and run again"
             )
             raise SinkError(msg)
         self._faults[row] += status == _FAULT

@@ -332,6 +332,12 @@ def _passing_status(error: ApiError, of: str, *, recovering: bool) -> str:
 
 def _passing_tls(error: TlsError, of: str) -> str:
     text = _short(error.message)
+    if "certificate has expired" in text:
+        msg = (
+            f"the certificate of Elasticsearch at {of} has expired ({text}): "
+            "renew it there, or set this machine's clock if that is wrong, and run again"
+        )
+        raise SinkError(msg) from error
     if isinstance(_root(error), ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in text:
         msg = (
             f"the certificate of Elasticsearch at {of} is not trusted ({text}): "

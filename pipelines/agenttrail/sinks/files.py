@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import heapq
 import io
@@ -51,6 +52,45 @@ FOLDERS = {
 """Folders of an output directory: how the files that a run puts there are named, the empty one, and their record."""
 
 
+_ADVICE: dict[int | None, str] = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room there, or name another directory with --output"),
+    **dict.fromkeys(
+        (errno.EROFS, errno.EACCES, errno.EPERM), "let this user write there, or name another directory with --output"
+    ),
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+}
+"""What to do about a failure of the file system."""
+_OTHERWISE = "check that the output directory exists, is writable and has space"
+
+
+def cannot(path: str | Path, be: str, error: Exception) -> SinkError:
+    """Return an error that says what cannot be done, why, and what to do.
+
+    Args:
+        path: of the file or folder.
+        be: what it cannot be, such as "written".
+        error: of whatever file system it is.
+    """
+    root = _root(error)
+    why = root.strerror if isinstance(root, OSError) and root.strerror else _reason(error)
+    return SinkError(
+        f"{path}: cannot be {be}: {why}; {_ADVICE.get(getattr(root, 'errno', None), _OTHERWISE)}, and run again"
+    )
+
+
+def _root(error: BaseException) -> BaseException:
+    """Return the failure that Beam wrapped: as the argument of another, or as one of its details by file."""
+    details = getattr(error, "exception_details", None)
+    wrapped = [*(details.values() if isinstance(details, dict) else ()), *error.args]
+    return next((_root(one) for one in wrapped if isinstance(one, BaseException)), error)
+
+
+def _reason(error: Exception) -> str:
+    """Return what an error says; Beam keeps that of each file beside its own text."""
+    details = getattr(error, "exception_details", None)
+    return "; ".join(str(told) for told in list(details.values())[:3]) if isinstance(details, dict) else str(error)
+
+
 def join(directory: str, *names: str) -> str:
     """Return a path below an output directory."""
     return FileSystems.join(directory, *names)  # type: ignore[no-any-return]
@@ -73,8 +113,7 @@ def create(path: str, *, private: bool = False) -> BinaryIO:
             return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _PRIVATE), "wb")
         return FileSystems.create(path, "application/octet-stream", CompressionTypes.UNCOMPRESSED)  # type: ignore[no-any-return]
     except Exception as error:  # every file system has errors of its own
-        msg = f"{path}: cannot be written: {error}; check that the output directory exists, is writable and has space"
-        raise SinkError(msg) from error
+        raise cannot(path, "written", error) from error
 
 
 def write(path: str, data: bytes, *, private: bool = False) -> None:
@@ -87,8 +126,7 @@ def write(path: str, data: bytes, *, private: bool = False) -> None:
         with closing(create(path, private=private)) as file:
             file.write(data)
     except OSError as error:
-        msg = f"{path}: cannot be written: {error.strerror or error}"
-        raise SinkError(msg) from error
+        raise cannot(path, "written", error) from error
 
 
 def remove(paths: Iterable[str]) -> None:
@@ -122,8 +160,7 @@ def claimed(directory: str) -> Iterator[None]:
         Path(directory).mkdir(parents=True, exist_ok=True)
         held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
-        msg = f"{directory}: cannot be used for output: {error.strerror}; check that it is a directory and writable"
-        raise SinkError(msg) from error
+        raise cannot(directory, "used for output", error) from error
     try:
         _lock(held, directory)
         yield
@@ -176,8 +213,7 @@ def prepare(directory: str, *, events: bool = False) -> None:
             remove([parts])
         FileSystems.mkdirs(parts)
     except Exception as error:  # every file system has errors of its own
-        msg = f"{directory}: cannot be used for output: {error}; check that it is writable"
-        raise SinkError(msg) from error
+        raise cannot(directory, "used for output", error) from error
 
 
 def _check_targets(directory: str, *, events: bool) -> None:
@@ -203,8 +239,7 @@ def _check_folder(folder: Path, named: re.Pattern[str]) -> None:
             blocked = [entry.path for entry in os.scandir(folder) if named.fullmatch(entry.name)]
             blocked = [path for path in blocked if Path(path).is_dir()]
     except OSError as error:
-        msg = f"{folder}: cannot be used for {folder.name}: {error.strerror}; check that it is a folder and writable"
-        raise SinkError(msg) from error
+        raise cannot(folder, f"used for {folder.name}", error) from error
     if blocked:
         msg = f"{blocked[0]}: cannot be written: it is a folder; move it away, or name another directory"
         raise SinkError(msg)
@@ -338,8 +373,7 @@ def write_table(path: str, table: pa.Table) -> None:
             # without the Arrow schema, so that whoever reads enums finds plain text
             pq.write_table(table, file, compression="zstd", coerce_timestamps="us", store_schema=False)
     except OSError as error:
-        msg = f"{path}: cannot be written: {error.strerror or error}"
-        raise SinkError(msg) from error
+        raise cannot(path, "written", error) from error
 
 
 class _WriteEvents(beam.DoFn):
@@ -438,8 +472,7 @@ def publish(directory: str, name: str) -> None:
             remove([target])
         FileSystems.rename([finished], [target])
     except Exception as error:  # every file system has errors of its own
-        msg = f"{target}: cannot be written: {_reason(error)}"
-        raise SinkError(msg) from error
+        raise cannot(target, "written", error) from error
 
 
 def finish(directory: str, parts: dict[str, list[str]], *, events: bool, keep: frozenset[str] = frozenset()) -> None:
@@ -459,14 +492,7 @@ def finish(directory: str, parts: dict[str, list[str]], *, events: bool, keep: f
     except SinkError:
         raise
     except Exception as error:  # every file system has errors of its own
-        msg = f"{directory}: the output cannot be put together: {_reason(error)}"
-        raise SinkError(msg) from error
-
-
-def _reason(error: Exception) -> str:
-    """Return what an error says; Beam keeps that of each file beside its own text."""
-    details = getattr(error, "exception_details", None)
-    return "; ".join(str(told) for told in list(details.values())[:3]) if isinstance(details, dict) else str(error)
+        raise cannot(directory, "finished", error) from error
 
 
 def _finish(directory: str, parts: dict[str, list[str]], keep: frozenset[str], *, events: bool) -> None:
