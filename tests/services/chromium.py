@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _PROGRAMS = (("CHROMIUM", ("chromium", "chromium-browser", "google-chrome")), ("CHROMEDRIVER", ("chromedriver",)))
 _PACKAGES = ("chromium", "chromium-driver")
+_FONTS = "fonts-dejavu-core"
 _INSTALL = 600  # seconds
 
 
@@ -83,10 +84,15 @@ def _install() -> None:
     if os.geteuid() != 0 or not Path("/usr/bin/apt-get").exists():
         return
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["update"], ["install", "-y", "--no-install-recommends", *_PACKAGES, "fonts-dejavu-core"]):
+    # lists that cannot be renewed may still do; whether they do shows when the packages are fetched
+    for command, must in (
+        (["update"], False),
+        (["install", "-y", "--no-install-recommends", *_PACKAGES, _FONTS], True),
+    ):
         try:
             apt: list[str] = ["/usr/bin/apt-get", "-q", *command]
-            subprocess.run(apt, env=quiet, check=True, capture_output=True, timeout=_INSTALL)
+            subprocess.run(apt, env=quiet, check=must, capture_output=True, timeout=_INSTALL)
         except (OSError, subprocess.SubprocessError) as error:
-            message = f"apt-get {command[0]} failed: {error}"
+            said = getattr(error, "stderr", None) or b""
+            message = f"apt-get {command[0]} failed: {error} {said.decode(errors='replace')[-500:]}"
             raise UnavailableError(message) from error
