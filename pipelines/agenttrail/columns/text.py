@@ -82,6 +82,8 @@ def printable(text: str) -> str:
     Control characters, line ends, bidirectional overrides and other invisible characters come out as ``\xNN`` or
     ``\uNNNN``.
     """
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
