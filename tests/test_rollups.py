@@ -159,3 +159,13 @@ def test_cells_are_few_however_many_the_rows() -> None:
     assert cells is not None
     assert cells.num_rows == 4
     assert cells.column("source.bytes").to_pylist() == [1_500] * 4
+
+
+def test_times_a_century_apart_cost_two_cells_and_no_table_of_minutes() -> None:
+    row: Row = {"reply": False, "source.bytes": 7, "destination.bytes": None, "own": "10.0.0.2", "peer.ip": "192.0.2.1"}
+    ends = (BASE + SECOND, 4_102_444_799 * SECOND)
+    rows = [row | {"observer.name": "eni-a", "start": start} for start in ends]
+    cells = _cells(_events(rows, "aws_vpc_flow", encoded=False, both=False), [False, False])
+    assert cells is not None
+    assert cells.column("minute").to_pylist() == [end // (60 * SECOND) for end in ends]
+    assert cells.get_total_buffer_size() < 10_000

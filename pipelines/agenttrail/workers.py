@@ -23,8 +23,6 @@ _SHELL = 128
 """A shell tells of a signal that ended its program by this and the signal's number."""
 _WAKE = getattr(signal, "SIGUSR1", None)
 """Wakes the main thread; not SIGINT, which whatever runs in the background of a shell ignores.  Windows has none."""
-
-
 _PROGRAM = b"apache_beam.runners.worker.sdk_worker_main"
 """What the command line of a worker holds."""
 
@@ -34,8 +32,7 @@ def watched() -> Iterator[None]:
     """Let a run end with a sentence when one of its workers does.
 
     The thread that waits for a worker ends with an error when that worker fails, and the one that runs the job waits
-    on: it is woken by a signal.  Off the main thread, which alone hears signals, nothing is
-    watched.
+    on: it is woken by a signal.  Off the main thread, which alone hears signals, nothing is watched.
 
     Raises:
         WorkerError: a worker has ended before its work was done.

@@ -17,8 +17,6 @@ from agenttrail.detect.derived import column_of, flags, integers
 from agenttrail.schema import ADDRESS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     Numbers = NDArray[np.int64]
@@ -75,11 +73,7 @@ def _within(groups: Numbers, start: Numbers, which: Numbers, reach: int) -> Numb
     times = [start[which], start - reach, start + reach]
     moments, ranks = np.unique(np.concatenate(times), return_inverse=True)
     # a group and a moment as one number: ranks are few, so that none is too large
-    own, first, last = _split(ranks.ravel(), [len(one) for one in times])
+    own, first, last = np.split(ranks.ravel(), np.cumsum([len(one) for one in times])[:-1])
     found = np.sort(groups[which] * len(moments) + own)
     lift = groups * len(moments)
     return np.searchsorted(found, lift + last, side="right") - np.searchsorted(found, lift + first)
-
-
-def _split(values: Numbers, lengths: Sequence[int]) -> list[Numbers]:
-    return np.split(values, np.cumsum(lengths)[:-1])

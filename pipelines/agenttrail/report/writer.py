@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from agenttrail.errors import InputError, SinkError, shortened
@@ -66,7 +66,8 @@ def write_report(
     told = Told(agents.keys(), {lease for one in chosen for lease in one.get("attribution.candidates", [])})
     for incident in incidents:
         told.add(incident, finding=False)
-    notes = notes_of(material.run())
+    run = material.run()
+    notes = notes_of(run)
     with claimed(folder):
         stage(folder)
         names = []
@@ -78,7 +79,7 @@ def write_report(
             own = [one for one in incidents if one.get("gen_ai.agent.id") == agent]
             write_page(folder, name, agent_page(agent, own, paged, told))
         asked = _asked(filters, only)
-        write_page(folder, INDEX, index_page(incidents, paged, agents, material.run(), asked))
+        write_page(folder, INDEX, index_page(incidents, paged, agents, run, asked))
         put_in_place(folder, [*names, *agents.values(), INDEX])
     return Written(join(folder, INDEX), len(incidents), len(chosen))
 
@@ -106,8 +107,6 @@ def _chosen(incidents: Sequence[Document], only: Sequence[str]) -> list[Document
 
 
 def _asked(filters: IncidentFilters, only: Sequence[str]) -> str:
-    from dataclasses import asdict
-
     said = [f"{name} {value}" for name, value in asdict(filters).items() if value]
     return ", ".join([*said, *([f"a page for {len(only)} that were named"] if only else [])])
 
