@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agenttrail.timeline_story import MOST_MOMENTS, Moment, story, story_lines
+from agenttrail.report.reading import batch_of
+from agenttrail.timeline_story import MOST_MOMENTS, Moment, size, story, story_lines, story_of
 
 if TYPE_CHECKING:
     from random import Random
@@ -287,3 +288,69 @@ def test_nothing_from_logs_moves_the_cursor_or_fills_the_screen(value: str, widt
     assert all(line.isprintable() and len(line) <= width for line in lines)
     assert 9 <= len(lines) <= 70
     assert isinstance(story(entries)[0], Moment)
+
+
+# -- in columns
+
+
+_LATE = st.integers(0, 40)
+_ENTRIES = st.lists(
+    st.fixed_dictionaries(
+        {"timeline.kind": st.just("egress"), "@timestamp": _LATE.map(_time)},
+        optional={
+            "peer.ip": st.sampled_from(["198.51.100.7", "198.51.100.8"]),
+            "peer.list": st.sampled_from(["internal", "allowed"]),
+            "peer.port": st.sampled_from([22, 80, 443, 8443, 9000]), "source.bytes": st.integers(0, 2**40),
+            "destination.bytes": st.integers(0, 2**40), "event.outcome": st.sampled_from(["success", "failure"]),
+        },
+    )
+    | st.builds(
+        lambda kind, minute, more: _entry(kind, minute, **more),
+        st.sampled_from(["gpu", "step", "tool_call", "finding", "gap", "lease_start", "lease_end"]), _LATE,
+        st.fixed_dictionaries({}, optional={
+            "gpu.utilization": st.floats(0, 100), "training.step": st.integers(0, 9), "event.end": _LATE.map(_time),
+            "gen_ai.tool.call.id": st.sampled_from(["a", "b"]), "finding.severity": st.sampled_from(["low", "high"]),
+            "gen_ai.tool.call.gap": st.floats(0, 100), "event.reason": st.just("no counters"),
+        }),
+    ),
+    max_size=60,
+)  # fmt: skip
+
+
+@given(_ENTRIES)
+def test_a_story_is_the_same_from_columns_and_from_documents(entries: list[Entry]) -> None:
+    assert story_of(batch_of(entries)) == story(entries)
+
+
+@given(_ENTRIES)
+def test_bytes_of_egress_are_told_once_and_verdicts_by_minute(entries: list[Entry]) -> None:
+    """Row by row: runs of minutes of one peer, or of one list, that no pause cuts."""
+    egress = [entry for entry in entries if entry["timeline.kind"] == "egress"]
+    towards: dict[tuple[str, str], dict[str, list[Entry]]] = {}
+    for entry in egress:
+        whom = entry.get("peer.ip", ""), entry.get("peer.list", "")
+        towards.setdefault(whom, {}).setdefault(entry["@timestamp"], []).append(entry)
+    told = set()
+    for (peer, listed), minutes in towards.items():
+        runs: list[list[str]] = []
+        for minute in sorted(minutes):
+            apart = datetime.fromisoformat(minute) - datetime.fromisoformat(runs[-1][-1]) if runs else None
+            if apart is None or apart > timedelta(minutes=5 if peer else 15):
+                runs.append([])
+            runs[-1].append(minute)
+        for run in runs:
+            some = [entry for minute in run for entry in minutes[minute]]
+            seen = [{e["event.outcome"] for e in minutes[minute] if "event.outcome" in e} for minute in run]
+            known = [outcomes for outcomes in seen if outcomes]
+            blocked = sum("success" not in outcomes for outcomes in known)
+            verdict = f", blocked in {blocked} of {len(known)} minutes" if known else ""
+            if known and blocked in (0, len(known)):
+                verdict = ", blocked" if blocked else ", allowed"
+            ports = sorted({entry["peer.port"] for entry in some if "peer.port" in entry})
+            more = f" and {len(ports) - 3} more" if len(ports) > 3 else ""
+            port = f" port {', '.join(map(str, ports[:3]))}{more}" if ports else ""
+            whom_ = f"{peer}{port}" if peer else f"{listed} peers" if listed else "peers"
+            sent, received = (sum(e.get(f"{side}.bytes", 0) for e in some) for side in ("source", "destination"))
+            told.add((run[0], f"to {whom_}: {size(sent)} up, {size(received)} down{verdict}"))
+    moments = [moment for moment in story(entries) if moment.kind == "egress"]
+    assert {(f"{datetime.fromtimestamp(one.start / 1e6, UTC):%Y-%m-%dT%H:%M:%SZ}", one.text) for one in moments} == told

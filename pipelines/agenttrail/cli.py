@@ -10,7 +10,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from agenttrail import __version__
-from agenttrail.columns.memory import keep_freed_memory
+from agenttrail.columns.memory import keep_freed_memory, look_for_cycles_seldom
 from agenttrail.errors import AgentTrailError, DefinitionError, Problem
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status: 0 done, 1 the run failed, 2 wrong usage or a bad job or rule file."""
     keep_freed_memory()  # before there are threads, whose memory would come from elsewhere
+    look_for_cycles_seldom()
     _be_quiet()
     parser = _parser()
     known, rest = parser.parse_known_args(arguments)

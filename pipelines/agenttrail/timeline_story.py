@@ -1,7 +1,7 @@
 """The timeline of an entity as a story for people: runs of like minutes as one line, in the order of time.
 
-Pure functions on timeline entries as plain documents.  Whatever they show of logs is shortened and shown as it is:
-nothing in it moves a cursor.
+Pure functions on timeline entries, in columns or as plain documents.  Whatever they show of logs is shortened and shown
+as it is: nothing in it moves a cursor.
 """
 
 from __future__ import annotations
@@ -12,12 +12,18 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from agenttrail.columns.text import printable
 from agenttrail.errors import shortened
 from agenttrail.metadata import parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+    from numpy.typing import NDArray
 
     Document = dict[str, Any]
 
@@ -66,14 +72,47 @@ class Moment:
 def story(entries: Iterable[Document]) -> list[Moment]:
     """Return what timeline entries of one incident tell, by time.
 
+    Args:
+        entries: plain documents; their times are text, or microseconds since 1970.
+
     Raises:
         ValueError: an entry has no time.
     """
-    by_kind: dict[str, list[Document]] = defaultdict(list)
+    egress: list[Document] = []
+    others: list[Document] = []
     for entry in entries:
+        (egress if entry["timeline.kind"] == "egress" else others).append(entry)
+    return _told(_egress(_columns(egress)), others)
+
+
+def story_of(timeline: pa.RecordBatch) -> list[Moment]:
+    """Return the same of entries in the columns of the record "timeline", addresses as text.
+
+    Most of a timeline is egress, which stays in columns.
+    """
+    kinds = timeline.column("timeline.kind")
+    of_egress = pc.equal(kinds, "egress")
+    egress = timeline.select([name for name, _ in _EGRESS]).filter(of_egress)
+    return _told(_egress(egress), documents_of(timeline.filter(pc.invert(of_egress))))
+
+
+def documents_of(entries: pa.RecordBatch) -> list[Document]:
+    """Return entries in columns as documents, with times in microseconds since 1970; what is null is left out."""
+    columns = {
+        name: column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
+        for name, column in zip(entries.schema.names, entries.columns, strict=True)
+        if column.null_count < entries.num_rows
+    }
+    rows = zip(*(column.to_pylist() for column in columns.values()), strict=True)
+    return [{name: value for name, value in zip(columns, row, strict=True) if value is not None} for row in rows]
+
+
+def _told(moments: list[Moment], others: Iterable[Document]) -> list[Moment]:
+    """Return what egress and all other entries tell, by time."""
+    by_kind: dict[str, list[Document]] = defaultdict(list)
+    for entry in others:
         by_kind[entry["timeline.kind"]].append(entry)
-    moments = _progress(by_kind.pop("gpu", []), by_kind.pop("step", []))
-    moments += _egress(by_kind.pop("egress", []))
+    moments += _progress(by_kind.pop("gpu", []), by_kind.pop("step", []))
     opened = [entry for entry in by_kind["finding"] if entry.get("finding.severity") in _OPENING]
     called = {entry.get("gen_ai.tool.call.id") for entry in opened} - {None}
     for kind, some in by_kind.items():
@@ -92,8 +131,13 @@ def _rank(kind: str) -> int:
     return _ORDER.index(kind) if kind in _ORDER else len(_ORDER)
 
 
+def _time(entry: Document, name: str) -> int:
+    value = entry[name]
+    return value if isinstance(value, int) else parse_time(value, name)
+
+
 def _start(entry: Document) -> int:
-    return parse_time(entry["@timestamp"], "@timestamp")
+    return _time(entry, "@timestamp")
 
 
 def _shown(value: object, most: int = _NAME) -> str:
@@ -105,7 +149,7 @@ def _shown(value: object, most: int = _NAME) -> str:
 
 def _single(kind: str, entry: Document, called: set[Any]) -> Moment:
     start = _start(entry)
-    end = max(start, parse_time(entry["event.end"], "event.end")) if "event.end" in entry else start
+    end = max(start, _time(entry, "event.end")) if "event.end" in entry else start
     tell = _TOLD.get(kind)
     text = tell(entry) if tell else _shown(kind)
     weight = _OPENED if kind == "finding" and entry.get("finding.severity") in _OPENING else REST
@@ -235,48 +279,108 @@ def _steps(part: Sequence[int], step: dict[int, int], onward: set[int]) -> str:
     return f"step {told[0]:,}" if min(told) == max(told) else f"steps {min(told):,} to {max(told):,}"
 
 
-def _egress(entries: Sequence[Document]) -> list[Moment]:
+_EGRESS = (
+    ("@timestamp", pa.int64()), ("peer.ip", pa.string()), ("peer.list", pa.string()), ("peer.port", pa.int64()),
+    ("source.bytes", pa.float64()), ("destination.bytes", pa.float64()), ("event.outcome", pa.string()),
+)  # fmt: skip
+"""What of a minute of egress is told."""
+
+
+def _columns(entries: Sequence[Document]) -> pa.RecordBatch:
+    values: dict[str, list[object]] = {name: [_utf8(entry.get(name)) for entry in entries] for name, _ in _EGRESS}
+    values["@timestamp"] = [_start(entry) for entry in entries]
+    for name in ("source.bytes", "destination.bytes"):
+        values[name] = [float(entry.get(name, 0)) for entry in entries]
+    return pa.RecordBatch.from_arrays(
+        [pa.array(values[name], type_) for name, type_ in _EGRESS], [name for name, _ in _EGRESS]
+    )
+
+
+def _utf8(value: object) -> object:
+    """Return what can stand in a column: half of a surrogate pair comes out as an escape."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
+def _egress(entries: pa.RecordBatch) -> list[Moment]:
     """Return bytes per peer, and per list where they are told so, by runs of minutes."""
-    towards: dict[tuple[str, str], dict[int, list[Document]]] = defaultdict(lambda: defaultdict(list))
-    for entry in entries:
-        towards[entry.get("peer.ip") or "", entry.get("peer.list") or ""][_start(entry)].append(entry)
+    if not entries.num_rows:
+        return []
+    peer, peers = _words(entries, "peer.ip")
+    listed, lists = _words(entries, "peer.list")
+    minute = _numbers(entries, "@timestamp", pa.int64())
+    order = np.lexsort((minute, listed, peer))
+    peer, listed, minute = peer[order], listed[order], minute[order]
+    named = np.array([bool(word) for word in peers])[peer]
+    same = (np.diff(peer) == 0) & (np.diff(listed) == 0)
+    begins = np.flatnonzero(np.concatenate(([True], ~same | (np.diff(minute) > np.where(named[1:], _PAUSE, _QUIET)))))
+    ends = np.append(begins[1:], len(minute))
+    sent, received = (
+        np.add.reduceat(_numbers(entries, f"{side}.bytes", pa.float64())[order], begins).tolist()
+        for side in ("source", "destination")
+    )
+    verdicts = _verdicts(entries.column("event.outcome").take(pa.array(order)), minute, begins)
+    ports = _ports(entries.column("peer.port").take(pa.array(order)), begins)
+    first, last = minute[begins].tolist(), minute[ends - 1].tolist()
+    of_run = zip(peer[begins].tolist(), listed[begins].tolist(), strict=True)
     moments = []
-    for (peer, listed), minutes in towards.items():
-        for run in _runs(minutes, _PAUSE if peer else _QUIET):
-            some = [entry for minute in run for entry in minutes[minute]]
-            whom = _peer(peer, some) if peer else f"to {_shown(listed)} peers" if listed else "to peers"
-            sent, received = (
-                sum(entry.get(f"{side}.bytes", 0) for entry in some) for side in ("source", "destination")
-            )
-            text = f"{whom}: {size(sent)} up, {size(received)} down{_verdict(some)}"
-            weight = _BESIDE if peer else REST
-            moments.append(Moment(run[0], run[-1] + _MINUTE, "egress", text, weight, exact=False))
+    for run, (whose, which) in enumerate(of_run):
+        word, list_ = peers[whose], lists[which]
+        whom = f"{_shown(word)}{_named(ports[run])}" if word else f"{_shown(list_)} peers" if list_ else "peers"
+        text = f"to {whom}: {size(sent[run])} up, {size(received[run])} down{verdicts[run]}"
+        weight = _BESIDE if word else REST
+        moments.append(Moment(first[run], last[run] + _MINUTE, "egress", text, weight, exact=False))
     return moments
 
 
-def _peer(peer: str, entries: Sequence[Document]) -> str:
-    ports = sorted({entry["peer.port"] for entry in entries if entry.get("peer.port") is not None})
+def _words(entries: pa.RecordBatch, name: str) -> tuple[NDArray[np.int64], list[str]]:
+    """Return a column of text as codes and their words; what is null is the empty word."""
+    coded = pc.dictionary_encode(pc.fill_null(entries.column(name).cast(pa.string()), ""))
+    return coded.indices.to_numpy().astype(np.int64), coded.dictionary.to_pylist()
+
+
+def _numbers(entries: pa.RecordBatch, name: str, type_: pa.DataType) -> NDArray[Any]:
+    return pc.fill_null(entries.column(name).cast(type_, safe=False), 0).to_numpy()  # type: ignore[no-any-return]
+
+
+def _ports(column: pa.Array, begins: NDArray[np.int64]) -> list[list[int]]:
+    """Return the ports of each run, ascending."""
+    known = np.asarray(column.is_valid())
+    run = np.searchsorted(begins, np.flatnonzero(known), side="right") - 1
+    of_run: list[list[int]] = [[] for _ in begins]
+    pairs = np.unique(np.stack((run, pc.drop_null(column).cast(pa.int64()).to_numpy()), axis=1), axis=0)
+    for place, port in pairs.tolist():
+        of_run[place].append(port)
+    return of_run
+
+
+def _named(ports: Sequence[int]) -> str:
     more = f" and {len(ports) - _PORTS} more" if len(ports) > _PORTS else ""
-    named = f" port {', '.join(map(str, ports[:_PORTS]))}{more}" if ports else ""
-    return f"to {_shown(peer)}{named}"
+    return f" port {', '.join(map(str, ports[:_PORTS]))}{more}" if ports else ""
 
 
-def _verdict(entries: Sequence[Document]) -> str:
-    """Return what sensors decided; a minute counts as blocked where all in it was."""
-    told: dict[Any, set[str]] = {}
-    for entry in entries:
-        if entry.get("event.outcome"):
-            told.setdefault(entry["@timestamp"], set()).add(entry["event.outcome"])
-    known = list(told.values())
-    blocked = sum("success" not in outcomes for outcomes in known)
+def _verdicts(outcomes: pa.Array, minute: NDArray[np.int64], begins: NDArray[np.int64]) -> list[str]:
+    """Return what sensors decided in each run; a minute counts as blocked where all in it was."""
+    known = np.asarray(pc.fill_null(pc.not_equal(pc.utf8_length(outcomes), 0), fill_value=False))
+    passed = np.asarray(pc.fill_null(pc.equal(outcomes, "success"), fill_value=False))
+    new = np.concatenate(([True], np.diff(minute) != 0))
+    new[begins] = True
+    minutes = np.flatnonzero(new)  # of each run
+    known, passed = (np.logical_or.reduceat(some, minutes) for some in (known, passed))
+    of_run = np.searchsorted(minutes, begins)
+    told = np.add.reduceat(known.astype(np.int64), of_run).tolist()
+    blocked = np.add.reduceat((known & ~passed).astype(np.int64), of_run).tolist()
+    return [_verdict(some, all_) for some, all_ in zip(blocked, told, strict=True)]
+
+
+def _verdict(blocked: int, known: int) -> str:
     if not known:
         return ""
-    if blocked in (0, len(known)):
+    if blocked in (0, known):
         return ", blocked" if blocked else ", allowed"
-    return f", blocked in {blocked} of {len(known)} minutes"
+    return f", blocked in {blocked} of {known} minutes"
 
 
-def size(count: int) -> str:
+def size(count: float) -> str:
     """Return bytes in a unit in which they are below a thousand."""
     amount, units = float(count), ("B", "kB", "MB", "GB", "TB")
     for unit in units[:-1]:

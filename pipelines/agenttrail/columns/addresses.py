@@ -28,12 +28,16 @@ def parse_addresses(text: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
     """Turn a column of address text into 16-byte addresses.
 
     Args:
-        text: string or binary array; nulls stay null.
+        text: string or binary array, or a dictionary of strings, each of which is looked at once; nulls stay null.
 
     Returns:
         The addresses (null where the text is null or no address) and a mask of the rows whose text is no address.
         Octets with leading zeros and zone ids are refused, since readers disagree on what they mean.
     """
+    if pa.types.is_dictionary(text.type):
+        parsed, bad = parse_addresses(text.dictionary)
+        wrong = pa.array(bad).take(text.indices).fill_null(fill_value=False) if bad.any() else None
+        return parsed.take(text.indices), np.zeros(len(text), dtype=bool) if wrong is None else _to_numpy(wrong)
     count = len(text)
     words = np.zeros((count, 4), dtype=np.uint32)
     known = np.zeros(count, dtype=bool)

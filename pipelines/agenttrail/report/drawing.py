@@ -6,7 +6,6 @@ lane has that many marks at most, however much happened.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from markupsafe import Markup
 
+from agenttrail.columns.offsets import ranges
 from agenttrail.columns.text import printable
 from agenttrail.errors import shortened
 from agenttrail.report.pages import moment
@@ -157,8 +157,8 @@ class _Axis:
         out = np.full(SLOTS, -1.0)
         first = np.minimum(np.floor(self.slots(starts)).astype(np.int64), SLOTS - 1)
         last = np.maximum(np.ceil(self.slots(starts + _MINUTE)).astype(np.int64), first + 1)
-        for a, b, value in zip(first.tolist(), last.tolist(), values.tolist(), strict=True):
-            np.maximum(out[a:b], value, out=out[a:b])
+        lengths = last - first
+        np.maximum.at(out, ranges(first, lengths), np.repeat(values, lengths))
         return out
 
 
@@ -173,12 +173,16 @@ def _joined(pieces: Iterable[str]) -> Markup:
 
 def _area(heights: NDArray[np.float64], base: int, reach: float) -> Markup:
     """Return an area of steps over a base line; ``reach`` is how far a height of 1 goes up."""
-    pieces = []
-    for a, b in _runs(heights >= 0):
-        cut = [a, *(np.flatnonzero(np.diff(heights[a:b])) + a + 1).tolist(), b]
-        steps = "".join(f"V{base - heights[x] * reach:.4g}H{y}" for x, y in pairwise(cut))
-        pieces.append(f"M{a} {base}{steps}V{base}z")
-    return _joined(pieces)
+    edges = np.flatnonzero(np.concatenate(([True], np.diff(heights) != 0, [True])))
+    levels = heights[edges[:-1]]
+    pieces, drawn = [], False
+    for start, stop, level in zip(edges[:-1].tolist(), edges[1:].tolist(), levels.tolist(), strict=True):
+        if level < 0:
+            pieces.append(f"V{base}z" if drawn else "")
+        else:
+            pieces.append(f"{'' if drawn else f'M{start} {base}'}V{base - level * reach:.4g}H{stop}")
+        drawn = level >= 0
+    return _joined([*pieces, f"V{base}z" if drawn else ""])
 
 
 def draw(timeline: pa.RecordBatch, bars: Sequence[Bar], incident: tuple[int, int], peers: Sequence[str]) -> Drawing:
@@ -202,8 +206,15 @@ def draw(timeline: pa.RecordBatch, bars: Sequence[Bar], incident: tuple[int, int
     return Drawing(axis.start, axis.stop, tuple(lanes), _ticks(axis), (first, last), tuple(axis.merged))
 
 
+_DRAWN = [
+    "@timestamp", "event.end", "event.outcome", "event.reason", "peer.ip", "peer.list", "peer.port", "source.bytes",
+    "destination.bytes", "gpu.utilization", "training.step",
+]  # fmt: skip
+"""What of an entry is drawn."""
+
+
 def _by_kind(timeline: pa.RecordBatch) -> dict[str, pa.RecordBatch]:
-    kinds = timeline.column("timeline.kind")
+    kinds, timeline = timeline.column("timeline.kind"), timeline.select(_DRAWN)
     return {kind: timeline.filter(pc.equal(kinds, kind)) for kind in pc.unique(kinds).to_pylist()}
 
 
@@ -317,27 +328,35 @@ def _verdicts(axis: _Axis, rows: Mapping[str, pa.RecordBatch]) -> list[Lane]:
 def _peers(axis: _Axis, egress: pa.RecordBatch | None, first: Sequence[str]) -> list[Lane]:
     if egress is None:
         return []
-    names = pc.coalesce(egress.column("peer.ip"), egress.column("peer.list"), pa.scalar("unknown")).to_pylist()
-    listed = egress.column("peer.ip").is_null().to_numpy(zero_copy_only=False)
-    of_peer: dict[str, list[int]] = defaultdict(list)
-    for row, name in enumerate(names):
-        of_peer[f"{name} peers" if listed[row] else name].append(row)
+    coded = pc.dictionary_encode(
+        pc.coalesce(egress.column("peer.ip"), egress.column("peer.list"), pa.scalar("unknown"))
+    )
+    listed = pc.is_null(egress.column("peer.ip")).cast(pa.int64()).to_numpy()
+    codes, which = np.unique(coded.indices.to_numpy() * 2 + listed, return_inverse=True)
+    words = coded.dictionary.to_pylist()
+    names = [f"{words[code // 2]} peers" if code % 2 else words[code // 2] for code in codes.tolist()]
     sent, received = (_numbers(egress, f"{side}.bytes") for side in ("source", "destination"))
-    carried = {name: (sent + received)[rows].sum() for name, rows in of_peer.items()}
-    order = sorted(of_peer, key=lambda name: (name not in first, name.endswith(" peers"), -carried[name], name))
-    starts, ports = _times(egress)[0], egress.column("peer.port").to_pylist()
+    carried = np.bincount(which, weights=sent + received, minlength=len(names))
+    order = sorted(
+        range(len(names)),
+        key=lambda at: (names[at] not in first, names[at].endswith(" peers"), -carried[at], names[at]),
+    )
+    by_name = np.argsort(which, kind="stable")
+    bounds = np.searchsorted(which[by_name], np.arange(len(names) + 1))
+    rows_of = [by_name[start:stop] for start, stop in pairwise(bounds.tolist())]
+    starts, ports = _times(egress)[0], egress.column("peer.port")
     lanes = []
-    for name in order[:MOST_PEERS]:
-        rows = np.array(of_peer[name])
-        told = sorted({ports[row] for row in of_peer[name]} - {None})
+    for at in order[:MOST_PEERS]:
+        rows, name = rows_of[at], names[at]
+        told = sorted(pc.unique(pc.drop_null(ports.take(pa.array(rows)))).to_pylist())
         label = f"{'To all' if name.endswith(' peers') else 'To'} {_shown(name)}" + (
             f" port {_few(told)}" if told else ""
         )
         lanes.append(_conversation(axis, label, starts[rows], sent[rows], received[rows]))
-    rest = [row for name in order[MOST_PEERS:] for row in of_peer[name]]
-    if rest:
+    if order[MOST_PEERS:]:
+        rows = np.concatenate([rows_of[at] for at in order[MOST_PEERS:]])
         label = f"To {len(order) - MOST_PEERS:,} other peers"
-        lanes.append(_conversation(axis, label, starts[rest], sent[rest], received[rest]))
+        lanes.append(_conversation(axis, label, starts[rows], sent[rows], received[rows]))
     return lanes
 
 

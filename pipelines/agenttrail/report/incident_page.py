@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from agenttrail.columns.ids import content_id
-from agenttrail.columns.json_text import json_objects
 from agenttrail.errors import shortened
 from agenttrail.report.conditions import Condition, not_kept, values
 from agenttrail.report.drawing import Bar, draw
-from agenttrail.report.pages import lasting, micros, moment, render, short, when
-from agenttrail.timeline_story import REST, Moment, story, told_moments
+from agenttrail.report.pages import Rows, lasting, micros, moment, render, short, when
+from agenttrail.timeline_story import REST, Moment, story_of, told_moments
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    import pyarrow as pa
 
     from agenttrail.report.reading import Case, Told
 
@@ -58,23 +55,8 @@ def headline(incident: Document) -> str:
     return short(head + f", and {count.rstrip(')')} more" if more and count.rstrip(")").isdecimal() else what)
 
 
-@dataclass(frozen=True)
-class Line:
-    """One original line of the evidence."""
-
-    time: str
-    dataset: str
-    place: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of a timeline in words: when, what, and whether it opened the incident."""
-
-    time: str
-    text: str
-    heavy: bool
+Line = tuple[str, str, str, str]
+"""One original line of the evidence: its time, its log, its place there, and its text."""
 
 
 def incident_page(case: Case, rules: Mapping[str, Condition], told: Told, notes: Sequence[str]) -> bytes:
@@ -99,8 +81,7 @@ def incident_page(case: Case, rules: Mapping[str, Condition], told: Told, notes:
         for number, finding in enumerate(case.findings, start=1)
     ]  # fmt: skip
     drawing = draw(case.timeline, bars, (first, last), incident.get("destination.ip", []))
-    entries = [orjson.loads(text) for text in json_objects(case.timeline).to_pylist()]
-    moments = story(entries)
+    moments = story_of(case.timeline)
     key, talks = _key_moments(moments, incident.get("destination.ip", []))
     one_day = moment(drawing.start).date() == moment(drawing.stop).date()
     budget = _Budget(_EVIDENCE_BUDGET)
@@ -113,11 +94,11 @@ def incident_page(case: Case, rules: Mapping[str, Condition], told: Told, notes:
     return render(
         "incident.html.j2", "timeline.js",
         incident=incident, identity=_identity(incident), lead=_lead(incident), call=_call(incident),
-        said=_said(incident, entries), others=_others(case), proof=_proof(incident, told), dos=_dos(case),
+        said=_said(incident, case.timeline), others=_others(case), proof=_proof(incident, told), dos=_dos(case),
         agent_page=agent_file(agent) if agent else "", drawing=drawing, one_day=one_day,
         story=_rows(key, _MOST_MOMENTS, dated=not one_day), talks=talks,
         whole=_rows(moments, _MOST_LINES, dated=not one_day), moments=len(moments),
-        entries=[_entry(entry) for entry in entries[:_MOST_ENTRIES]], counted=len(entries),
+        entries=_entries(case.timeline.slice(0, _MOST_ENTRIES)), counted=case.timeline.num_rows,
         opened=[one for one in findings if one["severity"] in OPENING],
         context=[one for one in findings if one["severity"] not in OPENING], findings=case.counted,
         shown=len(findings), unseen=_unseen(incident, moments, case.timeline, dated=not one_day), notes=notes,
@@ -169,12 +150,19 @@ def _call(incident: Document) -> str:
     return f"It began {how} tool call {' '.join(names)} at {when(incident['gen_ai.tool.call.start'])}."
 
 
-def _said(incident: Document, entries: Sequence[Document]) -> str:
+def _said(incident: Document, timeline: pa.RecordBatch) -> str:
     """Return the arguments of that call; "" where none are known."""
     call, at = incident.get("gen_ai.tool.call.id"), incident.get("gen_ai.tool.call.start")
-    calls = [one for one in entries if one["timeline.kind"] == "tool_call" and one.get("gen_ai.tool.call.id") == call]
-    named = [one for one in calls if call or one["@timestamp"] == at]
-    return shortened(str(named[0].get("gen_ai.tool.call.arguments", "")), 400) if named and at else ""
+    if not at:
+        return ""
+    its_own = pc.equal(timeline.column("gen_ai.tool.call.id"), call) if call else _at(timeline, at)
+    its_own = pc.and_kleene(pc.equal(timeline.column("timeline.kind"), "tool_call"), its_own)
+    said = timeline.column("gen_ai.tool.call.arguments").filter(pc.fill_null(its_own, fill_value=False))
+    return shortened(str(said[0].as_py() or ""), 400) if len(said) else ""
+
+
+def _at(timeline: pa.RecordBatch, time: str) -> pa.Array:
+    return pc.equal(timeline.column("@timestamp").cast(pa.int64()), micros(time))
 
 
 def _others(case: Case) -> list[str]:
@@ -233,8 +221,8 @@ def _proof(incident: Document, told: Told) -> dict[str, Any]:
 def _key_moments(moments: Sequence[Moment], peers: Sequence[str]) -> tuple[list[Moment], int]:
     """Return the moments that a reader needs first, and how many lines on further peers are not among them."""
     talks = [told for told in moments if told.kind == "egress" and told.weight < REST]
-    whom = [f"to {peer}" for peer in peers]
-    first = sorted(talks, key=lambda told: not any(told.text.startswith((f"{to} ", f"{to}:")) for to in whom))
+    whom = tuple(f"to {peer}{mark}" for peer in peers for mark in " :")
+    first = sorted(talks, key=lambda told: not told.text.startswith(whom))
     kept = {id(told) for told in first[:_MOST_TALKS]}
     key = [
         told
@@ -244,15 +232,16 @@ def _key_moments(moments: Sequence[Moment], peers: Sequence[str]) -> tuple[list[
     return key, max(len(talks) - _MOST_TALKS, 0)
 
 
-def _rows(moments: Sequence[Moment], most: int, *, dated: bool) -> list[Row]:
+def _rows(moments: Sequence[Moment], most: int, *, dated: bool) -> Rows:
     """Return what happened, in words; of a long story the middle is left out, but for what weighs most."""
-    out = []
-    for told in told_moments(moments, most):
-        if isinstance(told, int):
-            out.append(Row("…", f"{told:,} more left out here", heavy=False))
-        else:
-            out.append(Row(_span(told, dated=dated), told.text, heavy=told.weight == 0))
-    return out
+    rows = [
+        ("…", f"{told:,} more left out here", False)
+        if isinstance(told, int)
+        else (_span(told, dated=dated), told.text, told.weight == 0)
+        for told in told_moments(moments, most)
+    ]
+    times, texts, heavy = zip(*rows, strict=True) if rows else ((), (), ())
+    return Rows.of(times, texts, heavy=heavy)
 
 
 def _span(told: Moment, *, dated: bool) -> str:
@@ -262,13 +251,35 @@ def _span(told: Moment, *, dated: bool) -> str:
     return f"{day}{start}" + (f" to {end}" if start != end else "")
 
 
-def _entry(entry: Document) -> dict[str, str]:
-    skipped = {
-        "timeline.id", "incident.id", "@timestamp", "event.end", "timeline.kind", "entity.type", "entity.id",
-        "finding.id", "gen_ai.agent.id", "trajectory.id", "sandbox.id", "job.id",
-    }  # fmt: skip
-    said = ", ".join(f"{name} {shortened(str(value), 200)}" for name, value in entry.items() if name not in skipped)
-    return {"time": entry["@timestamp"], "kind": entry["timeline.kind"], "text": said}
+_SAID_ELSEWHERE = {
+    "timeline.id", "incident.id", "@timestamp", "event.end", "timeline.kind", "entity.type", "entity.id", "finding.id",
+    "gen_ai.agent.id", "trajectory.id", "sandbox.id", "job.id",
+}  # fmt: skip
+_VALUE = 200
+"""Characters of one value of an entry."""
+
+
+def _entries(entries: pa.RecordBatch) -> Rows:
+    """Return time, kind and values of entries, in words."""
+    said = [
+        pc.binary_join_element_wise(f", {name} ", _values(column), "")
+        for name, column in zip(entries.schema.names, entries.columns, strict=True)
+        if name not in _SAID_ELSEWHERE and column.null_count < entries.num_rows
+    ]
+    texts = pc.binary_join_element_wise(
+        pa.array([""] * entries.num_rows, pa.string()), *said, "", null_handling="replace", null_replacement=""
+    )
+    times = pc.strftime(entries.column("@timestamp").cast(pa.timestamp("s"), safe=False), "%Y-%m-%d %H:%M:%S")
+    columns = times, entries.column("timeline.kind").cast(pa.string()), pc.utf8_slice_codeunits(texts, len(", "))
+    return Rows.of(*(column.to_pylist() for column in columns))
+
+
+def _values(column: pa.Array) -> pa.Array:
+    """Return values as text, long ones with their middle left out."""
+    texts = column.cast(pa.string())
+    if not pa.types.is_string(column.type) or (pc.max(pc.utf8_length(texts)).as_py() or 0) <= _VALUE:
+        return texts
+    return pa.array([None if text is None else shortened(text, _VALUE) for text in texts.to_pylist()], pa.string())
 
 
 # -- findings and their evidence
@@ -341,7 +352,7 @@ def _lines(finding: Document, most: int, budget: _Budget) -> list[Line]:
         log = str(event.get("event.dataset", ""))
         place_in_log[log] = place_in_log.get(log, 0) + 1
         order.append((place_in_log[log], number))
-    lines = []
+    lines: list[Line] = []
     for event in [evidence[number] for number in sorted(number for _, number in sorted(order)[:most])]:
         text = shortened(str(event.get("event.original", "")), _LINE)
         if not budget.take(text):
@@ -349,7 +360,7 @@ def _lines(finding: Document, most: int, budget: _Budget) -> list[Line]:
         place = str(event.get("log.file.path", ""))
         offset = event.get("log.offset")
         place += f" byte {offset:,}" if isinstance(offset, int) and place else ""
-        lines.append(Line(str(event["event.start"]), str(event.get("event.dataset", "")), place, text))
+        lines.append((str(event["event.start"]), str(event.get("event.dataset", "")), place, text))
     return lines
 
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import FileSystemLoader, StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from agenttrail.columns.text import printable
 from agenttrail.errors import shortened
 from agenttrail.metadata import parse_time
 from agenttrail.timeline_story import size
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 _LONGEST = 1_200
@@ -71,6 +75,41 @@ def _environment() -> ImmutableSandboxedEnvironment:
 def _shown(value: object) -> object:
     """Return what an expression of a template prints: what is no markup of ours moves nothing and hides nothing."""
     return value if isinstance(value, Markup) else printable(shortened(str(value), _LONGEST))
+
+
+def cells(texts: Sequence[str]) -> list[str]:
+    """Return texts as they may stand in HTML, all at once: tables have thousands."""
+    if any(map(_LONGEST.__lt__, map(len, texts))):
+        texts = [shortened(text, _LONGEST) for text in texts]
+    if not "".join(texts).isprintable():
+        texts = [printable(text) for text in texts]
+    # no text holds a line end any more
+    return str(escape("\n".join(texts))).split("\n")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a table whose first column holds times.
+
+    Attributes:
+        html: of all rows.
+        count: how many they are.
+    """
+
+    html: Markup
+    count: int
+
+    @classmethod
+    def of(cls, *columns: Sequence[str], heavy: Sequence[bool] | None = None) -> Rows:
+        """Make the rows of the texts of each column, as they come; some of them may weigh more than others."""
+        count = len(columns[0])
+        looks = [' class="heavy"' if one else "" for one in heavy or [False] * count]
+        escaped = zip(looks, *map(cells, columns), strict=True) if count else ()
+        html = "\n".join(
+            f'<tr{look}><td class="time">{time}</td><td>{"</td><td>".join(more)}</td></tr>'
+            for look, time, *more in escaped
+        )
+        return cls(Markup(html), count)  # noqa: S704 - every text was escaped
 
 
 def short(value: object, most: int = _NAME) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,7 +16,7 @@ from agenttrail.metadata import parse_time
 from agenttrail.sinks.files import join, read_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from agenttrail.incident_filters import IncidentFilters
@@ -101,23 +100,23 @@ class Told:
     def add(self, document: Mapping[str, Any], *, finding: bool) -> None:
         """Take note of an incident or a finding."""
         agent = document.get("gen_ai.agent.id", "")
-        leases = [lease for lease in document.get("attribution.lease_id", ()) if lease in self.candidates]
+        leases = self.candidates and [id_ for id_ in document.get("attribution.lease_id", ()) if id_ in self.candidates]
         if not leases and agent not in self.agents:
             return
-        whom = {name: document[name] for name in _WHOM if document.get(name)}
-        start, stop = (str(document.get(f"attribution.lease_{end}", "")) for end in ("start", "end"))
-        for lease in leases:
-            self.leases.setdefault(lease, whom)
-        if agent not in self.agents:
-            return
-        known = self.sandboxes.setdefault(agent, {})
-        key = (whom.get("trajectory.id", ""), whom.get("sandbox.id", ""), start)
-        if key not in known and len(known) >= MOST_SANDBOXES:
-            return
-        sandbox = known.setdefault(key, Sandbox(whom, start, stop))
-        sandbox.findings += finding
-        if document.get("incident.id"):
-            sandbox.incidents.add(document["incident.id"])
+        start = str(document.get("attribution.lease_start", ""))
+        key = (str(document.get("trajectory.id", "")), str(document.get("sandbox.id", "")), start)
+        known = self.sandboxes.setdefault(agent, {}) if agent in self.agents else {}
+        sandbox = known.get(key)
+        if leases or sandbox is None:
+            whom = {name: document[name] for name in _WHOM if document.get(name)}
+            for lease in leases or ():
+                self.leases.setdefault(lease, whom)
+            if sandbox is None and agent in self.agents and len(known) < MOST_SANDBOXES:
+                sandbox = known[key] = Sandbox(whom, start, str(document.get("attribution.lease_end", "")))
+        if sandbox is not None:
+            sandbox.findings += finding
+            if document.get("incident.id"):
+                sandbox.incidents.add(document["incident.id"])
 
 
 class Material(Protocol):
@@ -162,46 +161,59 @@ class Directory:
     def cases(self, incidents: Sequence[Document], told: Told) -> Iterator[Case]:
         """Yield what the page of each incident is made of."""
         wanted = {incident["incident.id"]: incident for incident in incidents}
-        heaviest, counted = self._findings(wanted, told)
+        heaviest = self._findings(wanted, told)
         for id_, timeline in timelines(self.path, list(wanted)):
-            yield _case(wanted.pop(id_), heaviest.pop(id_, []), counted.get(id_, 0), timeline)
+            found = heaviest.pop(id_)
+            yield Case(wanted.pop(id_), found.documents(), found.counted, timeline)
         nothing = pa.RecordBatch.from_pylist([], timeline_schema())
         for id_, incident in wanted.items():
-            yield _case(incident, heaviest.get(id_, []), counted.get(id_, 0), nothing)
+            found = heaviest.pop(id_)
+            yield Case(incident, found.documents(), found.counted, nothing)
 
-    def _findings(
-        self, wanted: Mapping[str, Document], told: Told
-    ) -> tuple[dict[str, list[tuple[_Worst, str, bytes]]], dict[str, int]]:
-        """Return the heaviest findings of each incident as heaps of lines, and how many each has."""
-        heaviest: dict[str, list[tuple[_Worst, str, bytes]]] = {id_: [] for id_ in wanted}
-        counted = dict.fromkeys(wanted, 0)
+    def _findings(self, wanted: Mapping[str, Document], told: Told) -> dict[str, _Heaviest]:
+        """Return the heaviest findings of each incident."""
+        heaviest = {id_: _Heaviest() for id_ in wanted}
         for place, line in finding_lines(self.path):
             head = _head(line, place)
             try:
                 told.add(head, finding=True)
-                id_, key = head.get("incident.id", ""), weight(head)
-                if id_ not in wanted:
-                    continue
-                entry = (_Worst(key), place, line)
-                full = len(heaviest[id_]) >= MOST_FINDINGS
-                if not full or heaviest[id_][0] < entry:
-                    checked(_loaded(line, place), "finding", place)
+                of_incident = heaviest.get(head.get("incident.id", ""))
+                if of_incident is not None:
+                    of_incident.add(weight(head), place, line)
             except (TypeError, KeyError, ValueError, AttributeError):
                 checked(_loaded(line, place), "finding", place)  # which says what is wrong with it
                 raise
-            counted[id_] += 1
-            (heapq.heappushpop if full else heapq.heappush)(heaviest[id_], entry)
-        return heaviest, counted
+        return heaviest
 
 
-@dataclass(frozen=True)
-class _Worst:
-    """Turns the order around: what a heap gives up first is what weighs least."""
+class _Heaviest:
+    """The heaviest findings of an incident, as lines, and how many it has."""
 
-    key: tuple[Any, ...]
+    def __init__(self) -> None:
+        self.counted = 0
+        self._kept: list[tuple[tuple[Any, ...], str, bytes]] = []
+        self._bound: tuple[Any, ...] | None = None
 
-    def __lt__(self, other: _Worst) -> bool:
-        return self.key > other.key
+    def add(self, key: tuple[Any, ...], place: str, line: bytes) -> None:
+        """Take a finding whose :func:`weight` is ``key``."""
+        if not all(isinstance(text, str) for text in key[1:]):
+            raise TypeError(key)
+        self.counted += 1
+        if self._bound is not None and key > self._bound:
+            return
+        self._kept.append((key, place, line))
+        if len(self._kept) >= 4 * MOST_FINDINGS:
+            self._cut()
+            self._bound = self._kept[-1][0]
+
+    def _cut(self) -> None:
+        self._kept.sort()
+        del self._kept[MOST_FINDINGS:]
+
+    def documents(self) -> list[Document]:
+        """Return them, the heaviest first."""
+        self._cut()
+        return [checked(_loaded(line, place), "finding", place) for _, place, line in self._kept]
 
 
 def _loaded(line: bytes, place: str) -> Any:
@@ -219,13 +231,6 @@ def _head(line: bytes, place: str) -> Document:
     if not isinstance(told, dict) or not _KEY.issubset(told):
         told = _loaded(line, place)
     return told if isinstance(told, dict) and _KEY.issubset(told) else checked(told, "finding", place)
-
-
-def _case(
-    incident: Document, heap: Iterable[tuple[_Worst, str, bytes]], counted: int, timeline: pa.RecordBatch
-) -> Case:
-    findings = sorted((orjson.loads(line) for _, _, line in heap), key=weight)
-    return Case(incident, findings, counted, timeline)
 
 
 # -- a store that is asked incident by incident
