@@ -58,6 +58,7 @@ docker login -u x -p %VALUE% r
 docker run -e DB_PASSWORD=%VALUE% x
 kubectl create secret generic s --from-literal=k=%VALUE%
 kubectl --token=%VALUE% get pods
+echo %VALUE% | kubectl create secret generic s --from-file=k=/dev/stdin
 kubectl config set-credentials u --token %VALUE%
 redis-cli -a %VALUE% ping
 redis://:%VALUE%@h:6379

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -111,3 +112,16 @@ def test_a_run_leaves_the_entries_of_its_files_however_often(
     assert sources(client, f"{prefix}-timeline") == written
     told = json.loads((tmp_path / "out" / "run.json").read_text())["elasticsearch"]["timeline"]
     assert told == {"updated": len(written), "deleted": 1}
+
+
+def test_entries_of_entities_without_an_incident_are_for_files(
+    tmp_path: Path, elasticsearch: Server, client: Elasticsearch, prefix: str
+) -> None:
+    simulate(tmp_path / "day", agents=4, hours=1.5, seed=5)
+    jobs.run(replace(_job(tmp_path / "day", tmp_path / "out", elasticsearch, prefix), every_timeline=True))
+    written = _documents(as_one_batch(pq.read_table(tmp_path / "out" / "timeline")))
+    incidents = [json.loads(line) for line in (tmp_path / "out" / "incidents.ndjson").read_text().splitlines()]
+    named = {one["incident.id"] for one in incidents}
+    of_incidents = {id_: one for id_, one in written.items() if one["incident.id"] in named}
+    assert 0 < len(of_incidents) < len(written)
+    assert sources(client, f"{prefix}-timeline") == of_incidents
