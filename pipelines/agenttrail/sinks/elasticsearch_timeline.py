@@ -80,7 +80,7 @@ class _Upsert(beam.DoFn):
         if self._client is None:
             self._client = connect(settings, patience=settings.patience)
         how: dict[str, Any] = {"prefix": settings.prefix, "patience": settings.patience}
-        mine = [batch for number, batch in incidents if number == shard]
+        mine = [batch for number, batch in incidents if number == shard and batch.num_rows]
         if not mine:  # entries of entities without an incident, which are for files
             return
         whose = pa.Table.from_batches(mine).combine_chunks().to_batches()[0]
