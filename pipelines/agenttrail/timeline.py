@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from agenttrail.columns.batches import joined
-from agenttrail.columns.groups import group_rows, max_by, smallest_by, sum_by
+from agenttrail.columns.groups import group_rows, max_by, ordinals, rank_in_group, smallest_by, sum_by
 from agenttrail.columns.ids import content_ids
 from agenttrail.columns.numbers import numbers
 from agenttrail.schema import TIMESTAMP, conform, record
@@ -31,6 +31,7 @@ _TOLD_APART = (
     "event.reason", "gen_ai.tool.call.arguments",
 )  # fmt: skip
 _ARGUMENTS = "gen_ai.tool.call.arguments"
+_SENSOR = ("event.dataset", "observer.name")
 
 
 def _column(rows: pa.RecordBatch, name: str, type_: pa.DataType) -> pa.Array:
@@ -111,15 +112,22 @@ def steps(reports: pa.RecordBatch) -> pa.RecordBatch:
     return _entries("step", count, shared | {"training.step": pa.array(step), "event.count": pa.array(told)})
 
 
+CONVERSATION = "conversation"
+"""Column in flight only: number of the conversation that a record belongs to; -1: of none."""
+
+
 def egress(rows: pa.RecordBatch) -> pa.RecordBatch:
     """Return bytes per minute and peer.
 
     Args:
-        rows: distinct records with ``WHOM``, ``incident.id``, ``peer.ip``, ``peer.port``, direction and bytes.
+        rows: distinct records with ``WHOM``, ``incident.id``, ``peer.ip``, ``peer.port``, direction and bytes,
+            ``CONVERSATION``.
 
     Returns:
-        Per minute of their start and peer: bytes of each end, summed per sensor, of which the largest counts, as in
-        conversations; records blocked and passed.
+        Per minute of their start and peer: bytes of each end, as the sensor counted them that saw most of each
+        conversation, so that minutes add up to conversations also where sensors cut them into other records;
+        records blocked and passed, where one that a sensor let through counts as blocked if another one stopped all
+        that it saw of the same conversation in that minute.
     """
     peer = [rows.column("peer.ip"), rows.column("peer.port")]
     which, count, shared, first = _rolled(rows, *peer)
@@ -130,13 +138,45 @@ def egress(rows: pa.RecordBatch) -> pa.RecordBatch:
         "destination": np.where(ingress, named[0], named[1]),
     }
     passed, blocked = (_says(rows, "event.outcome", word) for word in ("success", "failure"))
+    passed &= ~_stopped(rows, which, passed, blocked)
     columns = shared | {"peer.ip": peer[0].take(pa.array(first)), "peer.port": peer[1].take(pa.array(first))}
-    columns |= _most_seen(rows, which, count, sent)
+    columns |= _most_seen_of_each(rows, which, count, sent)
     any_passed, any_blocked = (max_by(which, count, one.astype(np.int64)) > 0 for one in (passed, blocked))
     outcome = np.where(any_passed, "success", "failure")
     columns["event.outcome"] = pa.array(outcome, pa.string(), mask=~(any_passed | any_blocked))
     columns["event.count"] = pa.array(np.bincount(which, minlength=count))
     return _entries("egress", count, columns)
+
+
+def _stopped(
+    rows: pa.RecordBatch, which: NDArray[np.int64], passed: NDArray[np.bool_], blocked: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Tell which rows are of a conversation of which, in their minute, one of the sensors let nothing pass."""
+    talk, talks = group_rows([pa.array(which), rows.column(CONVERSATION)])
+    seen, first = group_rows([pa.array(talk), *(_column(rows, name, pa.string()) for name in _SENSOR)])
+    none = (max_by(seen, len(first), blocked.astype(np.int64)) > 0) & ~(
+        max_by(seen, len(first), passed.astype(np.int64)) > 0
+    )
+    of_talk = max_by(talk[first], len(talks), none.astype(np.int64)) > 0
+    return of_talk[talk] & (numbers(rows.column(CONVERSATION)) >= 0)
+
+
+def _most_seen_of_each(
+    rows: pa.RecordBatch, which: NDArray[np.int64], count: int, sent: Mapping[str, NDArray[np.int64]]
+) -> dict[str, pa.Array]:
+    """Return the bytes that each side sent per group, of every conversation as one sensor saw it: the one with most."""
+    conversation = numbers(rows.column(CONVERSATION))
+    alone = conversation < 0  # what belongs to none is looked at minute by minute
+    conversation = np.where(alone, conversation.max(initial=0) + 1 + which, conversation)
+    sensors = [_column(rows, name, pa.string()) for name in _SENSOR]
+    seen, first = group_rows([pa.array(conversation), *sensors])
+    by_name = [ordinals(sensor.take(pa.array(first))) for sensor in sensors]
+    columns = {}
+    for side, counted in sent.items():
+        by_sensor = sum_by(seen, len(first), counted)
+        most = rank_in_group(conversation[first], -by_sensor, *by_name) == 0
+        columns[f"{side}.bytes"] = pa.array(sum_by(which, count, np.where(most[seen], counted, 0)))
+    return columns
 
 
 def egress_by_list(cells: pa.RecordBatch) -> pa.RecordBatch:
@@ -161,7 +201,7 @@ def _most_seen(
     rows: pa.RecordBatch, which: NDArray[np.int64], count: int, sent: Mapping[str, NDArray[np.int64]]
 ) -> dict[str, pa.Array]:
     """Return the bytes that each side sent per group, as the sensor saw it that saw most."""
-    sensors = [_column(rows, name, pa.string()) for name in ("event.dataset", "observer.name")]
+    sensors = [_column(rows, name, pa.string()) for name in _SENSOR]
     seen, first = group_rows([pa.array(which), *sensors])
     columns = {}
     for side, counted in sent.items():

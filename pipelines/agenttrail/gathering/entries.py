@@ -37,16 +37,19 @@ def timeline_of(
     progress: pa.RecordBatch,
     gaps: pa.RecordBatch,
     known: tuple[Sequence[pa.RecordBatch | None], pa.Array | None],
+    conversation: NDArray[np.int64],
 ) -> pa.RecordBatch:
     """Return the entries of all entities on which something was found that may open an incident, or had opened one.
 
-    Where timelines of ``every`` entity are asked for, all of which anything is known here.
+    Where timelines of ``every`` entity are asked for, all of which anything is known here.  Each row belongs to a
+    ``conversation``, or to none (-1).
     """
     incident = hexadecimal(shard.holders.column(ENTITY_DIGEST))
     wanted = np.ones(len(incident), dtype=bool) if asked.every else _may_open(incident, *known)
     progress = _before(progress, asked.until)
     rows = np.flatnonzero(wanted[shard.holder])
     told = with_columns(shard.rows.take(pa.array(rows)), _whom(shard, incident, shard.holder[rows]))
+    told = with_columns(told, {timeline.CONVERSATION: pa.array(conversation[rows])})
     flows = told.filter(column(told, "network.direction").is_valid())
     samples = _where(told, "metric.name", METRIC)
     entries = timeline.leases(shard.holders.filter(pa.array(wanted)), incident.filter(pa.array(wanted)))

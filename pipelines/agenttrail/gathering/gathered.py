@@ -138,7 +138,7 @@ def gather_shard(signals: Signals, asked: Asked, progress: pa.RecordBatch, store
 
     units = _units(shard, asked, seen, found) if asked.needs else None
     findings = found(_telling(_together(seen), asked.silent)).findings
-    entries = timeline_of(shard, asked, progress, gaps, ([findings, units], stored))
+    entries = timeline_of(shard, asked, progress, gaps, ([findings, units], stored), which)
     return Gathered(findings, units, entries, _coverage(shard, gaps))
 
 
