@@ -80,6 +80,19 @@ class Parsed:
 
 
 @dataclass(frozen=True)
+class Headers:
+    """How the header lines of a format are found.
+
+    Attributes:
+        find: returns offset and text of those in whole lines; ``top`` says whether these begin a file.
+        letter: a byte that every header line holds that does not begin a file, and few other lines.
+    """
+
+    find: Callable[..., list[tuple[int, bytes]]]
+    letter: bytes
+
+
+@dataclass(frozen=True)
 class Format:
     """One log or metadata format.
 
@@ -88,7 +101,7 @@ class Format:
         gives: "events", "leases", or "both": events that tell of leases, too.
         parser: makes the parse function for one source from the source's settings.
         scopes: native columns that may serve as scope, and the event columns that they become.
-        headers: finds offset and text of the header lines in whole lines, for formats whose lines need them.
+        headers: how header lines are found, for formats whose lines need them.
         settings: keys of a source that this format understands besides ``format``, ``path`` and ``scope``.
         kind: what vouches for the records; two different kinds that agree raise an incident's severity.
         named: whether its events name the workload that they are about, instead of telling of two addresses.
@@ -98,7 +111,7 @@ class Format:
     gives: str
     parser: Callable[[Mapping[str, object]], Callable[[Block], Parsed]]
     scopes: Mapping[str, str] = field(default_factory=dict)
-    headers: Callable[..., list[tuple[int, bytes]]] | None = None
+    headers: Headers | None = None
     settings: frozenset[str] = field(default_factory=frozenset)
     kind: str = "flow log"
     named: bool = False

@@ -173,3 +173,22 @@ def test_a_small_zstd_bomb_comes_in_small_pieces() -> None:
     sizes = [len(piece) for piece in pieces(io.BytesIO(data))]
     assert sum(sizes) == 400 << 20
     assert max(sizes) <= 192 << 20
+
+
+@pytest.mark.parametrize(
+    "filler", [b"2 1 eni-1 10.0.0.1 10.0.0.2 1 2 6 1 40 1 2 ACCEPT OK\n", b"2 - from - - - - - - - - - - -\n"]
+)
+def test_a_header_anywhere_in_a_large_file_is_in_force_below_it(tmp_path: Path, filler: bytes) -> None:
+    """Also where it is the first line behind the part of the file that is always looked at that holds its letter."""
+    top, later = b"version srcaddr dstaddr start end\n", b"srcaddr dstaddr start end action\n"
+    path = tmp_path / "large.log"
+    many = filler * (3_000_000 // len(filler))
+    path.write_bytes(top + many + later + many)
+    file = InputFile(str(path), str(path), path.stat().st_size, 0)
+    in_force = {part.start: part.header for part in plan_ranges(file, FORMATS["aws_vpc_flow"].headers, 700_000)}
+    changes = len(top) + len(many)
+    assert {start: header for start, header in in_force.items() if 0 < start <= changes} == {
+        start: top for start in in_force if 0 < start <= changes
+    }
+    assert all(header == later for start, header in in_force.items() if start > changes)
+    assert any(start > changes for start in in_force)

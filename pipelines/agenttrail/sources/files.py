@@ -17,7 +17,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from agenttrail.accounting import ACCOUNT, DEAD, Account
 from agenttrail.errors import InputError
-from agenttrail.parsing import Block, dead_letters
+from agenttrail.parsing import Block, Headers, dead_letters
 from agenttrail.sources.decompression import BrokenStreamError, is_compressed, pieces
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ MOST_LINE_BYTES = 128 << 20
 """A longer line is cut up."""
 MOST_DOCUMENT_BYTES = 1 << 30
 _MARK = b"\xef\xbb\xbf"  # byte order mark, with which some exporters begin a file; it is no part of the first line
-
-Headers = Any  # Callable[..., list[tuple[int, bytes]]], which Beam need not see
 
 
 @dataclass(frozen=True)
@@ -175,21 +173,39 @@ def plan_ranges(file: InputFile, headers: Headers | None, range_bytes: int = RAN
 
 _GLANCE_BYTES = 1 << 20
 """Size of blocks in which header lines are looked for: they are looked at while they are still in the cache."""
+_SMALL_BYTES = 1 << 18
 
 
 def _headers_at(file: InputFile, starts: list[int], headers: Headers) -> list[bytes | None]:
     """Return the header line in force at each start: the last one that begins before it."""
     found: list[tuple[int, bytes]] = []
     top = True
-    for block in _blocks(InputRange(file, 0, file.size), _GLANCE_BYTES, None):
+    stop = file.size if _holds_beyond_top(file, headers.letter) else min(_GLANCE_BYTES, file.size)
+    for block in _blocks(InputRange(file, 0, stop), _GLANCE_BYTES, None):
         if isinstance(block, Block):
-            found += [(block.offset + offset, line) for offset, line in headers(block.data, top=top)]
+            found += [(block.offset + offset, line) for offset, line in headers.find(block.data, top=top)]
             top = False
     in_force: list[bytes | None] = []
     for start in starts:
         before = [line for offset, line in found if offset < start]
         in_force.append(before[-1] if before else (None if start == 0 else b""))
     return in_force
+
+
+def _holds_beyond_top(file: InputFile, letter: bytes) -> bool:
+    """Tell whether a byte may stand in a file behind its first ``_GLANCE_BYTES``: local files are looked through."""
+    if FileSystems.get_scheme(file.path) is not None:
+        return True
+    held = bytearray(_SMALL_BYTES)
+    with Path(file.path).open("rb", buffering=0) as handle:
+        try:
+            handle.seek(_GLANCE_BYTES)
+            while count := handle.readinto(held):
+                if held.find(letter, 0, count) >= 0:
+                    return True
+        except OSError as error:
+            raise _unreadable(file.path, _GLANCE_BYTES, error) from error
+    return False
 
 
 def read_blocks(part: InputRange, headers: Headers | None, block_bytes: int = BLOCK_BYTES) -> Iterator[Block | Remains]:
@@ -203,7 +219,7 @@ def read_blocks(part: InputRange, headers: Headers | None, block_bytes: int = BL
             yield block
             continue
         yield Block(block.data, block.path, block.offset, header, block.source)
-        found = headers(block.data, top=header is None)
+        found = headers.find(block.data, top=header is None)
         header = found[-1][1] if found else header or b""
 
 
