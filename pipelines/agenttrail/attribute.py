@@ -267,12 +267,25 @@ def attribute(events: pa.RecordBatch, table: LeaseTable, internal: NetworkLists)
     unleased = np.flatnonzero((workload == UNKNOWN) & ~both_ends)
     workload[unleased] = _unleased_side(ends, sensor, internal, unleased)
     added = _identity_columns(resolutions, code) | {"attribution.reason": choose(reason, REASONS)}
-    added |= _peer_columns(ends, np.maximum(workload, SOURCE))  # of an undecided pair the end that is named second
-    added["network.direction"] = choose(workload, ("egress", "ingress"))
+    return with_columns(events, added | _seen_from(ends, client, workload))
+
+
+def _seen_from(ends: Sequence[_End], client: _Sides, workload: _Sides) -> dict[str, pa.Array]:
+    """Return the peer, the direction and who opened the connection, seen from the workload's end."""
     unclear = (client | workload) == UNKNOWN  # -1 where either is
     initiator = np.where(unclear, np.int8(UNKNOWN), (client != workload).view(np.int8))
-    added["network.initiator"] = choose(initiator, ("workload", "peer"))
-    return with_columns(events, added)
+    return {
+        **_peer_columns(ends, np.maximum(workload, SOURCE)),  # of an undecided pair the end that is named second
+        "network.direction": choose(workload, ("egress", "ingress")),
+        "network.initiator": choose(initiator, ("workload", "peer")),
+    }
+
+
+def seen_from(events: pa.RecordBatch, side: int) -> pa.RecordBatch:
+    """Return events as they look if all their workloads are at one ``side``, or if UNKNOWN nobody can tell."""
+    ends = _End(events, "source"), _End(events, "destination")
+    workload = np.full(events.num_rows, side, dtype=np.int8)
+    return with_columns(events, _seen_from(ends, _client_side(events, ends), workload))
 
 
 def with_columns(batch: pa.RecordBatch, columns: dict[str, pa.Array]) -> pa.RecordBatch:

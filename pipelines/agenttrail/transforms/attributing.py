@@ -11,19 +11,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from agenttrail import attribute as attribution
-from agenttrail import leases as leases_
 from agenttrail.accounting import ACCOUNT, EVENTS, Account
 from agenttrail.attribute import LeaseTable
 from agenttrail.attribute_named import NameTable, attribute_named
-from agenttrail.columns.batches import joined
 from agenttrail.columns.networks import NetworkLists, parse_network
 from agenttrail.columns.numbers import numbers
 from agenttrail.coverage import UNMET
 from agenttrail.flows import GAPS
 from agenttrail.gathering.named import progress_of
-from agenttrail.schema import conform, record
+from agenttrail.gathering.observed import resolved
 from agenttrail.seams import Living, Span, in_span, looked_at
-from agenttrail.trajectories import cut
 from agenttrail.transforms.timed import LEASES, PROGRESS, Timed
 
 if TYPE_CHECKING:
@@ -53,12 +50,8 @@ class Resolve(beam.PTransform):
 
 class _Resolve(beam.DoFn):
     def process(self, _: None, observed: list[tuple[int, pa.RecordBatch]]) -> Iterator[Any]:
-        batches = [conform(batch, record("lease")) for _, batch in observed]
-        held = [batch.filter(batch.column("lease.address").is_valid()) for batch in batches]
-        spans = [batch.filter(batch.column("lease.address").is_null()) for batch in batches]
-        leases = leases_.resolve(held)
-        if any(batch.num_rows for batch in spans):
-            leases, unmet = cut(leases, joined(spans))
+        leases, unmet = resolved(batch for _, batch in observed)
+        if unmet is not None:
             yield beam.pvalue.TaggedOutput(ACCOUNT, Account(coverage=Counter({UNMET: unmet})))
         yield leases
 

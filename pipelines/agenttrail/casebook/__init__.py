@@ -1,0 +1,1 @@
+"""What a stream knows at a time, and what it makes of it: the same that a batch job would make of the same lines."""

@@ -1,0 +1,121 @@
+"""Some rows of one source that a stream brought, and what they say as far as leases are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from agenttrail.attribute import attribute
+from agenttrail.attribute_named import attribute_named
+from agenttrail.columns.ids import content_digests
+from agenttrail.columns.json_text import json_objects
+from agenttrail.columns.numbers import numbers
+from agenttrail.detect.signals import DIGEST, HITS, HOLDER, Signals, detect, digest_words, rule_hits, select
+from agenttrail.entities import WORKLOAD_DIGEST, name_holders
+from agenttrail.gathering.named import TOOL_CALL, progress_of, select_named
+from agenttrail.schema import cast
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from agenttrail.attribute import LeaseTable
+    from agenttrail.attribute_named import NameTable
+    from agenttrail.casebook.terms import Terms
+
+_ENDS = ("source.ip", "destination.ip")
+_NAMES = ("k8s.pod.uid", "sandbox.id")
+_SEEN = ("network.direction", "network.initiator", "attribution.reason")
+"""What attribution says of a row beside its holder."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """All leases that are known.
+
+    Attributes:
+        leases: resolved.
+        by_address: for events that tell of two addresses.
+        by_name: for events that name their workload.
+    """
+
+    leases: pa.RecordBatch
+    by_address: LeaseTable
+    by_name: NameTable
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Rows of one source.
+
+    Attributes:
+        source: its number.
+        dataset: its format; None for events that name their workload.
+        raw: the events as they were parsed.
+        signals: what matters of them.
+        workload: digest of the workload of each signal.
+        marks: 16 bytes per signal that differ wherever anything differs that is said of it.
+        progress: reports of training progress; None where there are none.
+    """
+
+    source: int
+    dataset: str | None
+    raw: pa.RecordBatch
+    signals: Signals
+    workload: pa.Array
+    marks: pa.Array
+    progress: pa.RecordBatch | None
+
+    @classmethod
+    def judged(cls, source: int, dataset: str | None, raw: pa.RecordBatch, known: Known, terms: Terms) -> Segment:
+        """Say of ``raw`` events whose they are, and which of them matter."""
+        if dataset is None:
+            plan = terms.plans[TOOL_CALL]
+            attributed = attribute_named(raw, known.by_name)
+            chosen, hits = select_named(attributed, plan)
+            progress = progress_of(attributed)
+        else:
+            plan = terms.plans[dataset]
+            attributed = attribute(raw, known.by_address, terms.internal)
+            chosen, hits, _ = select(attributed, plan, terms.lists)
+            progress = None
+        matter = attributed.take(pa.array(chosen))
+        holders, which = name_holders(matter)
+        rows, _ = detect(matter, rule_hits(hits, chosen, plan), which)
+        signals = Signals(rows, holders, source)
+        of_row = pa.array(numbers(rows.column(HOLDER)))
+        workload = holders.column(WORKLOAD_DIGEST).take(of_row)
+        return cls(source, dataset, raw, signals, workload, _marks(signals, of_row), progress)
+
+    def met_by(self, addresses: pa.Array, names: pa.Array) -> bool:
+        """Tell whether leases on some addresses, or of pods with some names or uids, may say something of its rows."""
+        columns, values = (_NAMES, names) if self.dataset is None else (_ENDS, addresses)
+        told = [self.raw.column(name) for name in columns if name in self.raw.schema.names]
+        return any(pc.any(pc.is_in(column.cast(values.type), value_set=values)).as_py() for column in told)
+
+    def changed_from(self, before: Segment) -> pa.Array:
+        """Return the workloads of rows of which anything else is said than before."""
+        mine, theirs = digest_words(self.marks), digest_words(before.marks)
+        new = pa.array(~np.isin(mine, theirs))
+        old = pa.array(~np.isin(theirs, mine))
+        return pa.concat_arrays([self.workload.filter(new), before.workload.filter(old)]).unique()
+
+    def of(self, workloads: pa.Array) -> Signals | None:
+        """Return the signals of some workloads; None where there are none."""
+        chosen: NDArray[np.int64] = np.flatnonzero(np.asarray(pc.is_in(self.workload, value_set=workloads)))
+        if not len(chosen):
+            return None
+        return Signals(self.signals.rows.take(pa.array(chosen)), self.signals.holders, self.source)
+
+
+def _marks(signals: Signals, of_row: pa.Array) -> pa.Array:
+    rows, holders = signals.rows, signals.holders
+    if not rows.num_rows:
+        return pa.array([], pa.binary(16))
+    said = content_digests(["holder", json_objects(holders)]).take(of_row)
+    hits = pc.binary_join(rows.column(HITS).cast(pa.list_(pa.string())), ",")
+    seen = [cast(rows.column(name), pa.string()) for name in _SEEN if name in rows.schema.names]
+    return content_digests([rows.column(DIGEST), said, hits, *seen])

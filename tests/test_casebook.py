@@ -1,0 +1,127 @@
+"""A casebook says what the batch job says, in whatever order and pieces everything came."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pytest
+
+from agenttrail import jobs
+from agenttrail.attribute import with_columns
+from agenttrail.casebook.book import Casebook, Changes
+from agenttrail.casebook.terms import Terms
+from agenttrail.columns.json_text import json_objects
+from agenttrail.columns.text import constant
+from agenttrail.formats import FORMATS
+from agenttrail.job_files import load_job
+from agenttrail.simulate import simulate
+from agenttrail.sources.files import plan_ranges, read_blocks, read_document
+from agenttrail.transforms.parsing import with_scope
+
+if TYPE_CHECKING:
+
+    from agenttrail.job_files import Job
+
+KINDS = {name: format_.kind for name, format_ in FORMATS.items()}
+
+
+def _terms(job: Job) -> Terms:
+    flows = sorted(
+        {one.format for one in job.sources if FORMATS[one.format].gives == "events" and not FORMATS[one.format].named}
+    )
+    return Terms.of(job.rules, job.correlations, job.lists, KINDS, flows, job.tolerance)
+
+
+def _pieces(job: Job, block_bytes: int) -> list[tuple[str, int, pa.RecordBatch]]:
+    """Return what the files of a job hold, as parsers give it."""
+    out = []
+    for file in job.files:
+        source = job.sources[file.source]
+        format_ = FORMATS[source.format]
+        parse = format_.parser(source.settings)
+        if format_.gives == "leases":
+            parsed = parse(read_document(file))
+            leases = parsed.events
+            if source.scope is not None:
+                pass
+            out.append(("leases", file.source, with_scope(leases, source)))
+            continue
+        for part in plan_ranges(file, format_.headers):
+            for block in read_blocks(part, format_.headers, block_bytes):
+                if not hasattr(block, "data") or not hasattr(block, "header"):
+                    continue
+                parsed = parse(block)
+                out.append(("events", file.source, with_scope(parsed.events, source)))
+                if parsed.leases is not None and parsed.leases.num_rows:
+                    leases = parsed.leases
+                    if source.scope is not None:
+                        leases = with_columns(leases, {"lease.scope": constant(source.scope, leases.num_rows)})
+                    out.append(("leases", file.source, leases))
+    return out
+
+
+class _Kept:
+    """What is left of all that a casebook said."""
+
+    def __init__(self) -> None:
+        self.findings: dict[str, Any] = {}
+        self.incidents: dict[str, Any] = {}
+
+    def hear(self, changes: Changes) -> None:
+        for kept, batch, gone, id_ in (
+            (self.findings, changes.findings, changes.gone_findings, "finding.id"),
+            (self.incidents, changes.incidents, changes.gone_incidents, "incident.id"),
+        ):
+            kept.update({one[id_]: one for one in map(json.loads, json_objects(batch).to_pylist())})
+            for id__ in gone.to_pylist():
+                kept.pop(id__)
+
+
+@pytest.fixture(scope="module")
+def day(tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, dict[str, Any], dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("day")
+    simulate(folder, agents=3, hours=4, seed=11)
+    job = load_job(str(folder / "job.yml"), output=str(folder / "out"))
+    jobs.run(job)
+    left = [
+        {
+            one[f"{kind}.id"]: one
+            for one in map(json.loads, (folder / "out" / f"{kind}s.ndjson").read_text().splitlines())
+        }
+        for kind in ("finding", "incident")
+    ]
+    return job, left[0], left[1]
+
+
+def _without_place(findings: dict[str, Any]) -> dict[str, Any]:
+    for one in findings.values():
+        for event in one.get("finding.evidence", ()):
+            event.pop("log.file.path", None)
+            event.pop("log.offset", None)
+    return findings
+
+
+@pytest.mark.parametrize(("seed", "block_bytes", "every"), [(1, 1 << 20, 50), (2, 60_000, 200), (3, 1 << 17, 7)])
+def test_in_any_order_it_ends_where_the_batch_job_ends(day: Any, seed: int, block_bytes: int, every: int) -> None:
+    job, findings, incidents = day
+    terms = _terms(job)
+    pieces = _pieces(job, block_bytes)
+    random.Random(seed).shuffle(pieces)
+    book, kept = Casebook(terms), _Kept()
+    for number, (what, source, batch) in enumerate(pieces):
+        format_ = FORMATS[job.sources[source].format]
+        if what == "leases":
+            book.observe(batch)
+        elif format_.named:
+            book.take(source, None, batch)
+        else:
+            rows = terms.sieves[format_.name].may_matter(batch)
+            book.take(source, format_.name, batch.take(pa.array(rows)))
+        if number % every == every - 1:
+            kept.hear(book.judge())
+    kept.hear(book.judge())
+    assert kept.incidents == incidents
+    assert _without_place(kept.findings) == _without_place(findings)
