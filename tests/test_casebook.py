@@ -22,7 +22,6 @@ from agenttrail.sources.files import plan_ranges, read_blocks, read_document
 from agenttrail.transforms.parsing import with_scope
 
 if TYPE_CHECKING:
-
     from agenttrail.job_files import Job
 
 KINDS = {name: format_.kind for name, format_ in FORMATS.items()}

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 _LARGE = 1 << 16
 """Rows of a segment that is not put together with others any more."""
+_MANY = 64
+"""Batches of leases that are put together, so that there are few."""
 _NO_WORKLOADS = pa.array([], pa.binary(16))
 
 
@@ -84,8 +86,8 @@ class Casebook:
     @property
     def rows(self) -> int:
         """Rows that are held."""
-        waiting = sum(batch.num_rows for batches in self._arrived.events.values() for batch in batches)
-        return waiting + sum(segment.raw.num_rows for segment in self._segments)
+        waiting = [batch for batches in self._arrived.events.values() for batch in batches]
+        return sum(int(batch.num_rows) for batch in [*waiting, *(segment.raw for segment in self._segments)])
 
     def observe(self, leases: pa.RecordBatch) -> None:
         """Take in leases, or trajectories, as a format gives them."""
@@ -109,12 +111,13 @@ class Casebook:
     # -- what is known of each row
 
     def _again(self) -> list[pa.Array]:
-        """Judge the segments again of whose leases anything is known otherwise; return the workloads that it touches."""
+        """Judge segments again of whose leases anything is known otherwise; return the workloads that it touches."""
         if self._known is not None and not self._arrived.leases:
             return []
         self._arrived.leases = False
         before, self._known = self._known, _known(self._observed, self._terms.tolerance)
-        self._observed = [*self._observed] if len(self._observed) < 64 else [pa.concat_batches(self._observed)]
+        if len(self._observed) >= _MANY:
+            self._observed = [pa.concat_batches(self._observed)]
         if before is None:
             return []
         addresses, names = _changed(before.leases, self._known.leases)
