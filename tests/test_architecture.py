@@ -30,7 +30,7 @@ MIDDLE = (
 """Pure packages that meet as batches only."""
 BELOW = (
     "columns", "schema", "errors", "resources", "parsing", "flows", "metadata", "paths", "lists", "documents",
-    "entities", "seams", "yaml_files",
+    "entities", "seams", "yaml_files", "accounting",
 )  # fmt: skip
 """What these may lean on, and is as pure."""
 TOGETHER = ("attribute_named", "coverage", "gathering", "casebook")
