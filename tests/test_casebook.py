@@ -11,7 +11,7 @@ import pytest
 
 from agenttrail import jobs
 from agenttrail.attribute import with_columns
-from agenttrail.casebook.book import Casebook, Changes
+from agenttrail.casebook.book import Casebook
 from agenttrail.casebook.terms import Terms
 from agenttrail.columns.json_text import json_objects
 from agenttrail.columns.text import constant
@@ -22,6 +22,7 @@ from agenttrail.sources.files import plan_ranges, read_blocks, read_document
 from agenttrail.transforms.parsing import with_scope
 
 if TYPE_CHECKING:
+    from agenttrail.casebook.ledger import Changes
     from agenttrail.job_files import Job
 
 KINDS = {name: format_.kind for name, format_ in FORMATS.items()}
@@ -120,7 +121,7 @@ def test_in_any_order_it_ends_where_the_batch_job_ends(day: Any, seed: int, bloc
             rows = terms.sieves[format_.name].may_matter(batch)
             book.take(source, format_.name, batch.take(pa.array(rows)))
         if number % every == every - 1:
-            kept.hear(book.judge())
+            kept.hear(book.judge(urgent=bool(number % 3)))
     kept.hear(book.judge())
     assert kept.incidents == incidents
     assert _without_place(kept.findings) == _without_place(findings)

@@ -11,54 +11,39 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from agenttrail import timeline
 from agenttrail.attribute import LeaseTable
 from agenttrail.attribute_named import NameTable
+from agenttrail.casebook.ledger import Changes, Ledger
 from agenttrail.casebook.segments import Known, Segment
-from agenttrail.columns.batches import as_one_batch, stacked
-from agenttrail.columns.ids import content_digests, hexadecimal
+from agenttrail.columns.batches import stacked
 from agenttrail.columns.json_text import json_objects
-from agenttrail.detect.correlation_findings import correlation_findings
-from agenttrail.entities import ENTITY_DIGEST, WORKLOAD_DIGEST, workload_digests
+from agenttrail.entities import WORKLOAD_DIGEST
 from agenttrail.gathering.gathered import Gathered, gather_shard
 from agenttrail.gathering.merging import merged
 from agenttrail.gathering.named import reports
 from agenttrail.gathering.observed import resolved
-from agenttrail.incidents import group
 from agenttrail.schema import conform, record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from agenttrail.casebook.terms import Terms
 
 _LARGE = 1 << 16
 """Rows of a segment that is not put together with others any more."""
+_FEW = 8
+"""So many small segments are no harm."""
 _MANY = 64
 """Batches of leases that are put together, so that there are few."""
+_MOST_KINDS = 1 << 20
+"""Kinds of rows that are remembered; once there are more, all that were are forgotten and new again."""
 _NO_WORKLOADS = pa.array([], pa.binary(16))
-
-
-@dataclass(frozen=True)
-class Changes:
-    """What is to be said otherwise than before.
-
-    Attributes:
-        findings: new ones, and those of which anything changed.
-        gone_findings: ids of those that do not hold any more.
-        incidents: likewise.
-        gone_incidents: likewise.
-        timeline: whole timelines of ``incidents``.
-    """
-
-    findings: pa.RecordBatch
-    gone_findings: pa.Array
-    incidents: pa.RecordBatch
-    gone_incidents: pa.Array
-    timeline: pa.RecordBatch
 
 
 @dataclass
@@ -67,6 +52,42 @@ class _Arrived:
 
     events: dict[tuple[int, str | None], list[pa.RecordBatch]] = field(default_factory=dict)
     leases: bool = False
+
+
+@dataclass
+class _Due:
+    """Workloads that are to be judged.
+
+    Attributes:
+        some: of which anything changed.
+        urgent: of which something came that is not more of what had come.
+        kinds: sorted words, one for each kind of row that has come.
+    """
+
+    some: pa.Array = field(default_factory=lambda: _NO_WORKLOADS)
+    urgent: pa.Array = field(default_factory=lambda: _NO_WORKLOADS)
+    kinds: NDArray[np.bytes_] = field(default_factory=lambda: np.empty(0, dtype="S16"))
+
+    def add(self, workloads: Sequence[pa.Array]) -> None:
+        """Take in workloads of which anything is known otherwise."""
+        self.some, self.urgent = (pa.concat_arrays([one, *workloads]).unique() for one in (self.some, self.urgent))
+
+    def add_rows(self, segment: Segment) -> None:
+        """Take in what came of rows."""
+        self.some = pa.concat_arrays([self.some, segment.workload]).unique()
+        kinds = segment.kinds()
+        new = ~np.isin(kinds, self.kinds)
+        if new.any():
+            known = self.kinds if len(self.kinds) < _MOST_KINDS else self.kinds[:0]
+            self.kinds = np.union1d(known, kinds[new])
+            self.urgent = pa.concat_arrays([self.urgent, segment.workload.filter(pa.array(new))]).unique()
+
+    def taken(self, *, urgent: bool) -> pa.Array:
+        """Return those whose turn it is, which are then due no more."""
+        turn = self.urgent if urgent else self.some
+        self.some = self.some.filter(pc.invert(pc.is_in(self.some, value_set=turn)))
+        self.urgent = _NO_WORKLOADS
+        return turn
 
 
 class Casebook:
@@ -79,9 +100,8 @@ class Casebook:
         self._known: Known | None = None
         self._segments: list[Segment] = []
         self._arrived = _Arrived()
-        self._findings, self._units = _empty("finding"), None
-        self._entries: pa.RecordBatch | None = None
-        self._told = _Told(), _Told()
+        self._due = _Due()
+        self._ledger = Ledger(terms)
 
     @property
     def rows(self) -> int:
@@ -100,45 +120,50 @@ class Casebook:
         if events.num_rows:
             self._arrived.events.setdefault((source, dataset), []).append(events)
 
-    def judge(self) -> Changes:
-        """Say what is to be said otherwise than the last time."""
-        touched = pa.concat_arrays([_NO_WORKLOADS, *self._again(), *self._anew()]).unique()
-        if not len(touched):
-            return _nothing()
-        self._say(self._gathered(touched), touched)
-        return self._changes()
+    def judge(self, *, urgent: bool = False) -> Changes:
+        """Say what is to be said otherwise than the last time.
+
+        Args:
+            urgent: only of workloads of which something came that is not more of the same: a rule that had not hit
+                there, a peer, a verdict, a lease.  The others wait until all are judged.  Judging one costs as much as
+                it has rows, however few of them are new.
+        """
+        self._again()
+        self._anew()
+        turn = self._due.taken(urgent=urgent)
+        if not len(turn) or not self._segments:
+            return Changes.none()
+        gathered, holders = self._gathered(turn)
+        return self._ledger.say(gathered, holders, turn)
 
     # -- what is known of each row
 
-    def _again(self) -> list[pa.Array]:
-        """Judge segments again of whose leases anything is known otherwise; return the workloads that it touches."""
+    def _again(self) -> None:
+        """Judge segments again of whose leases anything is known otherwise."""
         if self._known is not None and not self._arrived.leases:
-            return []
+            return
         self._arrived.leases = False
         before, self._known = self._known, _known(self._observed, self._terms.tolerance)
         if len(self._observed) >= _MANY:
             self._observed = [pa.concat_batches(self._observed)]
         if before is None:
-            return []
+            return
         addresses, names = _changed(before.leases, self._known.leases)
-        touched = []
         for place, segment in enumerate(self._segments):
             if segment.met_by(addresses, names):
                 self._segments[place] = self._judged(segment.source, segment.dataset, segment.raw)
-                touched.append(self._segments[place].changed_from(segment))
-                touched += self._reached(self._segments[place].progress, segment.progress)
-        return touched
+                touched = [self._segments[place].changed_from(segment)]
+                self._due.add([*touched, *self._reached(self._segments[place].progress, segment.progress)])
 
-    def _anew(self) -> list[pa.Array]:
-        """Judge what came; return the workloads that it touches."""
+    def _anew(self) -> None:
+        """Judge what came."""
         arrived, self._arrived = self._arrived.events, _Arrived()
-        touched = []
         for (source, dataset), batches in arrived.items():
             segment = self._judged(source, dataset, stacked(batches))
-            touched += [segment.workload, *self._reached(segment.progress)]
             self._segments.append(segment)
+            self._due.add_rows(segment)
+            self._due.add(self._reached(segment.progress))
         self._put_together()
-        return touched
 
     def _judged(self, source: int, dataset: str | None, raw: pa.RecordBatch) -> Segment:
         assert self._known is not None  # noqa: S101 - for mypy: it is made first
@@ -169,7 +194,7 @@ class Casebook:
             else:
                 small.setdefault((segment.source, segment.dataset), []).append(segment)
         for (source, dataset), some in small.items():
-            if len(some) < 8 and sum(one.raw.num_rows for one in some) < _LARGE:  # noqa: PLR2004 - a few are no harm
+            if len(some) < _FEW and sum(one.raw.num_rows for one in some) < _LARGE:
                 large += some
             else:
                 large.append(self._judged(source, dataset, stacked([one.raw for one in some])))
@@ -177,64 +202,13 @@ class Casebook:
 
     # -- what that says together
 
-    def _gathered(self, touched: pa.Array) -> Gathered:
+    def _gathered(self, touched: pa.Array) -> tuple[Gathered, pa.RecordBatch]:
+        """Return what all rows of ``touched`` workloads tell together, and whom they are about."""
         signals = [part for segment in self._segments if (part := segment.of(touched)) is not None]
+        signals = signals or [self._segments[0].nothing()]
         progress = reports([segment.progress for segment in self._segments if segment.progress is not None])
         together, _ = merged(signals)
-        self._names_of(together.holders, touched)
-        return gather_shard(together, self._terms.asked, progress)
-
-    def _names_of(self, holders: pa.RecordBatch, touched: pa.Array) -> None:
-        whose = hexadecimal(
-            holders.column(ENTITY_DIGEST).filter(pc.is_in(holders.column(WORKLOAD_DIGEST), value_set=touched))
-        )
-        self._spoken = whose.unique()
-
-    def _say(self, gathered: Gathered, touched: pa.Array) -> None:
-        """Put what was gathered of ``touched`` workloads in the place of what was said of them."""
-        self._findings = _replaced(self._findings, gathered.findings, touched)
-        if gathered.units is not None:
-            self._units = _replaced(self._units, gathered.units, touched) if self._units is not None else gathered.units
-        entries = conform(gathered.timeline, record("timeline"))
-        if self._entries is not None:
-            stays = pc.invert(pc.is_in(self._entries.column("incident.id"), value_set=self._spoken))
-            entries = pa.concat_batches([self._entries.filter(stays), entries])
-        self._entries = entries
-
-    def _changes(self) -> Changes:
-        found = [self._findings]
-        if self._terms.correlations and self._units is not None and self._units.num_rows:
-            found.append(correlation_findings(self._terms.correlations, self._units))
-        whole = as_one_batch(pa.Table.from_batches([conform(one, record("finding")) for one in found]))
-        whole = whole.take(pc.sort_indices(whole.column("finding.id")))
-        incidents = group(whole.drop_columns(["finding.evidence"]), self._terms.kinds)
-        findings, gone = self._told[0].changed(whole, "finding.id")
-        changed, closed = self._told[1].changed(incidents, "incident.id")
-        return Changes(findings, gone, changed, closed, self._timeline(whole, changed))
-
-    def _timeline(self, findings: pa.RecordBatch, incidents: pa.RecordBatch) -> pa.RecordBatch:
-        ids = incidents.column("incident.id")
-        of_findings = timeline.findings(findings.filter(pc.is_in(findings.column("incident.id"), value_set=ids)))
-        entries = [self._entries] if self._entries is not None else []
-        wanted = [one.filter(pc.is_in(one.column("incident.id"), value_set=ids)) for one in entries]
-        return timeline.ordered([*wanted, of_findings])
-
-
-class _Told:
-    """What was said last, by id."""
-
-    def __init__(self) -> None:
-        self._ids, self._marks = pa.array([], pa.string()), pa.array([], pa.binary(16))
-
-    def changed(self, documents: pa.RecordBatch, id_: str) -> tuple[pa.RecordBatch, pa.Array]:
-        """Return the documents of which anything changed, and the ids of those that are no more."""
-        ids = documents.column(id_)
-        marks = content_digests([json_objects(documents)]) if documents.num_rows else pa.array([], pa.binary(16))
-        place = pc.index_in(ids, value_set=self._ids)
-        same = pc.fill_null(pc.equal(marks, self._marks.take(place)), fill_value=False)
-        gone = self._ids.filter(pc.invert(pc.is_in(self._ids, value_set=ids)))
-        self._ids, self._marks = ids, marks
-        return documents.filter(pc.invert(same)), gone
+        return gather_shard(together, self._terms.asked, progress), together.holders
 
 
 def _known(observed: Sequence[pa.RecordBatch], tolerance: int) -> Known:
@@ -251,21 +225,3 @@ def _changed(before: pa.RecordBatch, after: pa.RecordBatch) -> tuple[pa.Array, p
     addresses = pa.concat_arrays([one.column("lease.address") for one in differ]).drop_null().unique()
     names = [one.column(name) for one in differ for name in ("k8s.pod.uid", "sandbox.id")]
     return addresses, pa.concat_arrays(names).drop_null().unique()
-
-
-def _empty(kind: str) -> pa.RecordBatch:
-    return conform(pa.RecordBatch.from_arrays([], names=[]), record(kind))
-
-
-def _replaced(before: pa.RecordBatch, now: pa.RecordBatch, touched: pa.Array) -> pa.RecordBatch:
-    if not before.num_rows:
-        return now
-    stays = before.filter(pc.invert(pc.is_in(workload_digests(before), value_set=touched)))
-    return as_one_batch(
-        pa.concat_tables([pa.Table.from_batches([one]) for one in (stays, now)], promote_options="default")
-    )
-
-
-def _nothing() -> Changes:
-    ids = pa.array([], pa.string())
-    return Changes(_empty("finding"), ids, _empty("incident"), ids, _empty("timeline"))

@@ -30,6 +30,8 @@ _ENDS = ("source.ip", "destination.ip")
 _NAMES = ("k8s.pod.uid", "sandbox.id")
 _SEEN = ("network.direction", "network.initiator", "attribution.reason")
 """What attribution says of a row beside its holder."""
+_KIND = ("event.dataset", "event.outcome", "network.direction", "gen_ai.tool.name", "metric.name")
+"""What sets rows apart that are not more of the same, beside workload, addresses and hits."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,19 @@ class Segment:
         workload = holders.column(WORKLOAD_DIGEST).take(of_row)
         return cls(source, dataset, raw, signals, workload, _marks(signals, of_row), progress)
 
+    def kinds(self) -> NDArray[np.bytes_]:
+        """Return a word per signal, the same for all of one workload, its peer, verdict and hits."""
+        rows = self.signals.rows
+        if not rows.num_rows:
+            return digest_words(pa.array([], pa.binary(16)))
+        named = [cast(rows.column(name), pa.string()) for name in _KIND if name in rows.schema.names]
+        ends = [rows.column(name) for name in _ENDS if name in rows.schema.names]
+        return digest_words(content_digests([self.workload, _hits(rows), *ends, *named]))
+
+    def nothing(self) -> Signals:
+        """Return none of its signals, in their shape."""
+        return Signals(self.signals.rows.slice(0, 0), self.signals.holders, self.source)
+
     def met_by(self, addresses: pa.Array, names: pa.Array) -> bool:
         """Tell whether leases on some addresses, or of pods with some names or uids, may say something of its rows."""
         columns, values = (_NAMES, names) if self.dataset is None else (_ENDS, addresses)
@@ -116,6 +131,9 @@ def _marks(signals: Signals, of_row: pa.Array) -> pa.Array:
     if not rows.num_rows:
         return pa.array([], pa.binary(16))
     said = content_digests(["holder", json_objects(holders)]).take(of_row)
-    hits = pc.binary_join(rows.column(HITS).cast(pa.list_(pa.string())), ",")
     seen = [cast(rows.column(name), pa.string()) for name in _SEEN if name in rows.schema.names]
-    return content_digests([rows.column(DIGEST), said, hits, *seen])
+    return content_digests([rows.column(DIGEST), said, _hits(rows), *seen])
+
+
+def _hits(rows: pa.RecordBatch) -> pa.Array:
+    return pc.binary_join(rows.column(HITS).cast(pa.list_(pa.string())), ",")

@@ -1,0 +1,180 @@
+"""What was said, by workload: so that only what is to be said otherwise is said again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from agenttrail import timeline
+from agenttrail.casebook.shelves import Shelves
+from agenttrail.columns.batches import joined
+from agenttrail.columns.ids import content_digests, hexadecimal
+from agenttrail.columns.json_text import json_objects
+from agenttrail.detect.correlation_findings import correlation_findings
+from agenttrail.entities import ENTITY_DIGEST, WORKLOAD_DIGEST, workload_digests
+from agenttrail.incidents import group
+from agenttrail.schema import conform, record
+
+if TYPE_CHECKING:
+    from agenttrail.casebook.terms import Terms
+    from agenttrail.gathering.gathered import Gathered
+
+_MARK = "mark"
+"""Column of the ledger only: 16 bytes that differ wherever anything differs that a finding says."""
+_EVIDENCE = ["finding.evidence"]
+_NO_TEXTS, _NO_DIGESTS = pa.array([], pa.string()), pa.array([], pa.binary(16))
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What is to be said otherwise than before.
+
+    Attributes:
+        findings: new ones, and those of which anything changed.
+        gone_findings: ids of those that do not hold any more.
+        incidents: likewise.
+        gone_incidents: likewise.
+        timeline: whole timelines of ``incidents``.
+    """
+
+    findings: pa.RecordBatch
+    gone_findings: pa.Array
+    incidents: pa.RecordBatch
+    gone_incidents: pa.Array
+    timeline: pa.RecordBatch
+
+    @classmethod
+    def none(cls) -> Changes:
+        """Return that there are none."""
+        return cls(empty("finding"), _NO_TEXTS, empty("incident"), _NO_TEXTS, empty("timeline"))
+
+
+class _Compared(NamedTuple):
+    """Findings as they were and as they are.
+
+    Attributes:
+        changed: those of which anything is otherwise.
+        gone: ids of those that are no more.
+        slim: all that are, without evidence and with their marks.
+        incidents: ids of all incidents that the former and the present are of.
+    """
+
+    changed: pa.RecordBatch
+    gone: pa.Array
+    slim: pa.RecordBatch
+    incidents: pa.Array
+
+
+class Ledger:
+    """All that was said of the workloads of a casebook."""
+
+    def __init__(self, terms: Terms) -> None:
+        """Begin an empty one on the ``terms`` of a job."""
+        self._terms = terms
+        self._findings, self._units, self._entries = Shelves(), Shelves(), Shelves()
+        self._correlated: pa.RecordBatch | None = None
+        self._incidents: dict[str, bytes] = {}
+
+    def say(self, gathered: Gathered, holders: pa.RecordBatch, touched: pa.Array) -> Changes:
+        """Put what was gathered of the ``touched`` workloads in the place of what was said of them.
+
+        Args:
+            gathered: of all rows of these workloads.
+            holders: whom the rows are about, as ``name_holders`` gives them.
+            touched: digests of the workloads.
+        """
+        findings = conform(gathered.findings, record("finding"))
+        whose = workload_digests(findings)
+        own = _compared(self._findings.of(touched), findings)
+        self._findings.replace(touched, own.slim, whose)
+        self._put_entries(gathered.timeline, holders, touched)
+        compared = [own, self._correlate(gathered.units, touched)]
+        ids = pa.concat_arrays([one.incidents for one in compared]).unique()
+        known = self._together(ids, touched)
+        incidents = group(known.drop_columns([_MARK]), self._terms.kinds)
+        changed, closed = self._told(incidents, ids)
+        whole = joined([one.changed for one in compared])
+        gone = pa.concat_arrays([one.gone for one in compared])
+        gone = gone.filter(pc.invert(pc.is_in(gone, value_set=whole.column("finding.id"))))
+        whole = conform(whole, record("finding"))
+        return Changes(whole, gone, changed, closed, self._timeline(known, changed))
+
+    def _put_entries(self, entries: pa.RecordBatch, holders: pa.RecordBatch, touched: pa.Array) -> None:
+        entries = conform(entries, record("timeline"))
+        place = pc.index_in(entries.column("incident.id"), value_set=hexadecimal(holders.column(ENTITY_DIGEST)))
+        self._entries.replace(touched, entries, holders.column(WORKLOAD_DIGEST).take(place))
+
+    def _correlate(self, units: pa.RecordBatch | None, touched: pa.Array) -> _Compared:
+        """Return what correlations say otherwise, now that the ``touched`` workloads have these units."""
+        none = _compared(None, empty("finding"))
+        if not self._terms.correlations:
+            return none
+        before = self._units.of(touched)
+        if units is not None:
+            self._units.replace(touched, units, workload_digests(units))
+        elif before is not None:
+            self._units.replace(touched, before.slice(0, 0), _NO_DIGESTS)
+        else:
+            return none
+        every = self._units.everything()
+        said = empty("finding") if every is None else correlation_findings(self._terms.correlations, every)
+        compared = _compared(self._correlated, conform(said, record("finding")))
+        self._correlated = compared.slim
+        return compared
+
+    def _together(self, incidents: pa.Array, touched: pa.Array) -> pa.RecordBatch:
+        """Return all findings of some incidents, without evidence: those of workloads, and those of correlations."""
+        correlated = self._correlated
+        if correlated is not None:
+            correlated = correlated.filter(pc.is_in(correlated.column("incident.id"), value_set=incidents))
+            touched = pa.concat_arrays([touched, workload_digests(correlated)]).unique()
+        own = self._findings.of(touched)
+        found = [one for one in (own, correlated) if one is not None]
+        whole = joined([_compared(None, empty("finding")).slim, *found])
+        whole = whole.filter(pc.is_in(whole.column("incident.id"), value_set=incidents))
+        return whole.take(pc.sort_indices(whole.column("finding.id")))
+
+    def _told(self, incidents: pa.RecordBatch, asked: pa.Array) -> tuple[pa.RecordBatch, pa.Array]:
+        """Return the incidents that are otherwise than told, and the ids of those of ``asked`` that are no more."""
+        ids = incidents.column("incident.id").to_pylist()
+        marks = dict(zip(ids, _marks(incidents).to_pylist(), strict=True))
+        changed = pa.array([self._incidents.get(id_) != mark for id_, mark in marks.items()], pa.bool_())
+        closed = [id_ for id_ in asked.to_pylist() if id_ not in marks and id_ in self._incidents]
+        self._incidents |= marks
+        for id_ in closed:
+            del self._incidents[id_]
+        return incidents.filter(changed), pa.array(closed, pa.string())
+
+    def _timeline(self, known: pa.RecordBatch, incidents: pa.RecordBatch) -> pa.RecordBatch:
+        """Return the timelines of incidents of which these findings are known."""
+        ids = incidents.column("incident.id")
+        of_findings = timeline.findings(known.filter(pc.is_in(known.column("incident.id"), value_set=ids)))
+        entries = self._entries.of(pa.concat_arrays([workload_digests(known)]).unique())
+        wanted = [] if entries is None else [entries.filter(pc.is_in(entries.column("incident.id"), value_set=ids))]
+        return timeline.ordered([*wanted, of_findings])
+
+
+def _compared(before: pa.RecordBatch | None, now: pa.RecordBatch) -> _Compared:
+    """Return what findings say otherwise than they did ``before``."""
+    marks = _marks(now)
+    slim = now.drop_columns(_EVIDENCE).append_column(_MARK, marks)
+    if before is None:
+        return _Compared(now, _NO_TEXTS, slim, slim.column("incident.id").unique())
+    ids, known = now.column("finding.id"), before.column("finding.id")
+    same = pc.equal(marks, before.column(_MARK).take(pc.index_in(ids, value_set=known)))
+    changed = now.filter(pc.invert(pc.fill_null(same, fill_value=False)))
+    goes = pc.invert(pc.is_in(known, value_set=ids))
+    touched = pa.concat_arrays([changed.column("incident.id"), before.column("incident.id").filter(goes)]).unique()
+    return _Compared(changed, known.filter(goes), slim, touched)
+
+
+def _marks(documents: pa.RecordBatch) -> pa.Array:
+    return content_digests([json_objects(documents)]) if documents.num_rows else _NO_DIGESTS
+
+
+def empty(kind: str) -> pa.RecordBatch:
+    """Return no rows in the shape of a record."""
+    return conform(pa.RecordBatch.from_arrays([], names=[]), record(kind))
