@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _MARK = "mark"
 """Column of the ledger only: 16 bytes that differ wherever anything differs that a finding says."""
 _EVIDENCE = ["finding.evidence"]
+_COMPARED = ("finding.id", "incident.id", _MARK)
 _NO_TEXTS, _NO_DIGESTS = pa.array([], pa.string()), pa.array([], pa.binary(16))
 
 
@@ -88,7 +89,7 @@ class Ledger:
         """
         findings = conform(gathered.findings, record("finding"))
         whose = workload_digests(findings)
-        own = _compared(self._findings.of(touched), findings)
+        own = _compared(self._findings.of(touched, _COMPARED), findings)
         self._findings.replace(touched, own.slim, whose)
         self._put_entries(gathered.timeline, holders, touched)
         compared = [own, self._correlate(gathered.units, touched)]
@@ -112,7 +113,7 @@ class Ledger:
         none = _compared(None, empty("finding"))
         if not self._terms.correlations:
             return none
-        before = self._units.of(touched)
+        before = self._units.of(touched, ["rule.id"])
         if units is not None:
             self._units.replace(touched, units, workload_digests(units))
         elif before is not None:

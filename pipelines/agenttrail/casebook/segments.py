@@ -59,7 +59,6 @@ class Segment:
         raw: the events as they were parsed.
         signals: what matters of them.
         workload: digest of the workload of each signal.
-        marks: 16 bytes per signal that differ wherever anything differs that is said of it.
         progress: reports of training progress; None where there are none.
     """
 
@@ -68,7 +67,6 @@ class Segment:
     raw: pa.RecordBatch
     signals: Signals
     workload: pa.Array
-    marks: pa.Array
     progress: pa.RecordBatch | None
 
     @classmethod
@@ -90,7 +88,7 @@ class Segment:
         signals = Signals(rows, holders, source)
         of_row = pa.array(numbers(rows.column(HOLDER)))
         workload = holders.column(WORKLOAD_DIGEST).take(of_row)
-        return cls(source, dataset, raw, signals, workload, _marks(signals, of_row), progress)
+        return cls(source, dataset, raw, signals, workload, progress)
 
     def kinds(self) -> NDArray[np.bytes_]:
         """Return a word per signal, the same for all of one workload, its peer, verdict and hits."""
@@ -113,7 +111,7 @@ class Segment:
 
     def changed_from(self, before: Segment) -> pa.Array:
         """Return the workloads of rows of which anything else is said than before."""
-        mine, theirs = digest_words(self.marks), digest_words(before.marks)
+        mine, theirs = (digest_words(_marks(one.signals)) for one in (self, before))
         new = pa.array(~np.isin(mine, theirs))
         old = pa.array(~np.isin(theirs, mine))
         return pa.concat_arrays([self.workload.filter(new), before.workload.filter(old)]).unique()
@@ -126,8 +124,10 @@ class Segment:
         return Signals(self.signals.rows.take(pa.array(chosen)), self.signals.holders, self.source)
 
 
-def _marks(signals: Signals, of_row: pa.Array) -> pa.Array:
+def _marks(signals: Signals) -> pa.Array:
+    """Return 16 bytes per signal that differ wherever anything differs that is said of it."""
     rows, holders = signals.rows, signals.holders
+    of_row = pa.array(numbers(rows.column(HOLDER)))
     if not rows.num_rows:
         return pa.array([], pa.binary(16))
     said = content_digests(["holder", json_objects(holders)]).take(of_row)

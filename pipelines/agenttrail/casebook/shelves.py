@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from agenttrail.columns.batches import as_one_batch
-from agenttrail.entities import shards
+from agenttrail.detect.signals import digest_words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
-_COUNT = 64
-_WHOSE = "workload"
-"""Column of the shelves only: digest of the workload."""
+    from numpy.typing import NDArray
+
+_FEW = 8
+"""So many parts are no harm; more become one."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Rows that were put in together.
+
+    Attributes:
+        rows: of any one shape.
+        whose: digest of the workload of each.
+        stand: whether nothing has taken the place of each; changes.
+    """
+
+    rows: pa.RecordBatch
+    whose: NDArray[np.bytes_]
+    stand: NDArray[np.bool_]
 
 
 class Shelves:
-    """Rows of any one shape, on shelves by the first bytes of the digest of their workload."""
+    """Rows of one shape; what is replaced only goes once there are many parts."""
 
     def __init__(self) -> None:
         """Begin with empty ones."""
-        self._shelves: dict[int, pa.Table] = {}
+        self._parts: list[_Part] = []
 
     def replace(self, touched: pa.Array, rows: pa.RecordBatch, whose: pa.Array) -> None:
         """Put rows in the place of all that is kept of the ``touched`` workloads.
@@ -34,42 +50,38 @@ class Shelves:
             rows: of some of these.
             whose: digest of the workload of each row.
         """
-        new = pa.Table.from_batches([rows]).append_column(_WHOSE, whose)
-        shelf = shards(whose, _COUNT) if len(whose) else np.empty(0, dtype=np.int64)
-        for number in np.union1d(shards(touched, _COUNT), shelf).tolist() if len(touched) else ():
-            parts = [new.filter(pa.array(shelf == number))]
-            if (old := self._shelves.get(number)) is not None:
-                parts.append(old.filter(pc.invert(pc.is_in(old.column(_WHOSE), value_set=touched))))
-            together = pa.concat_tables(
-                [part for part in parts if part.num_rows] or parts[:1], promote_options="default"
-            )
-            if together.num_rows:
-                self._shelves[number] = together.combine_chunks()
-            else:
-                self._shelves.pop(number, None)
+        words = digest_words(touched)
+        for part in self._parts:
+            part.stand[np.isin(part.whose, words)] = False
+        if rows.num_rows:
+            self._parts.append(_Part(rows, digest_words(whose), np.ones(rows.num_rows, dtype=bool)))
+        if len(self._parts) > _FEW:
+            stand = [part.stand for part in self._parts]
+            whose_ = np.concatenate([part.whose[kept] for part, kept in zip(self._parts, stand, strict=True)])
+            every = self.everything()
+            self._parts = [] if every is None else [_Part(every, whose_, np.ones(every.num_rows, dtype=bool))]
 
-    def of(self, workloads: pa.Array) -> pa.RecordBatch | None:
-        """Return the rows of some workloads; None where there are none."""
-        if not len(workloads):
-            return None
-        wanted = [self._shelves.get(number) for number in np.unique(shards(workloads, _COUNT)).tolist()]
-        found = [one.filter(pc.is_in(one.column(_WHOSE), value_set=workloads)) for one in wanted if one is not None]
-        return _one([one for one in found if one.num_rows])
+    def of(self, workloads: pa.Array, columns: Sequence[str] | None = None) -> pa.RecordBatch | None:
+        """Return the rows of some workloads, or some of their columns; None where there are none."""
+        words = digest_words(workloads)
+        return self._those([part.stand & np.isin(part.whose, words) for part in self._parts], columns)
 
     def everything(self) -> pa.RecordBatch | None:
         """Return all rows; None where there are none."""
-        return _one(list(self._shelves.values()))
+        return self._those([part.stand for part in self._parts], None)
 
-    def workloads(self) -> pa.Array:
-        """Return the digest of each workload of which there are rows."""
-        return pa.concat_arrays([pa.array([], pa.binary(16)), *self._of_each()]).unique()
+    def workloads(self) -> NDArray[np.bytes_]:
+        """Return the digest of each workload of which there are rows, sorted."""
+        words = [part.whose[part.stand] for part in self._parts]
+        return np.unique(np.concatenate([np.empty(0, dtype="S16"), *words]))
 
-    def _of_each(self) -> Iterator[pa.Array]:
-        for one in self._shelves.values():
-            yield from one.column(_WHOSE).chunks
-
-
-def _one(tables: list[pa.Table]) -> pa.RecordBatch | None:
-    if not tables:
-        return None
-    return as_one_batch(pa.concat_tables(tables, promote_options="default").drop_columns([_WHOSE]))
+    def _those(self, chosen: list[NDArray[np.bool_]], columns: Sequence[str] | None) -> pa.RecordBatch | None:
+        found = []
+        for part, mask in zip(self._parts, chosen, strict=True):
+            if mask.any():
+                rows = part.rows if columns is None else part.rows.select(list(columns))
+                found.append(rows if mask.all() else rows.take(pa.array(np.flatnonzero(mask))))
+        if not found:
+            return None
+        tables = [pa.Table.from_batches([one]) for one in found]
+        return found[0] if len(found) == 1 else as_one_batch(pa.concat_tables(tables, promote_options="default"))
