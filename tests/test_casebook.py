@@ -7,6 +7,7 @@ import random
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from agenttrail import jobs
@@ -17,6 +18,7 @@ from agenttrail.columns.json_text import json_objects
 from agenttrail.columns.text import constant
 from agenttrail.formats import FORMATS
 from agenttrail.job_files import load_job
+from agenttrail.jobs import span_of
 from agenttrail.simulate import simulate
 from agenttrail.sources.files import plan_ranges, read_blocks, read_document
 from agenttrail.transforms.parsing import with_scope
@@ -32,7 +34,7 @@ def _terms(job: Job) -> Terms:
     flows = sorted(
         {one.format for one in job.sources if FORMATS[one.format].gives == "events" and not FORMATS[one.format].named}
     )
-    return Terms.of(job.rules, job.correlations, job.lists, KINDS, flows, job.tolerance)
+    return Terms.of(job.rules, job.correlations, job.lists, KINDS, flows, span_of(job, jobs.RunOptions()))
 
 
 def _pieces(job: Job, block_bytes: int) -> list[tuple[str, int, pa.RecordBatch]]:
@@ -125,3 +127,34 @@ def test_in_any_order_it_ends_where_the_batch_job_ends(day: Any, seed: int, bloc
     kept.hear(book.judge())
     assert kept.incidents == incidents
     assert _without_place(kept.findings) == _without_place(findings)
+
+
+@pytest.mark.parametrize("every", [40, 150])
+def test_what_ended_is_let_go_and_what_was_said_of_it_stands(day: Any, every: int) -> None:
+    job, findings, incidents = day
+    terms = _terms(job)
+    pieces = sorted(_pieces(job, 30_000), key=lambda piece: (piece[0] != "leases", _first(piece[2])))
+    book, kept, taken = Casebook(terms), _Kept(), 0
+    for number, (what, source, batch) in enumerate(pieces):
+        format_ = FORMATS[job.sources[source].format]
+        if what == "leases":
+            book.observe(batch)
+            continue
+        rows = range(batch.num_rows) if format_.named else terms.sieves[format_.name].may_matter(batch)
+        some = batch.take(pa.array(rows, pa.int64()))
+        taken += some.num_rows
+        book.take(source, None if format_.named else format_.name, some)
+        if number % every == every - 1:
+            kept.hear(book.judge())
+            # a block is no longer than some minutes
+            book.evict(_first(batch) - 1_800_000_000)
+    kept.hear(book.judge())
+    assert book.late() == []
+    assert kept.incidents == incidents
+    assert _without_place(kept.findings) == _without_place(findings)
+    assert book.rows < 0.9 * taken  # the day is not over, and workers of a training job outlive it
+
+
+def _first(batch: pa.RecordBatch) -> int:
+    times = batch.column("event.start" if "event.start" in batch.schema.names else "lease.start").cast(pa.int64())
+    return int(pc.min(times).as_py() or 0)

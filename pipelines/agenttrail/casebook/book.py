@@ -8,7 +8,7 @@ and pieces it came.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,15 +18,18 @@ import pyarrow.compute as pc
 from agenttrail.attribute import LeaseTable
 from agenttrail.attribute_named import NameTable
 from agenttrail.casebook.ledger import Changes, Ledger
-from agenttrail.casebook.segments import Known, Segment
+from agenttrail.casebook.segments import Known, Segment, reporting
 from agenttrail.columns.batches import stacked
 from agenttrail.columns.json_text import json_objects
+from agenttrail.columns.numbers import numbers
 from agenttrail.entities import WORKLOAD_DIGEST
 from agenttrail.gathering.gathered import Gathered, gather_shard
 from agenttrail.gathering.merging import merged
 from agenttrail.gathering.named import reports
-from agenttrail.gathering.observed import resolved
+from agenttrail.gathering.observed import resolved, still_needed
 from agenttrail.schema import conform, record
+from agenttrail.seams import EVER as _EVER
+from agenttrail.seams import Living, heard_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from agenttrail.casebook.terms import Terms
+    from agenttrail.seams import Span
 
 _LARGE = 1 << 16
 """Rows of a segment that is not put together with others any more."""
@@ -43,6 +47,8 @@ _MANY = 64
 """Batches of leases that are put together, so that there are few."""
 _MOST_KINDS = 1 << 20
 """Kinds of rows that are remembered; once there are more, all that were are forgotten and new again."""
+_BEFORE = 3_600_000_000
+"""How long before all rows reports of progress are kept, in microseconds: those before may tell how far it was."""
 _NO_WORKLOADS = pa.array([], pa.binary(16))
 
 
@@ -102,6 +108,8 @@ class Casebook:
         self._arrived = _Arrived()
         self._due = _Due()
         self._ledger = Ledger(terms)
+        self._span: Span | None = None
+        self._late: list[pa.RecordBatch] = []
 
     @property
     def rows(self) -> int:
@@ -134,7 +142,68 @@ class Casebook:
         if not len(turn) or not self._segments:
             return Changes.none()
         gathered, holders = self._gathered(turn)
-        return self._ledger.say(gathered, holders, turn)
+        return self._ledger.say(gathered, holders, turn, self._held())
+
+    # -- what is let go
+
+    def evict(self, start: int) -> None:
+        """Let go of what a run from ``start`` on does not look at: no row is expected to begin before that any more.
+
+        What is looked at are whole occupancies: the pods that have not ended, and for all else the UTC days.  What was
+        said of the others stands.
+
+        Args:
+            start: in microseconds.
+        """
+        if self._span is not None and start <= self._span.start:
+            return
+        self._again()
+        self._span = replace(self._terms.span, start=start)
+        self._known = self._knowing()
+        internal = self._terms.internal
+        rows = [self._known.looked_at(segment.dataset, segment.raw, internal) for segment in self._segments]
+        self._segments = self._kept(rows)
+        self._observed = [still_needed(self._observed, self._known.leases, self._span.first_day)]
+        self._ledger.forget(self._held(), self._span)
+
+    def _kept(self, rows: Sequence[NDArray[np.int64]]) -> list[Segment]:
+        """Return the segments with some rows alone, without reports of progress from before all else."""
+        starts = [numbers(segment.raw.column("event.start").cast(pa.int64())) for segment in self._segments]
+        told = [reporting(segment.raw) for segment in self._segments]
+        others = [start[row][~of[row]] for start, of, row in zip(starts, told, rows, strict=True)]
+        first = min((int(times.min()) for times in others if len(times)), default=_EVER)
+        kept = []
+        for segment, row, start, of in zip(self._segments, rows, starts, told, strict=True):
+            stays = row[~of[row] | (start[row] >= first - _BEFORE)]
+            if len(stays) == segment.raw.num_rows:
+                kept.append(segment)
+            elif len(stays):
+                kept.append(self._judged(segment.source, segment.dataset, segment.raw.take(pa.array(stays))))
+        return kept
+
+    def late(self) -> list[pa.RecordBatch]:
+        """Return the events that came once they were not looked at any more, since this was asked last."""
+        late, self._late = self._late, []
+        return late
+
+    def _held(self) -> pa.Array:
+        """Return the digests of all workloads of which there are rows."""
+        return pa.concat_arrays([_NO_WORKLOADS, *(segment.workload for segment in self._segments)]).unique()
+
+    def _in_view(self, dataset: str | None, raw: pa.RecordBatch) -> pa.RecordBatch:
+        """Return of events that came those that are looked at; the others are late."""
+        known = self._known
+        if self._span is None or known is None:
+            return raw
+        old = numbers(raw.column("event.start").cast(pa.int64())) < self._span.start
+        if not old.any():
+            return raw
+        place = np.flatnonzero(old)
+        seen = place[known.looked_at(dataset, raw.take(pa.array(place)), self._terms.internal)]
+        late = np.setdiff1d(place, seen)
+        if len(late):
+            self._late.append(raw.take(pa.array(late)))
+        return raw.take(pa.array(np.delete(np.arange(raw.num_rows), late)))
 
     # -- what is known of each row
 
@@ -143,7 +212,7 @@ class Casebook:
         if self._known is not None and not self._arrived.leases:
             return
         self._arrived.leases = False
-        before, self._known = self._known, _known(self._observed, self._terms.tolerance)
+        before, self._known = self._known, self._knowing()
         if len(self._observed) >= _MANY:
             self._observed = [pa.concat_batches(self._observed)]
         if before is None:
@@ -159,11 +228,21 @@ class Casebook:
         """Judge what came."""
         arrived, self._arrived = self._arrived.events, _Arrived()
         for (source, dataset), batches in arrived.items():
-            segment = self._judged(source, dataset, stacked(batches))
+            segment = self._judged(source, dataset, self._in_view(dataset, stacked(batches)))
             self._segments.append(segment)
             self._due.add_rows(segment)
             self._due.add(self._reached(segment.progress))
         self._put_together()
+
+    def _knowing(self) -> Known:
+        leases, _ = resolved(self._observed)
+        tolerance, span = self._terms.tolerance, self._span
+        table = LeaseTable.build(leases, tolerance)
+        living = None
+        if span is not None:
+            heard = [heard_of(segment.raw, span) for segment in self._segments if segment.dataset is None]
+            living = Living.of(table.resolutions, span, heard)
+        return Known(leases, table, NameTable.build(leases, tolerance), span, living)
 
     def _judged(self, source: int, dataset: str | None, raw: pa.RecordBatch) -> Segment:
         assert self._known is not None  # noqa: S101 - for mypy: it is made first
@@ -209,11 +288,6 @@ class Casebook:
         progress = reports([segment.progress for segment in self._segments if segment.progress is not None])
         together, _ = merged(signals)
         return gather_shard(together, self._terms.asked, progress), together.holders
-
-
-def _known(observed: Sequence[pa.RecordBatch], tolerance: int) -> Known:
-    leases, _ = resolved(observed)
-    return Known(leases, LeaseTable.build(leases, tolerance), NameTable.build(leases, tolerance))
 
 
 def _changed(before: pa.RecordBatch, after: pa.RecordBatch) -> tuple[pa.Array, pa.Array]:

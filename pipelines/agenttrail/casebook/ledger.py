@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -13,14 +14,18 @@ from agenttrail.casebook.shelves import Shelves
 from agenttrail.columns.batches import joined
 from agenttrail.columns.ids import content_digests, hexadecimal
 from agenttrail.columns.json_text import json_objects
+from agenttrail.columns.numbers import numbers
 from agenttrail.detect.correlation_findings import correlation_findings
+from agenttrail.detect.signals import as_digests, digest_words
 from agenttrail.entities import ENTITY_DIGEST, WORKLOAD_DIGEST, workload_digests
 from agenttrail.incidents import group
 from agenttrail.schema import conform, record
+from agenttrail.seams import settle, sound
 
 if TYPE_CHECKING:
     from agenttrail.casebook.terms import Terms
     from agenttrail.gathering.gathered import Gathered
+    from agenttrail.seams import Span
 
 _MARK = "mark"
 """Column of the ledger only: 16 bytes that differ wherever anything differs that a finding says."""
@@ -78,21 +83,41 @@ class Ledger:
         self._findings, self._units, self._entries = Shelves(), Shelves(), Shelves()
         self._correlated: pa.RecordBatch | None = None
         self._incidents: dict[str, bytes] = {}
+        self._span: Span | None = None
 
-    def say(self, gathered: Gathered, holders: pa.RecordBatch, touched: pa.Array) -> Changes:
+    def forget(self, held: pa.Array, span: Span) -> None:
+        """Let go of what was said of other workloads than those ``held``: it stands.
+
+        Findings of correlations that may go on in the ``span`` from now on are kept, whatever they are on.
+        """
+        for shelves in (self._findings, self._units, self._entries):
+            gone = np.setdiff1d(shelves.workloads(), digest_words(held))
+            shelves.replace(as_digests(gone), empty("finding"), _NO_DIGESTS)
+        self._span = span
+        stays = [self._findings.everything()]
+        if self._correlated is not None:
+            last = numbers(self._correlated.column("finding.last_seen").cast(pa.int64()))
+            on_held = pc.is_in(workload_digests(self._correlated), value_set=held)
+            self._correlated = self._correlated.filter(pc.or_(on_held, pa.array(last >= span.horizon)))
+            stays.append(self._correlated)
+        known = {id_ for one in stays if one is not None for id_ in one.column("incident.id").to_pylist()}
+        self._incidents = {id_: mark for id_, mark in self._incidents.items() if id_ in known}
+
+    def say(self, gathered: Gathered, holders: pa.RecordBatch, touched: pa.Array, held: pa.Array) -> Changes:
         """Put what was gathered of the ``touched`` workloads in the place of what was said of them.
 
         Args:
             gathered: of all rows of these workloads.
             holders: whom the rows are about, as ``name_holders`` gives them.
             touched: digests of the workloads.
+            held: digests of all workloads of which there are rows.
         """
         findings = conform(gathered.findings, record("finding"))
         whose = workload_digests(findings)
         own = _compared(self._findings.of(touched, _COMPARED), findings)
         self._findings.replace(touched, own.slim, whose)
         self._put_entries(gathered.timeline, holders, touched)
-        compared = [own, self._correlate(gathered.units, touched)]
+        compared = [own, self._correlate(gathered.units, touched, held)]
         ids = pa.concat_arrays([one.incidents for one in compared]).unique()
         known = self._together(ids, touched)
         incidents = group(known.drop_columns([_MARK]), self._terms.kinds)
@@ -108,7 +133,7 @@ class Ledger:
         place = pc.index_in(entries.column("incident.id"), value_set=hexadecimal(holders.column(ENTITY_DIGEST)))
         self._entries.replace(touched, entries, holders.column(WORKLOAD_DIGEST).take(place))
 
-    def _correlate(self, units: pa.RecordBatch | None, touched: pa.Array) -> _Compared:
+    def _correlate(self, units: pa.RecordBatch | None, touched: pa.Array, held: pa.Array) -> _Compared:
         """Return what correlations say otherwise, now that the ``touched`` workloads have these units."""
         none = _compared(None, empty("finding"))
         if not self._terms.correlations:
@@ -121,9 +146,18 @@ class Ledger:
         else:
             return none
         every = self._units.everything()
-        said = empty("finding") if every is None else correlation_findings(self._terms.correlations, every)
-        compared = _compared(self._correlated, conform(said, record("finding")))
-        self._correlated = compared.slim
+        before, span = self._correlated, self._span
+        said = empty("finding")
+        if every is not None:
+            said = correlation_findings(self._terms.correlations, every, before, span)
+        if span is None or before is None:
+            compared = _compared(before, conform(said, record("finding")))
+            self._correlated = compared.slim
+            return compared
+        said = conform(said.filter(pa.array(sound(said, span))), record("finding"))
+        settled = settle(before, said.column("finding.id"), held, before.column("rule.id").unique(), span)
+        compared = _compared(before.filter(pa.array(~settled.stand)), said)
+        self._correlated = joined([compared.slim, before.filter(pa.array(settled.stand))])
         return compared
 
     def _together(self, incidents: pa.Array, touched: pa.Array) -> pa.RecordBatch:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from agenttrail.attribute import attribute
+from agenttrail.attribute import attribute, with_columns
 from agenttrail.attribute_named import attribute_named
 from agenttrail.columns.ids import content_digests
 from agenttrail.columns.json_text import json_objects
@@ -18,6 +18,7 @@ from agenttrail.detect.signals import DIGEST, HITS, HOLDER, Signals, detect, dig
 from agenttrail.entities import WORKLOAD_DIGEST, name_holders
 from agenttrail.gathering.named import TOOL_CALL, progress_of, select_named
 from agenttrail.schema import cast
+from agenttrail.seams import looked_at
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,9 +26,14 @@ if TYPE_CHECKING:
     from agenttrail.attribute import LeaseTable
     from agenttrail.attribute_named import NameTable
     from agenttrail.casebook.terms import Terms
+    from agenttrail.columns.networks import NetworkLists
+    from agenttrail.seams import Living, Span
 
 _ENDS = ("source.ip", "destination.ip")
 _NAMES = ("k8s.pod.uid", "sandbox.id")
+_STEP = "training.step"
+_ROW = "row"
+"""Column in flight only: place of a row."""
 _SEEN = ("network.direction", "network.initiator", "attribution.reason")
 """What attribution says of a row beside its holder."""
 _KIND = ("event.dataset", "event.outcome", "network.direction", "gen_ai.tool.name", "metric.name")
@@ -42,11 +48,38 @@ class Known:
         leases: resolved.
         by_address: for events that tell of two addresses.
         by_name: for events that name their workload.
+        span: from where on rows are looked at, with all that their occupancies had before; None for all rows.
+        living: occupancies that may still have rows then.
     """
 
     leases: pa.RecordBatch
     by_address: LeaseTable
     by_name: NameTable
+    span: Span | None = None
+    living: Living | None = None
+
+    def of(self, dataset: str | None, raw: pa.RecordBatch, internal: NetworkLists) -> pa.RecordBatch:
+        """Say of raw events whose they are."""
+        return attribute_named(raw, self.by_name) if dataset is None else attribute(raw, self.by_address, internal)
+
+    def looked_at(self, dataset: str | None, raw: pa.RecordBatch, internal: NetworkLists) -> NDArray[np.int64]:
+        """Return which of some raw events are looked at, ascending; reports of training progress are, all of them.
+
+        It is what is not among these that proves something.
+        """
+        rows = np.arange(raw.num_rows)
+        if self.span is None or self.living is None:
+            return rows
+        attributed = self.of(dataset, with_columns(raw, {_ROW: pa.array(rows)}), internal)
+        seen = numbers(looked_at(attributed, self.living, self.span).column(_ROW))
+        return np.union1d(seen, np.flatnonzero(reporting(raw)))
+
+
+def reporting(events: pa.RecordBatch) -> NDArray[np.bool_]:
+    """Tell which events report training progress."""
+    if _STEP not in events.schema.names:
+        return np.zeros(events.num_rows, dtype=bool)
+    return np.asarray(events.column(_STEP).is_valid(), dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -72,14 +105,13 @@ class Segment:
     @classmethod
     def judged(cls, source: int, dataset: str | None, raw: pa.RecordBatch, known: Known, terms: Terms) -> Segment:
         """Say of ``raw`` events whose they are, and which of them matter."""
+        attributed = known.of(dataset, raw, terms.internal)
         if dataset is None:
             plan = terms.plans[TOOL_CALL]
-            attributed = attribute_named(raw, known.by_name)
             chosen, hits = select_named(attributed, plan)
             progress = progress_of(attributed)
         else:
             plan = terms.plans[dataset]
-            attributed = attribute(raw, known.by_address, terms.internal)
             chosen, hits, _ = select(attributed, plan, terms.lists)
             progress = None
         matter = attributed.take(pa.array(chosen))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from agenttrail.casebook.matter import Sieve
@@ -11,6 +11,7 @@ from agenttrail.detect.plan import Plan
 from agenttrail.detect.signals import Lists
 from agenttrail.gathering.gathered import Asked
 from agenttrail.gathering.named import TOOL_CALL
+from agenttrail.seams import Span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,6 +33,7 @@ class Terms:
         plans: by dataset, the rules that see it; those on tool calls under ``TOOL_CALL``.
         sieves: by dataset of flows, what may matter before it is known whose it is.
         asked: what the rules ask of all rows together.
+        span: what a run over a part of time looks at, without its bounds.
     """
 
     correlations: tuple[Correlation, ...]
@@ -42,6 +44,7 @@ class Terms:
     plans: Mapping[str, Plan]
     sieves: Mapping[str, Sieve]
     asked: Asked
+    span: Span = field(default_factory=Span)
 
     @classmethod
     def of(
@@ -51,17 +54,18 @@ class Terms:
         lists: Mapping[str, tuple[str, ...]],
         kinds: Mapping[str, str],
         datasets: Sequence[str],
-        tolerance: int,
+        span: Span,
     ) -> Terms:
-        """Compile what a job asks of the ``datasets`` of its flows, beside tool calls."""
+        """Compile what a job asks of the ``datasets`` of its flows, beside tool calls; ``span`` without bounds."""
         listed = Lists.of(lists)
         return cls(
             tuple(one for one in correlations if not one.off),
             dict(kinds),
-            tolerance,
+            span.tolerance,
             NetworkLists.compile([[parse_network(entry) for entry in lists["internal"]]]),
             listed,
             {name: Plan.compile(rules, name, lists) for name in (*datasets, TOOL_CALL)},
             {name: Sieve.of(rules, name, lists, listed) for name in datasets},
             Asked.of(rules, correlations, lists),
+            span,
         )

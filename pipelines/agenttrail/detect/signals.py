@@ -184,3 +184,9 @@ def first_of_each(digests: pa.Array, paths: pa.Array, offsets: pa.Array) -> NDAr
 def digest_words(digests: pa.Array) -> NDArray[np.bytes_]:
     """Return 16-byte digests as NumPy ``S16``, which sorts like their hexadecimal text."""
     return np.frombuffer(digests.buffers()[1] or b"", dtype="S16")[digests.offset : digests.offset + len(digests)]
+
+
+def as_digests(words: NDArray[np.bytes_]) -> pa.Array:
+    """Return what :func:`digest_words` made of 16-byte digests as these again."""
+    data = np.ascontiguousarray(words, dtype="S16").tobytes()
+    return pa.Array.from_buffers(pa.binary(16), len(words), [None, pa.py_buffer(data)])

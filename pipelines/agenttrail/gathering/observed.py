@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from agenttrail import leases as leases_
 from agenttrail.columns.batches import joined
+from agenttrail.columns.numbers import numbers
 from agenttrail.schema import conform, record
 from agenttrail.trajectories import cut
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-    import pyarrow as pa
+_EVER = 1 << 61
 
 
 def resolved(observed: Iterable[pa.RecordBatch]) -> tuple[pa.RecordBatch, int | None]:
@@ -31,3 +36,28 @@ def resolved(observed: Iterable[pa.RecordBatch]) -> tuple[pa.RecordBatch, int | 
     if not any(batch.num_rows for batch in spans):
         return leases, None
     return cut(leases, joined(spans))
+
+
+def still_needed(observed: Sequence[pa.RecordBatch], leases: pa.RecordBatch, since: int) -> pa.RecordBatch:
+    """Return the observations without those of pods that ended before.
+
+    Those of nodes stay, since an occupancy of theirs lasts from the first to the last.
+
+    Args:
+        observed: as :func:`resolved` takes them.
+        leases: what that made of them.
+        since: a time, in microseconds.
+    """
+    whole = joined([conform(batch, record("lease")) for batch in observed])
+    over = numbers(leases.column("lease.end").cast(pa.int64()), _EVER) < since
+    uids = leases.column("k8s.pod.uid")
+    living = uids.filter(pa.array(~over)).drop_null().unique()
+    ended = uids.filter(pa.array(over)).drop_null().unique()
+    ended = ended.filter(pc.invert(pc.is_in(ended, value_set=living)))
+    names = leases.column("sandbox.id").filter(pa.array(~over)).drop_null().unique()
+    by_uid = np.asarray(pc.is_in(whole.column("k8s.pod.uid"), value_set=ended, skip_nulls=True), dtype=bool)
+    named = whole.column("sandbox.id")
+    nameless = np.asarray(pc.and_(whole.column("k8s.pod.uid").is_null(), named.is_valid()), dtype=bool)
+    gone = np.asarray(pc.invert(pc.is_in(named, value_set=names, skip_nulls=True)), dtype=bool)
+    old = numbers(whole.column("lease.end").cast(pa.int64()), _EVER) < since
+    return whole.filter(pa.array(~(by_uid | (nameless & gone & old))))
