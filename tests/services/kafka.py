@@ -43,6 +43,8 @@ _SETTINGS = {
     "share.coordinator.state.topic.replication.factor": "1",
     "share.coordinator.state.topic.min.isr": "1",
     "group.initial.rebalance.delay.ms": "0",
+    "broker.session.timeout.ms": "2000",  # a broker that was killed is let in again after so long
+    "broker.heartbeat.interval.ms": "500",
     "log.retention.ms": "-1",  # tests replay old times, and retention goes by the time that a producer gives
 }
 
@@ -98,11 +100,13 @@ class Kafka:
 
     def add_partitions(self, topic: str, count: int) -> None:
         """Let a topic have ``count`` partitions from now on."""
-        self._admin().create_partitions([NewPartitions(topic, count)])[topic].result(30)
+        admin = self._admin()  # held, since it takes what it has been asked with it when it goes
+        admin.create_partitions([NewPartitions(topic, count)])[topic].result(30)
 
     def drop_before(self, topic: str, partition: int, offset: int) -> None:
         """Delete the messages of a partition before ``offset``, as retention would."""
-        for done in self._admin().delete_records([TopicPartition(topic, partition, offset)]).values():
+        admin = self._admin()
+        for done in admin.delete_records([TopicPartition(topic, partition, offset)]).values():
             done.result(30)
 
     def produce(
