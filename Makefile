@@ -6,7 +6,7 @@ STAMP := $(VENV)/.made-from-lock
 DATA ?= ../shared/data
 WORKERS ?= 2
 
-.PHONY: demo test lint bench conformance acceptance docs lock wheel clean help
+.PHONY: demo test prism lint bench conformance acceptance docs lock wheel clean help
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -25,6 +25,10 @@ demo: $(STAMP)
 ## make test         run every test; what needs a service that cannot be had is skipped loudly
 test: $(STAMP) lint
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+
+## make prism        build Prism, the runner for streams on one machine, under ~/.cache/agenttrail; needs Go
+prism: $(STAMP)
+	$(BIN)/python -m agenttrail.prism
 
 ## make lint         what CI and pre-commit check
 lint: $(STAMP)

@@ -36,7 +36,7 @@ DEAD_LETTER = pa.schema(
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive whole lines of one file; only the last line of a file may lack its line end.
+    """Consecutive whole lines of one file, or messages of one partition; the last line of a file may lack its line end.
 
     Attributes:
         data: the raw bytes.
@@ -44,6 +44,8 @@ class Block:
         offset: where ``data`` starts in the uncompressed file, in bytes.
         header: the header line in force where the block starts, for formats that have one; None at the top of a file.
         source: number of the job's source that the file belongs to.
+        numbers: where each line stands, one number a line, for sources that do not count bytes: the offsets of Kafka's
+            messages, of which one may hold several lines.  None where lines stand at ``offset`` + their place in it.
     """
 
     data: bytes
@@ -51,6 +53,13 @@ class Block:
     offset: int
     header: bytes | None = None
     source: int = 0
+    numbers: NDArray[np.int64] | None = field(default=None, compare=False, repr=False)
+
+    def places(self, lines: pa.Array) -> NDArray[np.int64]:
+        """Return where each of the block's ``lines`` stands in its file or partition."""
+        if self.numbers is not None:
+            return self.numbers
+        return line_offsets(lines)[:-1].astype(np.int64) + self.offset
 
 
 @dataclass(frozen=True)
@@ -161,7 +170,7 @@ class Lines:
         rows = np.flatnonzero(self._verdicts > 1)
         if not len(rows):
             return no_dead_letters()
-        offsets = line_offsets(self.lines)[:-1][rows].astype(np.int64) + block.offset
+        offsets = block.places(self.lines)[rows]
         originals = trim_line_ends(self.lines.take(pa.array(rows)))
         reasons = pa.array(self._reasons).take(pa.array(self._verdicts[rows]))
         return dead_letters(originals, block.path, offsets, dataset, reasons)
@@ -256,14 +265,14 @@ def event_batch(
     lines: Lines, block: Block, dataset: str, rows: NDArray[np.int64], columns: dict[str, pa.Array]
 ) -> pa.RecordBatch:
     """Put events together: the ``columns`` of ``rows`` that are still good, with their original and its place."""
-    offsets = line_offsets(lines.lines)[:-1]
+    offsets = block.places(lines.lines)
     whole = len(rows) == len(lines)
     columns = {
         "event.dataset": constant(dataset, len(rows)),
         **columns,
         "event.original": lines.lines if whole else lines.lines.take(pa.array(rows)),
         "log.file.path": constant(block.path, len(rows)),
-        "log.offset": pa.array((offsets if whole else offsets[rows]).astype(np.int64) + block.offset),
+        "log.offset": pa.array(offsets if whole else offsets[rows]),
     }
     batch = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
     kept = lines.good()[rows]

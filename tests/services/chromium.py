@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from selenium import webdriver
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chrome.service import Service
-from tests.services.elasticsearch import UnavailableError
+from tests.services.guarded import UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

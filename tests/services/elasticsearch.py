@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import base64
-import contextlib
-import fcntl
-import json
 import os
-import random
 import secrets
 import shutil
-import signal
-import socket
 import ssl
 import subprocess
-import sys
 import time
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tests.services.guard import GUARD, SERVER
+from tests.services.guarded import Guarded, UnavailableError, fetching, free_port, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -67,10 +60,6 @@ modulename=org.elasticsearch.kql
 """
 
 
-class UnavailableError(Exception):
-    """No such server is to be had here; says why."""
-
-
 @dataclass(frozen=True)
 class Elasticsearch:
     """One server on 127.0.0.1, which can be stopped, killed and started again on the same data and port.
@@ -101,21 +90,13 @@ class Elasticsearch:
         Raises:
             UnavailableError: it does not come up; with the end of its log.
         """
-        order = Path(self.directory, "order.json")
-        order.write_text(json.dumps({
-            "directory": self.directory, "command": self.command, "environment": self.environment, "watch": self.watch,
-            "user": None if self.container else _user(), "farewell": self._farewell(),
-        }))  # fmt: skip
-        with self._lock().open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            guard = [sys.executable, str(_HERE / "guard.py"), str(order)]
-            subprocess.run(guard, check=True, pass_fds=[lock.fileno()], stdin=subprocess.DEVNULL, capture_output=False)
+        self._guarded().launch()
         deadline = time.monotonic() + _START
         while not self.answers("/_cluster/health?wait_for_status=yellow&timeout=2s"):
             if not self.runs() or time.monotonic() > deadline:
                 self.stop()
-                log = Path(self.directory, "server.log").read_text(errors="replace").splitlines()
-                raise UnavailableError("Elasticsearch does not come up: " + " | ".join(log[-8:]))
+                msg = f"Elasticsearch does not come up: {self._guarded().last_words()}"
+                raise UnavailableError(msg)
             time.sleep(0.1)
         if self.password:
             # its index of users and keys is made with the first key, and nobody is known until that has settled
@@ -142,37 +123,27 @@ class Elasticsearch:
             return False
 
     def runs(self) -> bool:
-        """Tell whether its guard is at work: as long as it is, the file is locked."""
-        try:
-            with self._lock().open() as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except FileNotFoundError:
-            return False
-        return False
+        """Tell whether its guard is at work."""
+        return self._guarded().runs()
 
     def stop(self) -> None:
         """End it politely and wait until it is gone."""
-        while self.runs():
-            with contextlib.suppress(OSError, ValueError):
-                os.kill(int(Path(self.directory, GUARD).read_text()), signal.SIGTERM)
-            time.sleep(0.1)
+        self._guarded().stop()
 
     def kill(self) -> None:
         """End it with SIGKILL, as when a machine fails, and wait until it is gone."""
         if self.container:
-            _run("docker", "kill", self.container)
+            run("docker", "kill", self.container)
+            while self.runs():
+                time.sleep(0.05)
         else:
-            os.killpg(int(Path(self.directory, SERVER).read_text()), signal.SIGKILL)
-        while self.runs():
-            time.sleep(0.05)
+            self._guarded().kill()
 
     def remove(self) -> None:
         """Stop it for good, with its data."""
         if self.directory:
             self.stop()
-            _run(*self._farewell())
+            run(*self._farewell())
 
     def _farewell(self) -> list[str]:
         return (
@@ -181,8 +152,11 @@ class Elasticsearch:
             else ["rm", "-rf", self.directory]
         )
 
-    def _lock(self) -> Path:
-        return Path(self.directory, "guard.lock")
+    def _guarded(self) -> Guarded:
+        user = None if self.container else _user()
+        return Guarded(
+            self.directory, self.command, self.environment or {}, self.watch, farewell=self._farewell(), user=user
+        )
 
 
 def obtain(kind: str, directory: Path, watch: int) -> Elasticsearch:
@@ -239,7 +213,7 @@ def _certificates(directory: Path) -> Path:
         ("openssl", "x509", "-req", "-in", "server.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial",
          "-days", "2", "-extfile", "names.cnf", "-out", "server.crt"),
     ):  # fmt: skip
-        _run(*command, cwd=directory)
+        run(*command, cwd=directory)
     (directory / "server.key").chmod(0o644)  # the server runs as another user
     return directory / "ca.crt"
 
@@ -250,9 +224,9 @@ def _url(settings: Mapping[str, str], port: int) -> str:
 
 def _contained(kind: str, directory: Path, watch: int) -> Elasticsearch:
     """Make a server in a container."""
-    _run("docker", "info")
+    run("docker", "info")
     settings, known = _settings(kind, directory)
-    port, name = _free_port(), f"agenttrail-{kind}-{secrets.token_hex(4)}"
+    port, name = free_port(), f"agenttrail-{kind}-{secrets.token_hex(4)}"
     variables = settings | {"ES_JAVA_OPTS": _JVM}
     if "password" in known:
         variables["ELASTIC_PASSWORD"] = known["password"]
@@ -262,7 +236,7 @@ def _contained(kind: str, directory: Path, watch: int) -> Elasticsearch:
         else []
     )
     assignments = [argument for name_, value in variables.items() for argument in ("--env", f"{name_}={value}")]
-    _run("docker", "create", "--name", name, "--publish", f"127.0.0.1:{port}:9200", *mounts, *assignments, _IMAGE)
+    run("docker", "create", "--name", name, "--publish", f"127.0.0.1:{port}:9200", *mounts, *assignments, _IMAGE)
     environment = {
         name_: value for name_, value in os.environ.items() if name_ in {"PATH", "HOME"} or name_.startswith("DOCKER_")
     }
@@ -275,14 +249,14 @@ def _assembled(kind: str, directory: Path, watch: int) -> Elasticsearch:
     java = _java_home()
     home = _reachable(_assemble(), directory)
     settings, known = _settings(kind, directory)
-    port = _free_port()
+    port = free_port()
     settings |= {
         "path.data": f"{directory}/data",
         "path.logs": f"{directory}/logs",
         "http.host": "127.0.0.1",
         "transport.host": "127.0.0.1",
     }
-    settings |= {"http.port": str(port), "transport.port": str(_free_port())}
+    settings |= {"http.port": str(port), "transport.port": str(free_port())}
     config = directory / "config"
     for folder in (config / "jvm.options.d", directory / "tmp"):
         folder.mkdir(parents=True)
@@ -318,22 +292,18 @@ def _keystore(home: Path, java: Path, environment: Mapping[str, str], *arguments
         "org.elasticsearch.launcher.CliToolLauncher",
         *arguments,
     ]
-    _run(*command, cwd=Path(environment["HOME"]), environment=environment, user=_user(), text=text)
+    run(*command, cwd=Path(environment["HOME"]), environment=environment, user=_user(), text=text)
 
 
 def _assemble() -> Path:
     """Return the folder of the server, put together at first and kept outside the tree."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agenttrail" / "services"
-    cache.mkdir(parents=True, exist_ok=True)
-    home = cache / f"elasticsearch-{VERSION}"
-    with (cache / f"elasticsearch-{VERSION}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not home.exists():
-            print("\nfetching Elasticsearch from Maven Central (once, about 1 GB) ...", file=sys.__stderr__, flush=True)
-            pieces = cache / f"elasticsearch-{VERSION}.part"
+    told = "fetching Elasticsearch from Maven Central (once, about 1 GB)"
+    with fetching(f"elasticsearch-{VERSION}", told) as (home, empty):
+        if empty:
+            pieces = home.with_name(f"{home.name}.part")
             shutil.rmtree(pieces, ignore_errors=True)
-            pom = _HERE / "maven" / "pom.xml"
-            _run("mvn", "--quiet", "--batch-mode", "--strict-checksums", f"--file={pom}", f"-Dout={pieces}", "package")
+            pom = _HERE / "maven" / "elasticsearch" / "pom.xml"
+            run("mvn", "--quiet", "--batch-mode", "--strict-checksums", f"--file={pom}", f"-Dout={pieces}", "package")
             _put_together(pieces).rename(home)
             shutil.rmtree(pieces)
     return home
@@ -407,39 +377,3 @@ def _java_homes() -> Iterator[Path]:
         yield from sorted(Path("/").glob(place[1:]), reverse=True)
     for place in (".sdkman/candidates/java/*", ".jdks/*"):
         yield from sorted(Path.home().glob(place), reverse=True)
-
-
-def _free_port() -> int:
-    """Return a free port below those that the system gives to clients: nobody takes it while the server is down."""
-    while True:
-        port = random.randrange(15000, 32000)
-        with socket.socket() as trial, contextlib.suppress(OSError):
-            trial.bind(("127.0.0.1", port))
-            return port
-
-
-def _run(
-    *command: str,
-    cwd: Path | None = None,
-    environment: Mapping[str, str] | None = None,
-    user: int | None = None,
-    text: str = "",
-) -> None:
-    """Run a program to its end.
-
-    Raises:
-        UnavailableError: it is not installed, or fails.
-    """
-    identity: dict[str, Any] = {} if user is None else {"user": user, "group": user, "extra_groups": []}
-    try:
-        done = subprocess.run(
-            command, cwd=cwd, env=environment, input=text, capture_output=True, text=True, check=False, **identity
-        )
-    except OSError as error:
-        msg = f"{command[0]} cannot be run: {error.strerror}"
-        raise UnavailableError(msg) from error
-    if done.returncode:
-        msg = f"{Path(command[0]).name} {command[1]} fails: " + " | ".join(
-            (done.stderr or done.stdout).strip().splitlines()[-3:]
-        )
-        raise UnavailableError(msg)

@@ -11,13 +11,18 @@ import os
 import secrets
 import shutil
 import tempfile
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import pytest
-from tests.services import chromium
-from tests.services.elasticsearch import Elasticsearch, UnavailableError, obtain
+from tests.services import chromium, elasticsearch, kafka
+from tests.services.elasticsearch import Elasticsearch
+from tests.services.guarded import UnavailableError
+from tests.services.kafka import Kafka
+
+from agenttrail import prism as runner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +33,10 @@ _RUN = (
     "AGENTTRAIL_TEST_RUN"  # environment variable that workers inherit: "<pid of the test run>:<folder of its services>"
 )
 _OWN = pytest.StashKey[Path]()
+_SERVICES: dict[str, tuple[Any, Any]] = {
+    "elasticsearch": (Elasticsearch, elasticsearch.obtain),
+    "kafka": (Kafka, kafka.obtain),
+}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -43,6 +52,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "elasticsearch_secured" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("elasticsearch-secured"))
+        if "kafka_alone" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("kafka-alone"))
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("browser"))
 
@@ -56,7 +67,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     for state in folder.glob("*.json"):
         told = json.loads(state.read_text())
         if "unavailable" not in told:
-            Elasticsearch(**told).remove()
+            _SERVICES[state.name.partition("-")[0]][0](**told).remove()
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -66,29 +77,40 @@ def _base() -> Path:
     return folder if all(path.stat().st_mode & 0o001 for path in (folder, *folder.parents)) else Path("/var/tmp")  # noqa: S108 - ours has a random name
 
 
-def _elasticsearch(kind: str) -> Elasticsearch:
+def _started(service: str, kind: str) -> Any:
     """Return the server of that kind, started if this is the first call for it in the test run."""
+    made, obtain = _SERVICES[service]
     run, _, name = os.environ[_RUN].partition(":")
     folder = Path(name)
     folder.mkdir(exist_ok=True)
     folder.chmod(0o755)
-    state = folder / f"elasticsearch-{kind}.json"
+    state = folder / f"{service}-{kind}.json"
     with state.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not state.exists():
             try:
-                told = asdict(obtain(kind, folder / f"elasticsearch-{kind}", int(run)))
+                told = asdict(obtain(kind, folder / f"{service}-{kind}", int(run)))
             except UnavailableError as error:
                 told = {"unavailable": str(error)}
             state.touch(0o600)
             state.write_text(json.dumps(told))
         told = json.loads(state.read_text())
     if "unavailable" in told:
-        _give_up("Elasticsearch", told["unavailable"])
-    return Elasticsearch(**told)
+        _give_up(service, told["unavailable"])
+    return made(**told)
 
 
-def _give_up(service: str, why: str) -> None:
+@contextmanager
+def _turn(server: Elasticsearch | Kafka) -> Iterator[None]:
+    """Let one test at a time have a server for itself, and find it running."""
+    with Path(server.directory).with_suffix(".turn").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        if not server.runs():
+            server.start()
+        yield
+
+
+def _give_up(service: str, why: str) -> NoReturn:
     """Skip the test aloud, or fail it where services must be there."""
     message = f"NO {service.upper()} HERE, NOT TESTED: {why}"
     if os.environ.get("AGENTTRAIL_REQUIRE_SERVICES") == "1":
@@ -99,7 +121,7 @@ def _give_up(service: str, why: str) -> None:
 @pytest.fixture(name="elasticsearch", scope="session")
 def _plain() -> Elasticsearch:
     """Give a server without security: the one in ELASTICSEARCH_URL, or our own."""
-    return _elasticsearch("plain")
+    return cast("Elasticsearch", _started("elasticsearch", "plain"))
 
 
 @pytest.fixture
@@ -108,12 +130,32 @@ def elasticsearch_secured() -> Iterator[Elasticsearch]:
 
     A test has it for itself and may stop and start it.  ``http.max_content_length`` is 16 MB.
     """
-    server = _elasticsearch("secured")
-    with Path(server.directory).with_suffix(".turn").open("w") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)
-        if not server.runs():
-            server.start()
+    server: Elasticsearch = _started("elasticsearch", "secured")
+    with _turn(server):
         yield server
+
+
+@pytest.fixture(name="kafka", scope="session")
+def _shared_broker() -> Kafka:
+    """Give a broker that all tests share: the one in KAFKA_BOOTSTRAP_SERVERS, or our own."""
+    return cast("Kafka", _started("kafka", "shared"))
+
+
+@pytest.fixture
+def kafka_alone() -> Iterator[Kafka]:
+    """Give a broker that a test has for itself and may kill and start."""
+    broker: Kafka = _started("kafka", "alone")
+    with _turn(broker):
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def prism() -> Path:
+    """Give the program of Beam's streaming runner, built where it is missing."""
+    try:
+        return runner.install()
+    except runner.PrismError as error:
+        return _give_up("Prism", str(error))
 
 
 @pytest.fixture(scope="session")

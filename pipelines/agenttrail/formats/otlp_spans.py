@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from agenttrail.columns.secrets import scrub
-from agenttrail.columns.text import choose, constant, line_offsets
+from agenttrail.columns.text import choose, constant
 from agenttrail.metadata import lease_batch
 from agenttrail.parsing import EARLIEST, LATEST, Block, Format, Lines, Parsed, dead_letters, sift
 from agenttrail.schema import IDENTITY, TIMESTAMP
@@ -153,7 +153,7 @@ class Parser:
         rows, kept = sift(lines, block.data)
         for row, raw in zip(rows.tolist(), kept.to_pylist(), strict=True):
             _read_line(lines, found, row, raw)
-        offsets = line_offsets(lines.lines).astype(np.int64) + block.offset
+        offsets = block.places(lines.lines)
         dead = lines.dead_letters(block, DATASET)
         if found.refused:
             dead = _in_order(dead, _dead_spans(found, offsets, block.path))

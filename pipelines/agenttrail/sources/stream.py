@@ -1,0 +1,328 @@
+"""Streams as blocks of raw lines: one source, one restriction, whatever it reads from.
+
+What a stream reads from is a :class:`Reader`: Kafka, a directory that grows, documents that are read again when they
+change.  Blocks are those of the batch reader, so that everything behind stays as it is.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
+from apache_beam.transforms.window import TimestampedValue
+from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP, Duration, Timestamp
+
+from agenttrail.accounting import ACCOUNT, DEAD, Account
+from agenttrail.parsing import Block, dead_letters
+from agenttrail.sources.positions import OneProgress, Position, Progress
+from agenttrail.sources.watermarks import TIMELESS, Pace, watermark
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from agenttrail.parsing import Headers
+    from agenttrail.sources.files import Remains
+
+ARRIVALS = "arrivals"
+_AGAIN = 0.1  # seconds until a source that had nothing is asked again
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is gathered before it goes on.
+
+    Attributes:
+        block_bytes: a block of this size goes on at once,
+        block_seconds: and a smaller one when its first line has waited for so long.
+        bundle_bytes: the runner gets its turn when this much has been read,
+        bundle_seconds: or when so long has passed.
+    """
+
+    block_bytes: int = 1 << 20
+    block_seconds: float = 1.0
+    bundle_bytes: int = 8 << 20
+    bundle_seconds: float = 1.0
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What a reader gives.
+
+    Attributes:
+        part: name of the part that it comes from.
+        content: lines, without the header in force; or what is no line.
+        after: position behind it; ``header`` and ``newest`` are filled in by the stream.
+    """
+
+    part: str
+    content: Block | Remains
+    after: Position
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a reader stands between two rounds.
+
+    Attributes:
+        found: parts that were found and have given nothing so far: where they begin.
+        gone: parts that will give nothing more and need no position.
+        unread: parts that hold more, known positions or not; what cannot be told counts as unread.
+        ended: whether a bounded replay has been read to its end.
+    """
+
+    found: Mapping[str, Position]
+    gone: frozenset[str]
+    unread: frozenset[str]
+    ended: bool
+
+
+class Reader(Protocol):
+    """Reads one source; lives as long as its process, so that what was fetched ahead is not fetched again."""
+
+    def go_to(self, positions: Mapping[str, Position]) -> None:
+        """Read on from ``positions``, parts that are not among them from their beginning."""
+
+    def read(self) -> Iterator[Piece]:
+        """Yield what has come, waiting up to a second; the caller has claimed each piece when it asks for the next."""
+
+    def lose(self) -> None:
+        """Forget where it stands: what was given last was not taken."""
+
+    def standing(self) -> Standing:
+        """Tell how it stands after a round."""
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+
+
+class StreamSpec(Protocol):
+    """Says what to read: a value that travels to the worker, where it opens the reader."""
+
+    def open(self, source: int, sizes: Sizes, *, to_end: bool) -> Reader:
+        """Return a reader of source number ``source``; ``to_end``: it ends with what is there when it begins."""
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A block, and where in its source it stands.
+
+    Attributes:
+        block: lines.
+        part: name of its part: ``topic/partition``, or what tells a file.
+        before: position where the block begins: a restart from it reads the block again.
+        after: position behind it: a restart from it goes on after the block.
+    """
+
+    block: Block
+    part: str
+    before: Position
+    after: Position
+
+
+class _Shared:
+    """The readers of this process, one a source and pipeline, whichever thread asks for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: dict[Any, tuple[Reader, threading.Lock, int]] = {}
+
+    def hold(self, key: Any, opened: Callable[[], Reader]) -> None:
+        with self._lock:
+            reader, lock, count = self._held.get(key) or (opened(), threading.Lock(), 0)
+            self._held[key] = reader, lock, count + 1
+
+    def of(self, key: Any) -> tuple[Reader, threading.Lock]:
+        reader, lock, _ = self._held[key]
+        return reader, lock
+
+    def release(self, key: Any) -> None:
+        with self._lock:
+            reader, lock, count = self._held.pop(key)
+            if count > 1:
+                self._held[key] = reader, lock, count - 1
+                return
+        with lock:
+            reader.close()
+
+
+_READERS = _Shared()
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What the DoFn needs to know, in one value that is the key of its reader, too."""
+
+    source: int
+    name: str
+    spec: StreamSpec
+    sizes: Sizes
+    pace: Pace
+    to_end: bool
+    run: str
+
+
+class ReadStream(beam.DoFn):
+    """Start positions to arrivals; dead letters and accounts beside them."""
+
+    def __init__(
+        self, reading: _Reading, headers: Headers | None, newest: Callable[[Block], int | None] | None
+    ) -> None:
+        """Read what ``reading`` says; see :class:`BlocksOf`."""
+        self._reading, self._headers, self._newest = reading, headers, newest
+        self._last: dict[str, float] = {}
+
+    def setup(self) -> None:
+        """Open the reader, or share the one that another thread has opened."""
+        told = self._reading
+        _READERS.hold(told, lambda: told.spec.open(told.source, told.sizes, to_end=told.to_end))
+
+    def teardown(self) -> None:
+        """Let go of the reader."""
+        _READERS.release(self._reading)
+
+    @beam.DoFn.unbounded_per_element()  # type: ignore[untyped-decorator]
+    def process(
+        self,
+        _start: Progress,
+        tracker: Any = beam.DoFn.RestrictionParam(OneProgress()),  # noqa: B008 - how Beam asks for it
+        estimator: Any = beam.DoFn.WatermarkEstimatorParam(ManualWatermarkEstimator.default_provider()),  # noqa: B008 - as above
+    ) -> Iterator[Any]:
+        """Read for a second or so, then let the runner have its turn."""
+        reader, lock = _READERS.of(self._reading)
+        positions = dict(tracker.current_restriction().positions)
+        sizes, until, size = self._reading.sizes, time.monotonic() + self._reading.sizes.bundle_seconds, 0
+        with lock:
+            reader.go_to(positions)
+            while True:
+                had = size
+                for piece in reader.read():
+                    before = positions.get(piece.part, Position(0))
+                    content, positions[piece.part] = self._placed(piece, before)
+                    if not tracker.try_claim(Progress(dict(positions))):
+                        reader.lose()
+                        return
+                    size += len(content.data)
+                    held = estimator.current_watermark() or MIN_TIMESTAMP
+                    yield from self._given(content, piece.part, before, positions[piece.part], held)
+                standing = reader.standing()
+                positions = {**standing.found, **positions}
+                for part in standing.gone:
+                    positions.pop(part, None)
+                if not tracker.try_claim(Progress(dict(positions), done=standing.ended)):
+                    reader.lose()
+                    return
+                self._advance(estimator, positions, standing)
+                if standing.ended:
+                    return
+                if size == had or size >= sizes.bundle_bytes or time.monotonic() > until:
+                    tracker.defer_remainder(Duration(0 if size > had else _AGAIN))
+                    return
+
+    def _placed(self, piece: Piece, before: Position) -> tuple[Block | Remains, Position]:
+        """Return the piece with the header in force, and the position behind it with what it adds."""
+        self._last[piece.part] = time.monotonic()
+        content, header, reached = piece.content, before.header, None
+        if isinstance(content, Block):
+            header = None if content.offset == 0 else header
+            if self._headers is not None:
+                content = replace(content, header=header)
+                found = self._headers.find(content.data, top=header is None)
+                header = found[-1][1] if found else header or b""
+            if self._newest is not None:
+                reached = self._newest(replace(content, header=header))
+        newest = max((time_ for time_ in (before.newest, reached) if time_ is not None), default=None)
+        return content, replace(piece.after, header=header, newest=newest)
+
+    def _given(
+        self, content: Block | Remains, part: str, before: Position, after: Position, held: Timestamp
+    ) -> Iterator[Any]:
+        """Yield a block with its place, or what is no line as a dead letter.
+
+        Its timestamp is the watermark that held before it: no row of it that is in time is older.
+        """
+        if isinstance(content, Block):
+            yield TimestampedValue(Arrival(content, part, before, after), held)
+            return
+        letter = dead_letters(
+            pa.array([content.data], pa.binary()),
+            content.path,
+            np.array([content.offset]),
+            self._reading.name,
+            pa.array([content.reason]),
+            "read",
+        )
+        yield beam.pvalue.TaggedOutput(DEAD, TimestampedValue(letter, held))
+        account = Account.of(self._reading.source, lines=1, dead=1)
+        yield beam.pvalue.TaggedOutput(ACCOUNT, TimestampedValue(account, held))
+
+    def _advance(self, estimator: Any, positions: Mapping[str, Position], standing: Standing) -> None:
+        if standing.ended:
+            estimator.set_watermark(MAX_TIMESTAMP)
+            return
+        if self._newest is None:
+            passed = None if standing.unread else TIMELESS
+        else:
+            clock = time.monotonic()
+            still = {
+                part
+                for part in positions
+                if part not in standing.unread
+                and (self._reading.to_end or clock - self._last.setdefault(part, clock) > self._reading.pace.quiet)
+            }
+            passed = watermark(positions, standing.unread, still, self._reading.pace, time.time_ns() // 1000)
+        held = estimator.current_watermark()
+        if passed is not None and (held is None or Timestamp(micros=passed) > held):
+            estimator.set_watermark(Timestamp(micros=passed))
+
+
+class BlocksOf(beam.PTransform):
+    """One stream as arrivals of blocks, with dead letters and accounts beside them (``DEAD``, ``ACCOUNT``)."""
+
+    def __init__(  # noqa: PLR0913 - all but the first three have their defaults
+        self,
+        source: int,
+        name: str,
+        spec: StreamSpec,
+        *,
+        headers: Headers | None = None,
+        newest: Callable[[Block], int | None] | None = None,
+        start: Mapping[str, Position] | None = None,
+        to_end: bool = False,
+        pace: Pace | None = None,
+        sizes: Sizes | None = None,
+    ) -> None:
+        """Say what to read.
+
+        Args:
+            source: number of the job's source.
+            name: format id, for dead letters.
+            spec: what to read from.
+            headers: of the format.
+            newest: event time that a block has reached, in microseconds, such as
+                :class:`~agenttrail.sources.watermarks.MedianTime`; None for a source that tells none, such as metadata:
+                its watermark holds nobody up once everything has been read that was there at first.
+            start: positions to go on from; parts that are not among them are read from their beginning.
+            to_end: end with what is there at the beginning; the watermark then goes to the end of time.
+            pace: how the watermark moves.
+            sizes: how much is gathered before it goes on.
+        """
+        super().__init__()
+        self._reading = _Reading(
+            source, name, spec, sizes or Sizes(), pace or Pace(), to_end=to_end, run=str(time.time_ns())
+        )
+        self._headers, self._newest, self._start = headers, newest, dict(start or {})
+
+    def expand(self, begin: beam.pvalue.PBegin) -> Any:
+        """Return the outputs by tag; the main one is ``ARRIVALS``."""
+        read = ReadStream(self._reading, self._headers, self._newest)
+        return (
+            begin
+            | beam.Create([Progress(self._start)], reshuffle=False)
+            | "Read" >> beam.ParDo(read).with_output_types(Arrival).with_outputs(DEAD, ACCOUNT, main=ARRIVALS)
+        )

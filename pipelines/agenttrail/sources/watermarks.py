@@ -1,0 +1,92 @@
+"""The event time that a stream has passed, told from how far each of its parts has come.
+
+Judgement does not rest on it, since that is repeated as data come: it evicts state and proves that something did *not*
+come.  So it may be late, but never early: it is the smallest over all parts of the time that each has reached, less the
+disorder that is allowed for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from agenttrail.formats import FORMATS
+from agenttrail.parsing import LATEST, MICROSECONDS, Block
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from agenttrail.parsing import Parsed
+    from agenttrail.sources.positions import Position
+
+TIMELESS = LATEST
+"""Watermark of a source that tells no event time, such as metadata: it holds nobody up once it has been read."""
+_SAMPLE_BYTES = 64 << 10
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How the watermark of a source moves.
+
+    Attributes:
+        disorder: how far a line may be behind the newest one of its part, in microseconds.  Where lines are shuffled by
+            up to d either way, that is 2 d.
+        quiet: seconds without anything new after which a part that has been read to its end is left out.
+        lag: where all parts are quiet, the watermark follows the clock at this distance, in microseconds; None: it
+            stays where it is, as in replays of old data.
+    """
+
+    disorder: int = 240 * MICROSECONDS
+    quiet: float = 30.0
+    lag: int | None = None
+
+
+def watermark(
+    positions: Mapping[str, Position], unread: Collection[str], quiet: Collection[str], pace: Pace, now: int
+) -> int | None:
+    """Return the event time that a source has passed, in microseconds; None where that cannot be told yet.
+
+    Args:
+        positions: of all parts.
+        unread: parts that hold more than was read, known positions or not.
+        quiet: parts that were read to their end, and from which nothing has come for a while.
+        pace: of the source.
+        now: the clock, in microseconds; a broken clock in a log does not take the watermark into the future.
+    """
+    if any(part not in positions or positions[part].newest is None for part in unread):
+        return None
+    newest = {part: position.newest for part, position in positions.items() if position.newest is not None}
+    awake = [time for part, time in newest.items() if part not in quiet]
+    reached = min(awake) if awake else max(newest.values(), default=None)
+    passed = None if reached is None else min(reached, now) - pace.disorder
+    if not awake and not unread and pace.lag is not None:
+        passed = max(now - pace.lag, passed or 0)
+    return passed
+
+
+class MedianTime:
+    """Tells the event time that a block has reached: the median of a sample of its last lines, by the format's parser.
+
+    The median is no later than the newest, so that the watermark is never early for it; and a few lines with a time far
+    ahead, which whoever writes logs may write, do not move it.  The sample is 64 KiB, a sixteenth of a block.
+    """
+
+    def __init__(self, format_: str, settings: Mapping[str, object]) -> None:
+        """Read lines of a format by the parser that a source's ``settings`` make."""
+        self._format, self._settings = format_, settings
+        self._parse: Callable[[Block], Parsed] | None = None
+
+    def __call__(self, block: Block) -> int | None:
+        """Return microseconds, or None where the lines tell no time."""
+        if self._parse is None:
+            self._parse = FORMATS[self._format].parser(self._settings)
+        cut = max(len(block.data) - _SAMPLE_BYTES, 0)
+        tail = block.data[block.data.find(b"\n", cut) + 1 :] if cut else block.data
+        events = self._parse(Block(tail, block.path, 0, block.header, block.source)).events
+        if not events.num_rows or "event.start" not in events.schema.names:
+            return None
+        starts = events.column("event.start").cast(pa.int64()).drop_null()
+        return int(np.partition(starts.to_numpy(), (len(starts) - 1) // 2)[(len(starts) - 1) // 2])
