@@ -31,9 +31,10 @@ KINDS = {name: format_.kind for name, format_ in FORMATS.items()}
 
 
 def _terms(job: Job) -> Terms:
-    flows = sorted(
-        {one.format for one in job.sources if FORMATS[one.format].gives == "events" and not FORMATS[one.format].named}
-    )
+    flows = [
+        one.format if FORMATS[one.format].gives == "events" and not FORMATS[one.format].named else None
+        for one in job.sources
+    ]
     return Terms.of(job.rules, job.correlations, job.lists, KINDS, flows, span_of(job, jobs.RunOptions()))
 
 

@@ -19,7 +19,7 @@ from agenttrail.attribute import LeaseTable
 from agenttrail.attribute_named import NameTable
 from agenttrail.casebook.ledger import Changes, Ledger
 from agenttrail.casebook.segments import Known, Segment, reporting
-from agenttrail.columns.batches import stacked
+from agenttrail.columns.batches import joined, stacked
 from agenttrail.columns.json_text import json_objects
 from agenttrail.columns.numbers import numbers
 from agenttrail.entities import WORKLOAD_DIGEST
@@ -32,12 +32,11 @@ from agenttrail.seams import EVER as _EVER
 from agenttrail.seams import Living, heard_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from agenttrail.casebook.terms import Terms
-    from agenttrail.seams import Span
 
 _LARGE = 1 << 16
 """Rows of a segment that is not put together with others any more."""
@@ -56,7 +55,7 @@ _NO_WORKLOADS = pa.array([], pa.binary(16))
 class _Arrived:
     """What came since the last judgement."""
 
-    events: dict[tuple[int, str | None], list[pa.RecordBatch]] = field(default_factory=dict)
+    events: dict[tuple[int, str | None, bool], list[pa.RecordBatch]] = field(default_factory=dict)
     leases: bool = False
 
 
@@ -99,8 +98,8 @@ class _Due:
 class Casebook:
     """All that a stream knows of some workloads."""
 
-    def __init__(self, terms: Terms) -> None:
-        """Begin an empty one on the ``terms`` of a job."""
+    def __init__(self, terms: Terms, start: int | None = None) -> None:
+        """Begin an empty one on the ``terms`` of a job; after a restart rows are looked at from ``start`` on."""
         self._terms = terms
         self._observed: list[pa.RecordBatch] = []
         self._known: Known | None = None
@@ -108,8 +107,8 @@ class Casebook:
         self._arrived = _Arrived()
         self._due = _Due()
         self._ledger = Ledger(terms)
-        self._span: Span | None = None
-        self._late: list[pa.RecordBatch] = []
+        self._span = None if start is None else replace(terms.span, start=start)
+        self._late: list[tuple[int, pa.RecordBatch]] = []
 
     @property
     def rows(self) -> int:
@@ -117,16 +116,43 @@ class Casebook:
         waiting = [batch for batches in self._arrived.events.values() for batch in batches]
         return sum(int(batch.num_rows) for batch in [*waiting, *(segment.raw for segment in self._segments)])
 
+    @property
+    def due(self) -> bool:
+        """Whether anything came that was not judged yet."""
+        return bool(self._arrived.events) or self._arrived.leases or bool(len(self._due.some))
+
     def observe(self, leases: pa.RecordBatch) -> None:
         """Take in leases, or trajectories, as a format gives them."""
         if leases.num_rows:
             self._observed.append(conform(leases, record("lease")))
             self._arrived.leases = True
 
-    def take(self, source: int, dataset: str | None, events: pa.RecordBatch) -> None:
-        """Take in events of a source that may matter; of one whose events name their workload ``dataset`` is None."""
+    def take(self, source: int, dataset: str | None, events: pa.RecordBatch, *, known: bool = False) -> None:
+        """Take in events of a source that may matter.
+
+        Args:
+            source: its number.
+            dataset: its format; None where events name their workload.
+            events: as they were parsed.
+            known: whether they had come before a restart: those that are not looked at any more are not late.
+        """
         if events.num_rows:
-            self._arrived.events.setdefault((source, dataset), []).append(events)
+            self._arrived.events.setdefault((source, dataset, known), []).append(events)
+
+    def remember(self, findings: pa.RecordBatch, incidents: Sequence[str]) -> None:
+        """Take in what had been said before a restart; once all has come again, what does not hold any more goes.
+
+        Args:
+            findings: in the shape of the finding record, without evidence.
+            incidents: ids.
+        """
+        self._due.add([self._ledger.remember(findings, incidents, self._span)])
+
+    def distinct(self, name: str) -> NDArray[np.int64]:
+        """Return the distinct values of a column of numbers of the rows that are held."""
+        rows = [batch for batches in self._arrived.events.values() for batch in batches]
+        columns = [numbers(batch.column(name)) for batch in [*rows, *(segment.raw for segment in self._segments)]]
+        return np.unique(np.concatenate([np.empty(0, np.int64), *columns]))
 
     def judge(self, *, urgent: bool = False) -> Changes:
         """Say what is to be said otherwise than the last time.
@@ -181,28 +207,37 @@ class Casebook:
                 kept.append(self._judged(segment.source, segment.dataset, segment.raw.take(pa.array(stays))))
         return kept
 
-    def late(self) -> list[pa.RecordBatch]:
-        """Return the events that came once they were not looked at any more, since this was asked last."""
+    def late(self) -> list[tuple[int, pa.RecordBatch]]:
+        """Return by source the events that came once they were not looked at any more, since this was asked last."""
         late, self._late = self._late, []
         return late
+
+    def contents(self) -> Iterator[tuple[int, pa.RecordBatch | None, pa.RecordBatch | None]]:
+        """Yield (source, events, leases) of all that is held; leases are of source 0, whatever source told them."""
+        for (source, _, _), batches in self._arrived.events.items():
+            yield source, stacked(batches), None
+        for segment in self._segments:
+            yield segment.source, segment.raw, None
+        if self._observed:
+            yield 0, None, joined(self._observed)
 
     def _held(self) -> pa.Array:
         """Return the digests of all workloads of which there are rows."""
         return pa.concat_arrays([_NO_WORKLOADS, *(segment.workload for segment in self._segments)]).unique()
 
-    def _in_view(self, dataset: str | None, raw: pa.RecordBatch) -> pa.RecordBatch:
+    def _in_view(self, source: int, dataset: str | None, raw: pa.RecordBatch, *, known: bool) -> pa.RecordBatch:
         """Return of events that came those that are looked at; the others are late."""
-        known = self._known
-        if self._span is None or known is None:
+        leases = self._known
+        if self._span is None or leases is None:
             return raw
         old = numbers(raw.column("event.start").cast(pa.int64())) < self._span.start
         if not old.any():
             return raw
         place = np.flatnonzero(old)
-        seen = place[known.looked_at(dataset, raw.take(pa.array(place)), self._terms.internal)]
+        seen = place[leases.looked_at(dataset, raw.take(pa.array(place)), self._terms.internal)]
         late = np.setdiff1d(place, seen)
-        if len(late):
-            self._late.append(raw.take(pa.array(late)))
+        if len(late) and not known:
+            self._late.append((source, raw.take(pa.array(late))))
         return raw.take(pa.array(np.delete(np.arange(raw.num_rows), late)))
 
     # -- what is known of each row
@@ -227,8 +262,8 @@ class Casebook:
     def _anew(self) -> None:
         """Judge what came."""
         arrived, self._arrived = self._arrived.events, _Arrived()
-        for (source, dataset), batches in arrived.items():
-            segment = self._judged(source, dataset, self._in_view(dataset, stacked(batches)))
+        for (source, dataset, known), batches in arrived.items():
+            segment = self._judged(source, dataset, self._in_view(source, dataset, stacked(batches), known=known))
             self._segments.append(segment)
             self._due.add_rows(segment)
             self._due.add(self._reached(segment.progress))

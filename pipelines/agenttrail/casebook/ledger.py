@@ -23,6 +23,10 @@ from agenttrail.schema import conform, record
 from agenttrail.seams import settle, sound
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
     from agenttrail.casebook.terms import Terms
     from agenttrail.gathering.gathered import Gathered
     from agenttrail.seams import Span
@@ -84,6 +88,25 @@ class Ledger:
         self._correlated: pa.RecordBatch | None = None
         self._incidents: dict[str, bytes] = {}
         self._span: Span | None = None
+
+    def remember(self, findings: pa.RecordBatch, incidents: Sequence[str], span: Span | None) -> pa.Array:
+        """Take in what had been said before a restart.
+
+        Returns:
+            Digests of the workloads of which everything is looked at that these findings rest on: once all rows have
+            come again, they are to be judged, whether there are rows of them or not.
+        """
+        self._span = span
+        marked = conform(findings, record("finding")).drop_columns(_EVIDENCE)
+        marked = marked.append_column(_MARK, pa.array([bytes(16)] * marked.num_rows, pa.binary(16)))
+        ids = pa.array([one.id for one in self._terms.correlations], pa.string())
+        correlated = pc.is_in(marked.column("rule.id"), value_set=ids)
+        self._correlated = marked.filter(correlated)
+        own = marked.filter(pc.invert(correlated))
+        workloads = workload_digests(own)
+        self._findings.replace(_NO_DIGESTS, own, workloads)
+        self._incidents = dict.fromkeys(incidents, b"")
+        return workloads.filter(pa.array(in_view(own, span))).unique()
 
     def forget(self, held: pa.Array, span: Span) -> None:
         """Let go of what was said of other workloads than those ``held``: it stands.
@@ -190,6 +213,15 @@ class Ledger:
         entries = self._entries.of(pa.concat_arrays([workload_digests(known)]).unique())
         wanted = [] if entries is None else [entries.filter(pc.is_in(entries.column("incident.id"), value_set=ids))]
         return timeline.ordered([*wanted, of_findings])
+
+
+def in_view(findings: pa.RecordBatch, span: Span | None) -> NDArray[np.bool_]:
+    """Tell which findings rest on rows that are all looked at: those that reach into the span, or into its days."""
+    if span is None:
+        return np.ones(findings.num_rows, dtype=bool)
+    last = numbers(findings.column("finding.last_seen").cast(pa.int64()))
+    settled = settle(findings, _NO_TEXTS, _NO_DIGESTS, findings.column("rule.id").unique(), span)
+    return np.asarray(settled.in_view | (last >= span.start), dtype=bool)
 
 
 def _compared(before: pa.RecordBatch | None, now: pa.RecordBatch) -> _Compared:

@@ -34,6 +34,7 @@ class Terms:
         sieves: by dataset of flows, what may matter before it is known whose it is.
         asked: what the rules ask of all rows together.
         span: what a run over a part of time looks at, without its bounds.
+        datasets: by number of its source, the format of flows; None for events that name their workload.
     """
 
     correlations: tuple[Correlation, ...]
@@ -45,6 +46,7 @@ class Terms:
     sieves: Mapping[str, Sieve]
     asked: Asked
     span: Span = field(default_factory=Span)
+    datasets: tuple[str | None, ...] = ()
 
     @classmethod
     def of(
@@ -53,19 +55,30 @@ class Terms:
         correlations: Sequence[Correlation],
         lists: Mapping[str, tuple[str, ...]],
         kinds: Mapping[str, str],
-        datasets: Sequence[str],
+        datasets: Sequence[str | None],
         span: Span,
     ) -> Terms:
-        """Compile what a job asks of the ``datasets`` of its flows, beside tool calls; ``span`` without bounds."""
+        """Compile what a job asks.
+
+        Args:
+            rules: of the job.
+            correlations: likewise.
+            lists: likewise.
+            kinds: what vouches for each dataset.
+            datasets: by number of its source, the format of flows; None for what names its workload.
+            span: what a run over a part of time looks at, without its bounds.
+        """
         listed = Lists.of(lists)
+        flows = sorted({name for name in datasets if name is not None})
         return cls(
             tuple(one for one in correlations if not one.off),
             dict(kinds),
             span.tolerance,
             NetworkLists.compile([[parse_network(entry) for entry in lists["internal"]]]),
             listed,
-            {name: Plan.compile(rules, name, lists) for name in (*datasets, TOOL_CALL)},
-            {name: Sieve.of(rules, name, lists, listed) for name in datasets},
+            {name: Plan.compile(rules, name, lists) for name in (*flows, TOOL_CALL)},
+            {name: Sieve.of(rules, name, lists, listed) for name in flows},
             Asked.of(rules, correlations, lists),
             span,
+            tuple(datasets),
         )

@@ -54,7 +54,7 @@ class _Parse(Timed):
             parser = self._parsers[block.source] = FORMATS[source.format].parser(source.settings)
         parsed = parser(block)
         events = with_scope(parsed.events, source)
-        account = _parsed_account(block, parsed, FORMATS[source.format].gives)
+        account = parsed_account(block, parsed, FORMATS[source.format].gives)
         account.seconds.update(self._seconds(started))
         if events.num_rows:
             yield (block.source, events)
@@ -68,7 +68,8 @@ class _Parse(Timed):
         yield beam.pvalue.TaggedOutput(ACCOUNT, account)
 
 
-def _parsed_account(block: Block, parsed: Parsed, gives: str) -> Account:
+def parsed_account(block: Block, parsed: Parsed, gives: str) -> Account:
+    """Return the books of a block of a format that ``gives`` events or leases."""
     counts = {"lines": parsed.lines, "skipped": parsed.skipped, "dead": parsed.dead.num_rows, "bytes": len(block.data)}
     given = {"with_events": parsed.with_records, "leases" if gives == "leases" else "events": parsed.events.num_rows}
     if parsed.leases is not None:

@@ -1,0 +1,57 @@
+"""What one block of a stream brings to a casebook, as the bytes in which it travels and is kept as state."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_SIZE = struct.Struct("<q")
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What a block brings.
+
+    Attributes:
+        source: number of the job's source.
+        part: name of the part of the source that the block is of, such as a partition.
+        before: where the block begins: ``at``, which orders the blocks of a part, and whatever else its source keeps.
+        after: where it ends.
+        events: those that may matter, as they were parsed; None where there are none.
+        leases: that it tells of; None where there are none.
+    """
+
+    source: int
+    part: str
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+    events: pa.RecordBatch | None = None
+    leases: pa.RecordBatch | None = None
+
+    def packed(self) -> bytes:
+        """Return it as bytes."""
+        batches = {"events": self.events, "leases": self.leases}
+        there = {name: batch for name, batch in batches.items() if batch is not None}
+        head = orjson.dumps([self.source, self.part, self.before, self.after, list(there)])
+        sink = pa.BufferOutputStream()
+        sink.write(_SIZE.pack(len(head)) + head)
+        for batch in there.values():
+            with pa.ipc.new_stream(sink, batch.schema) as writer:
+                writer.write_batch(batch)
+        return bytes(sink.getvalue())
+
+    @classmethod
+    def unpacked(cls, data: bytes) -> Delivery:
+        """Return what :meth:`packed` was given."""
+        (size,) = _SIZE.unpack_from(data)
+        source, part, before, after, there = orjson.loads(data[_SIZE.size : _SIZE.size + size])
+        rest = pa.BufferReader(pa.py_buffer(data).slice(_SIZE.size + size))
+        batches = {name: pa.ipc.open_stream(rest).read_next_batch() for name in there}
+        return cls(source, part, before, after, **batches)

@@ -1,0 +1,210 @@
+"""Desk: a casebook, and how far each part of its sources has been taken in.
+
+State is a cache of the log.  From a safe point everything that may still be needed is read again: it is where the
+oldest block begins of which a row is held, and for a part of which none is held where it has been read to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from agenttrail.attribute import with_columns
+from agenttrail.casebook.book import Casebook
+from agenttrail.casebook.deliveries import Delivery
+from agenttrail.columns.numbers import numbers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from agenttrail.casebook.ledger import Changes
+    from agenttrail.casebook.terms import Terms
+
+Place = dict[str, Any]
+"""Where something stands in a part: ``at``, and whatever else its source keeps."""
+ORIGIN = "origin"
+"""Column of held rows only: number of the block that a row came with."""
+
+
+@dataclass(frozen=True)
+class SafePoint:
+    """From where to read again.
+
+    Attributes:
+        needed: by source and part: from here on blocks may be needed.
+        read: by source and part: up to here everything has been taken in and said.
+        start: rows that begin before this, in microseconds, are not looked at, unless they are of an occupancy that
+            lasts; None where nothing was let go of yet.
+    """
+
+    needed: Mapping[str, Mapping[str, Place]] = field(default_factory=dict)
+    read: Mapping[str, Mapping[str, Place]] = field(default_factory=dict)
+    start: int | None = None
+
+    def to_json(self) -> bytes:
+        """Return it as JSON."""
+        told = {"needed": self.needed, "read": self.read, "start": self.start}
+        return orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
+
+    def begins(self, source: int, part: str, *, anew: bool) -> int:
+        """Return where a part is read from; from the top where its source is read ``anew``."""
+        return 0 if anew else int(self.needed.get(str(source), {}).get(part, {"at": 0})["at"])
+
+    @classmethod
+    def from_json(cls, data: bytes) -> SafePoint:
+        """Return what :meth:`to_json` was given.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        told = orjson.loads(data)
+        try:
+            return cls(dict(told["needed"]), dict(told["read"]), told["start"])
+        except (TypeError, KeyError, ValueError) as error:
+            msg = "not a safe point"
+            raise ValueError(msg) from error
+
+
+@dataclass
+class _Part:
+    """How far one part has been taken in.
+
+    Attributes:
+        read: everything before this came; None before anything came.
+        waiting: blocks that came ahead of others, by where they begin: where they end.
+    """
+
+    read: Place | None = None
+    waiting: dict[int, Place] = field(default_factory=dict)
+
+    def take(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+        """Take note of a block."""
+        if self.read is None or before["at"] <= self.read["at"]:
+            if self.read is None or after["at"] > self.read["at"]:
+                self.read = dict(after)
+        else:
+            self.waiting[before["at"]] = dict(after)
+        while self.read["at"] in self.waiting:
+            self.read = self.waiting.pop(self.read["at"])
+
+
+class Desk:
+    """Takes deliveries, judges, and tells from where a restart would have to read."""
+
+    def __init__(self, terms: Terms, since: SafePoint | None = None, anew: frozenset[int] = frozenset()) -> None:
+        """Begin on the ``terms`` of a job, after a restart ``since`` a safe point, but for sources ``anew``."""
+        self._terms, self._since = terms, since or SafePoint()
+        self._book = Casebook(terms, self._since.start)
+        self._parts: dict[tuple[int, str], _Part] = {}
+        self._origins: dict[int, tuple[int, str, Place]] = {}
+        self._next = 0
+        self._start = self._since.start
+        self._again = {
+            (int(source), part): int(place["at"])
+            for source, parts in self._since.read.items()
+            for part, place in parts.items()
+        }
+        self._expected = {
+            (source, part): at
+            for (source, part), at in self._again.items()
+            if at > self._since.begins(source, part, anew=source in anew)
+        }
+
+    @property
+    def rows(self) -> int:
+        """Rows that are held."""
+        return self._book.rows
+
+    @property
+    def behind(self) -> bool:
+        """Whether some of what had been taken in before a restart has not come again yet: it is too soon to judge."""
+        return any(
+            (one := self._parts.get(part)) is None or one.read is None or one.read["at"] < at
+            for part, at in self._expected.items()
+        )
+
+    def deliver(self, delivery: Delivery) -> None:
+        """Take a delivery in."""
+        part = (delivery.source, delivery.part)
+        self._parts.setdefault(part, _Part()).take(delivery.before, delivery.after)
+        if delivery.leases is not None:
+            self._book.observe(delivery.leases)
+        events = delivery.events
+        if events is None or not events.num_rows:
+            return
+        number, self._next = self._next, self._next + 1
+        self._origins[number] = (*part, dict(delivery.before))
+        known = delivery.before["at"] < self._again.get(part, 0)
+        numbered = with_columns(events, {ORIGIN: pa.array(np.full(events.num_rows, number))})
+        self._book.take(delivery.source, self._terms.datasets[delivery.source], numbered, known=known)
+
+    def judge(self, *, urgent: bool = False) -> Changes:
+        """Say what is to be said otherwise than the last time, see :meth:`Casebook.judge`."""
+        return self._book.judge(urgent=urgent)
+
+    def remember(self, findings: pa.RecordBatch, incidents: Sequence[str]) -> None:
+        """Take in what had been said before a restart, see :meth:`Casebook.remember`."""
+        self._book.remember(findings, incidents)
+
+    @property
+    def due(self) -> bool:
+        """Whether anything came that was not judged yet."""
+        return self._book.due
+
+    def evict(self, start: int) -> bool:
+        """Let go of what is not looked at from ``start`` on, see :meth:`Casebook.evict`; tell whether anything went."""
+        if self._start is not None and start <= self._start:
+            return False
+        before, self._start = self._book.rows, start
+        self._book.evict(start)
+        return self._book.rows < before
+
+    def packed(self) -> Iterator[bytes]:
+        """Yield all that is held as deliveries, from which a desk like this one can be made."""
+        for (number, name), one in self._parts.items():
+            if one.read is not None:
+                yield Delivery(number, name, one.read, one.read).packed()
+        for source, rows, leases in self._book.contents():
+            if leases is not None:
+                yield Delivery(source, "", {"at": 0}, {"at": 0}, None, leases).packed()
+            if rows is not None:
+                yield from self._packed_rows(source, rows)
+
+    def _packed_rows(self, source: int, rows: pa.RecordBatch) -> Iterator[bytes]:
+        """Yield rows by part, as if all had come with the earliest of their blocks."""
+        origin = numbers(rows.column(ORIGIN))
+        parts: dict[str, list[int]] = {}
+        for number in np.unique(origin).tolist():
+            parts.setdefault(self._origins[number][1], []).append(number)
+        for name, some in parts.items():
+            first = min((self._origins[number][2] for number in some), key=lambda place: int(place["at"]))
+            mine = rows.filter(pa.array(np.isin(origin, some))).drop_columns([ORIGIN])
+            yield Delivery(source, name, first, first, mine).packed()
+
+    def late(self) -> list[tuple[int, pa.RecordBatch]]:
+        """Return the events that came too late to be looked at, by source, since this was asked last."""
+        return self._book.late()
+
+    def safe_point(self) -> SafePoint:
+        """Tell from where a restart would have to read, if all that was said is written."""
+        held = set(self._book.distinct(ORIGIN).tolist())
+        self._origins = {number: origin for number, origin in self._origins.items() if number in held}
+        needed: dict[str, dict[str, Place]] = {}
+        read: dict[str, dict[str, Place]] = {}
+        for (source, name), part in self._parts.items():
+            if part.read is not None:
+                read.setdefault(str(source), {})[name] = part.read
+                needed.setdefault(str(source), {})[name] = part.read
+        for source, name, place in self._origins.values():
+            first = needed.setdefault(str(source), {}).setdefault(name, place)
+            if place["at"] < first["at"]:
+                needed[str(source)][name] = place
+        for source_, parts in self._since.needed.items():  # of parts that nothing came of since the restart
+            for name, place in parts.items():
+                needed.setdefault(source_, {}).setdefault(name, place)
+                read.setdefault(source_, {}).setdefault(name, self._since.read.get(source_, {}).get(name, place))
+        return SafePoint(needed, read, self._start)

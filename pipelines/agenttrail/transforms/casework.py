@@ -1,0 +1,264 @@
+"""Casework: what may matter to what is to be said, said as soon as it is known and again whenever it changes.
+
+The state is one desk a key.  It is kept twice: as Beam's state, a bag of what was delivered, to which is only added
+until something is let go of; and made ready in this process.  The bag is read where the other is not there, or not
+of the same deliveries: after a runner has moved the key, or gone back to a checkpoint.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import apache_beam as beam
+from apache_beam.coders import BytesCoder, VarIntCoder
+from apache_beam.transforms.timeutil import TimeDomain
+from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.timestamp import Timestamp
+
+from agenttrail.accounting import ACCOUNT, DEAD, Account
+from agenttrail.casebook.deliveries import Delivery
+from agenttrail.casebook.desk import Desk, SafePoint
+from agenttrail.transforms.sifting import late_letters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import pyarrow as pa
+
+    from agenttrail.casebook.ledger import Changes
+    from agenttrail.casebook.terms import Terms
+
+SAID = "said"
+_LATE = "too late: it came when what lay before it was settled, from a part that had been left out"
+_STEP = 60_000_000
+"""How far the watermark moves, in microseconds, until it is looked at what can be let go of."""
+_DESKS: dict[tuple[str, int], _Ready] = {}
+"""Desks of this process by run and key: a runner may call another copy of the function each time."""
+
+
+@dataclass(frozen=True)
+class Pacing:
+    """How often is judged.
+
+    Attributes:
+        urgent: seconds between two times that what is urgent is judged.
+        all: seconds between two times that everything is.
+        share: judging everything takes at most this part of the time.
+        evict: seconds between two times that rows are let go of.
+    """
+
+    urgent: float = 1.0
+    all: float = 5.0
+    share: float = 0.25
+    evict: float = 10.0
+
+
+@dataclass(frozen=True)
+class Said:
+    """What is to be said otherwise, and from where to read again once it is written.
+
+    Attributes:
+        changes: of findings and incidents.
+        safe_point: as JSON.
+        rows: that are held.
+    """
+
+    changes: Changes
+    safe_point: bytes
+    rows: int
+
+
+@dataclass
+class _Ready:
+    """A desk that is made ready.
+
+    Attributes:
+        desk: with all deliveries of the bag.
+        deliveries: how many that are.
+        urgent: when what is urgent was judged last, by a clock that only goes on.
+        all: when everything was.
+        evicted: when rows were let go of last.
+        cost: seconds that judging everything took last.
+        passed: what the watermark has passed, in microseconds; None while that is not known.
+        kept: rows in the bag.
+    """
+
+    desk: Desk
+    deliveries: int = 0
+    urgent: float = field(default_factory=time.monotonic)
+    all: float = field(default_factory=time.monotonic)
+    evicted: float = field(default_factory=time.monotonic)
+    cost: float = 0.0
+    passed: int | None = None
+    kept: int = 0
+
+
+class _Casework(beam.DoFn):
+    BAG = BagStateSpec("deliveries", BytesCoder())
+    COUNT = ReadModifyWriteStateSpec("count", VarIntCoder())
+    TICK = TimerSpec("tick", TimeDomain.REAL_TIME)
+    STEP = TimerSpec("step", TimeDomain.WATERMARK)
+    END = TimerSpec("end", TimeDomain.WATERMARK)
+
+    def __init__(self, run: str, opened: Callable[[], Desk], keep: int, pacing: Pacing) -> None:
+        self._run, self._opened, self._keep, self._pacing = run, opened, keep, pacing
+
+    def process(
+        self,
+        element: tuple[int, bytes],
+        bag: Any = beam.DoFn.StateParam(BAG),  # noqa: B008 - how Beam asks for it
+        count: Any = beam.DoFn.StateParam(COUNT),  # noqa: B008
+        tick: Any = beam.DoFn.TimerParam(TICK),  # noqa: B008
+        step: Any = beam.DoFn.TimerParam(STEP),  # noqa: B008
+        end: Any = beam.DoFn.TimerParam(END),  # noqa: B008
+        at: Any = beam.DoFn.TimestampParam,
+    ) -> Iterator[Any]:
+        key, data = element
+        ready = self._ready(key, bag, count)
+        bag.add(data)
+        ready.deliveries += 1
+        count.write(ready.deliveries)
+        delivery = Delivery.unpacked(data)
+        ready.desk.deliver(delivery)
+        ready.kept += 0 if delivery.events is None else delivery.events.num_rows
+        tick.set(Timestamp.now() + self._pacing.urgent)
+        if ready.deliveries == 1:
+            end.set(GlobalWindow().max_timestamp())
+            step.set(Timestamp(micros=max(at.micros, 0) + _STEP))
+        yield from self._turn(ready, bag, count)
+
+    @on_timer(TICK)  # type: ignore[untyped-decorator]
+    def on_tick(
+        self,
+        key: Any = beam.DoFn.KeyParam,
+        bag: Any = beam.DoFn.StateParam(BAG),  # noqa: B008
+        count: Any = beam.DoFn.StateParam(COUNT),  # noqa: B008
+        tick: Any = beam.DoFn.TimerParam(TICK),  # noqa: B008
+    ) -> Iterator[Any]:
+        """Judge what came, also where nothing more comes."""
+        ready = self._ready(key, bag, count)
+        yield from self._turn(ready, bag, count)
+        if ready.desk.due:
+            tick.set(Timestamp.now() + self._pacing.urgent)
+
+    @on_timer(STEP)  # type: ignore[untyped-decorator]
+    def on_step(
+        self,
+        key: Any = beam.DoFn.KeyParam,
+        at: Any = beam.DoFn.TimestampParam,
+        bag: Any = beam.DoFn.StateParam(BAG),  # noqa: B008
+        count: Any = beam.DoFn.StateParam(COUNT),  # noqa: B008
+        step: Any = beam.DoFn.TimerParam(STEP),  # noqa: B008
+    ) -> Iterator[Any]:
+        """Take note of what the watermark has passed."""
+        ready = self._ready(key, bag, count)
+        ready.passed = at.micros
+        step.set(Timestamp(micros=at.micros + _STEP))
+        yield from self._turn(ready, bag, count)
+
+    @on_timer(END)  # type: ignore[untyped-decorator]
+    def on_end(
+        self,
+        key: Any = beam.DoFn.KeyParam,
+        bag: Any = beam.DoFn.StateParam(BAG),  # noqa: B008
+        count: Any = beam.DoFn.StateParam(COUNT),  # noqa: B008
+    ) -> Iterator[Any]:
+        """Judge everything: nothing more comes."""
+        ready = self._ready(key, bag, count)
+        yield from self._judged(ready, urgent=False)
+        _DESKS.pop((self._run, key), None)
+
+    def _ready(self, key: int, bag: Any, count: Any) -> _Ready:
+        """Return the desk with all that was delivered; made of the bag where this process has none, or another."""
+        known = count.read() or 0
+        ready = _DESKS.get((self._run, key))
+        if ready is None or ready.deliveries != known:
+            ready = _Ready(self._opened(), known)
+            if known:
+                for data in bag.read():
+                    ready.desk.deliver(Delivery.unpacked(data))
+                ready.kept = ready.desk.rows
+            _DESKS[self._run, key] = ready
+        return ready
+
+    def _turn(self, ready: _Ready, bag: Any, count: Any) -> Iterator[Any]:
+        """Do what it is time for."""
+        now, pacing = time.monotonic(), self._pacing
+        if now - ready.urgent < pacing.urgent or ready.desk.behind:
+            return
+        whole = now - ready.all >= max(pacing.all, ready.cost / pacing.share)
+        yield from self._judged(ready, urgent=not whole)
+        if ready.passed is not None and now - ready.evicted >= pacing.evict:
+            ready.evicted = now
+            went = ready.desk.evict(ready.passed - self._keep)
+            if went and ready.desk.rows * 2 < ready.kept:
+                bag.clear()
+                ready.kept = ready.desk.rows
+                for data in ready.desk.packed():
+                    bag.add(data)
+                    ready.deliveries += 1
+                count.write(ready.deliveries)
+
+    def _judged(self, ready: _Ready, *, urgent: bool) -> Iterator[Any]:
+        began = time.monotonic()
+        changes = ready.desk.judge(urgent=urgent)
+        for source, late in ready.desk.late():
+            yield beam.pvalue.TaggedOutput(DEAD, late_letters(late, _LATE))
+            yield beam.pvalue.TaggedOutput(ACCOUNT, Account.of(source, late=late.num_rows))
+        ready.urgent = time.monotonic()
+        spent = ready.urgent - began
+        if not urgent:
+            ready.all, ready.cost = ready.urgent, spent
+        yield Said(changes, ready.desk.safe_point().to_json(), ready.desk.rows)
+        yield beam.pvalue.TaggedOutput(ACCOUNT, Account(seconds=Counter({"judge": spent})))
+
+
+class Casework(beam.PTransform):
+    """(key, packed deliveries) to what is to be said; dead letters and accounts beside it."""
+
+    def __init__(self, run: str, opened: Callable[[], Desk], keep: int, pacing: Pacing | None = None) -> None:
+        """Judge what comes.
+
+        Args:
+            run: what tells this run from all others in a process.
+            opened: makes a desk as it is at the start of the run.
+            keep: how far behind the watermark rows are still looked at, in microseconds.
+            pacing: how often.
+        """
+        super().__init__()
+        self._fn = _Casework(run, opened, keep, pacing or Pacing())
+
+    def expand(self, deliveries: beam.PCollection[tuple[int, bytes]]) -> Any:
+        """Return the outputs by tag."""
+        outputs = beam.ParDo(self._fn).with_output_types(Said)
+        return deliveries | outputs.with_outputs(DEAD, ACCOUNT, main=SAID)
+
+
+@dataclass(frozen=True)
+class Opening:
+    """Makes a desk for a job: a value that travels to the worker.
+
+    Attributes:
+        terms: of the job.
+        since: the safe point of an earlier run, as JSON; None where there is none.
+        anew: sources that are read from the top, whatever that says.
+        findings: what had been said then, without evidence.
+        incidents: ids of those that stood then.
+    """
+
+    terms: Terms
+    since: bytes | None = None
+    anew: frozenset[int] = frozenset()
+    findings: pa.RecordBatch | None = None
+    incidents: tuple[str, ...] = ()
+
+    def __call__(self) -> Desk:
+        """Return a desk."""
+        desk = Desk(self.terms, None if self.since is None else SafePoint.from_json(self.since), self.anew)
+        if self.findings is not None:
+            desk.remember(self.findings, self.incidents)
+        return desk

@@ -1,0 +1,127 @@
+"""Blocks of a stream to what may matter of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import apache_beam as beam
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from agenttrail.accounting import ACCOUNT, DEAD, Account
+from agenttrail.attribute import with_columns
+from agenttrail.casebook.deliveries import Delivery
+from agenttrail.casebook.matter import Sieve
+from agenttrail.columns.numbers import numbers
+from agenttrail.columns.text import constant, trim_line_ends
+from agenttrail.detect.signals import Lists
+from agenttrail.formats import FORMATS
+from agenttrail.parsing import DEAD_LETTER
+from agenttrail.transforms.parsing import parsed_account, with_scope
+from agenttrail.transforms.timed import Timed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from agenttrail.detect.rules import Rule
+    from agenttrail.parsing import Block, Parsed
+    from agenttrail.sources.stream import Arrival
+    from agenttrail.transforms.parsing import Source
+
+DELIVERIES = "deliveries"
+LATE = "too late: newer lines had come, and what lay before them is settled"
+
+
+class _Sift(Timed):
+    stage = "parse"
+
+    def __init__(
+        self, sources: Sequence[Source], rules: Sequence[Rule], lists: Mapping[str, tuple[str, ...]], lateness: int
+    ) -> None:
+        self._sources, self._rules, self._lists, self._lateness = sources, rules, lists, lateness
+        self._made: dict[int, tuple[Callable[[Block], Parsed], Sieve | None]] = {}
+
+    def process(self, arrival: Arrival) -> Iterator[Any]:
+        started = self._started()
+        block, source = arrival.block, self._sources[arrival.block.source]
+        format_ = FORMATS[source.format]
+        parse, sieve = self._tools(block.source)
+        parsed = parse(block)
+        account = parsed_account(block, parsed, format_.gives)
+        if parsed.dead.num_rows:
+            yield beam.pvalue.TaggedOutput(DEAD, parsed.dead)
+        told = with_scope(parsed.events, source)
+        leases = told if format_.gives == "leases" else parsed.leases
+        if leases is not None and source.scope is not None and format_.gives != "leases":
+            leases = with_columns(leases, {"lease.scope": constant(source.scope, leases.num_rows)})
+        events = None if format_.gives == "leases" else told
+        if events is not None and events.num_rows:
+            events, late = self._in_time(events, arrival.before.newest)
+            if late is not None:
+                account.add(Account.of(block.source, late=late.num_rows))
+                yield beam.pvalue.TaggedOutput(DEAD, late_letters(late, LATE))
+            if sieve is not None:
+                events = events.take(pa.array(sieve.may_matter(events)))
+            account.add(Account.of(block.source, may_matter=events.num_rows))
+        places = [msgspec.to_builtins(place) for place in (arrival.before, arrival.after)]
+        account.seconds.update(self._seconds(started))
+        there = [batch if batch is not None and batch.num_rows else None for batch in (events, leases)]
+        yield 0, Delivery(block.source, arrival.part, *places, *there).packed()
+        yield beam.pvalue.TaggedOutput(ACCOUNT, account)
+
+    def _tools(self, number: int) -> tuple[Callable[[Block], Parsed], Sieve | None]:
+        if number not in self._made:
+            source = self._sources[number]
+            format_ = FORMATS[source.format]
+            flows = format_.gives == "events" and not format_.named
+            sieve = Sieve.of(self._rules, source.format, self._lists, Lists.of(self._lists)) if flows else None
+            self._made[number] = format_.parser(source.settings), sieve
+        return self._made[number]
+
+    def _in_time(self, events: pa.RecordBatch, newest: int | None) -> tuple[pa.RecordBatch, pa.RecordBatch | None]:
+        """Return the events that begin no longer before what their part had reached than is allowed, and the others."""
+        if newest is None:
+            return events, None
+        late = numbers(events.column("event.start").cast(pa.int64())) < newest - self._lateness
+        if not late.any():
+            return events, None
+        return events.filter(pa.array(~late)), events.filter(pa.array(late))
+
+
+def late_letters(events: pa.RecordBatch, why: str) -> pa.RecordBatch:
+    """Return events as dead letters with the reason ``why``."""
+    count = events.num_rows
+    named = {name: _plain(events.column(name)) for name in ("log.file.path", "log.offset", "event.dataset")}
+    columns = [
+        trim_line_ends(events.column("event.original")).cast(pa.binary()),
+        named["log.file.path"].cast(pa.string()),
+        pa.array(numbers(named["log.offset"]), mask=np.asarray(named["log.offset"].is_null())),
+        named["event.dataset"].cast(pa.string()),
+        pa.array(["late"] * count),
+        pa.array([why] * count),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=DEAD_LETTER)
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+class Sift(beam.PTransform):
+    """Arrivals to (0, packed deliveries): events that may matter, and leases; dead letters and accounts beside them.
+
+    All have one key: what one machine holds is judged as a whole, since whose a row is may only be known later.
+    """
+
+    def __init__(
+        self, sources: Sequence[Source], rules: Sequence[Rule], lists: Mapping[str, tuple[str, ...]], lateness: int
+    ) -> None:
+        """Sift by the ``rules`` and ``lists`` of a job; ``lateness`` in microseconds behind what a part had reached."""
+        super().__init__()
+        self._fn = _Sift(sources, rules, lists, lateness)
+
+    def expand(self, arrivals: beam.PCollection[Arrival]) -> Any:
+        """Return the outputs by tag."""
+        outputs = beam.ParDo(self._fn).with_output_types(tuple[int, bytes])
+        return arrivals | outputs.with_outputs(DEAD, ACCOUNT, main=DELIVERIES)
