@@ -48,6 +48,7 @@ class Changes:
         incidents: likewise.
         gone_incidents: likewise.
         timeline: whole timelines of ``incidents``.
+        successors: of each of ``gone_incidents`` the incident in its place; where there is none, itself.
     """
 
     findings: pa.RecordBatch
@@ -55,11 +56,12 @@ class Changes:
     incidents: pa.RecordBatch
     gone_incidents: pa.Array
     timeline: pa.RecordBatch
+    successors: pa.Array
 
     @classmethod
     def none(cls) -> Changes:
         """Return that there are none."""
-        return cls(empty("finding"), _NO_TEXTS, empty("incident"), _NO_TEXTS, empty("timeline"))
+        return cls(empty("finding"), _NO_TEXTS, empty("incident"), _NO_TEXTS, empty("timeline"), _NO_TEXTS)
 
 
 class _Compared(NamedTuple):
@@ -149,7 +151,7 @@ class Ledger:
         gone = pa.concat_arrays([one.gone for one in compared])
         gone = gone.filter(pc.invert(pc.is_in(gone, value_set=whole.column("finding.id"))))
         whole = conform(whole, record("finding"))
-        return Changes(whole, gone, changed, closed, self._timeline(known, changed))
+        return Changes(whole, gone, changed, closed, self._timeline(known, changed), closed)
 
     def _put_entries(self, entries: pa.RecordBatch, holders: pa.RecordBatch, touched: pa.Array) -> None:
         entries = conform(entries, record("timeline"))

@@ -1,0 +1,178 @@
+"""From a job to a graph that does not end, and the run of it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import apache_beam as beam
+import msgspec
+import pyarrow as pa
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from agenttrail.accounting import ACCOUNT, DEAD
+from agenttrail.casebook.desk import SafePoint
+from agenttrail.casebook.ledger import Changes
+from agenttrail.casebook.terms import Terms
+from agenttrail.formats import FORMATS
+from agenttrail.jobs import KINDS, RunOptions, span_of
+from agenttrail.sinks import files as sink
+from agenttrail.sinks.versions import Versions
+from agenttrail.sources.positions import Position
+from agenttrail.sources.stream import ARRIVALS, BlocksOf, Sizes
+from agenttrail.sources.watermarks import MedianTime, Pace
+from agenttrail.transforms.casework import SAID, Casework, Opening, Pacing
+from agenttrail.transforms.saying import KeepDead, Say
+from agenttrail.transforms.sifting import DELIVERIES, Sift
+from agenttrail.workers import watched
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agenttrail.job_files import Job
+    from agenttrail.sinks.versions import Stored
+    from agenttrail.sources.stream import StreamSpec
+
+_A_YEAR = 31_536_000
+_RUNNER = "PrismRunner"
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """What one run adds to its job.
+
+    Attributes:
+        to_end: end with what is there at the beginning, instead of going on.
+        lateness: how far behind what its part has reached a line may be, in microseconds, beyond the disorder.
+        pace: of the watermarks; its disorder is how far behind a line may be without being late at all.
+        pacing: how often is judged.
+        sizes: of blocks.
+        flags: options of Beam.
+    """
+
+    to_end: bool = False
+    lateness: int = 600_000_000
+    pace: Pace = field(default_factory=Pace)
+    pacing: Pacing = field(default_factory=Pacing)
+    sizes: Sizes = field(default_factory=Sizes)
+    flags: tuple[str, ...] = ()
+
+
+def build(
+    pipeline: beam.Pipeline,
+    job: Job,
+    streams: Mapping[int, StreamSpec],
+    options: StreamOptions,
+    stored: Stored | None = None,
+) -> None:
+    """Build the graph of ``job`` on ``pipeline``.
+
+    Args:
+        pipeline: empty.
+        job: what to run.
+        streams: by number of the job's source, what it reads from.
+        options: of the run.
+        stored: what an earlier run left.
+    """
+    terms = terms_of(job)
+    since = SafePoint() if stored is None or stored.safe_point is None else SafePoint.from_json(stored.safe_point)
+    anew = frozenset(number for number, source in enumerate(job.sources) if FORMATS[source.format].gives != "events")
+    deliveries, dead, accounts = [], [], []
+    for number, spec in streams.items():
+        source = job.sources[number]
+        format_ = FORMATS[source.format]
+        blocks = BlocksOf(
+            number,
+            source.format,
+            spec,
+            headers=format_.headers,
+            newest=None if format_.gives == "leases" else MedianTime(source.format, source.settings),
+            start=None if number in anew else _positions(since.needed.get(str(number), {})),
+            to_end=options.to_end,
+            pace=options.pace,
+            sizes=options.sizes,
+        )
+        read = pipeline | f"Read{number}" >> blocks
+        sift = Sift(job.sources, job.rules, job.lists, options.lateness + options.pace.disorder)
+        sifted = read[ARRIVALS] | f"Sift{number}" >> sift
+        deliveries.append(sifted[DELIVERIES])
+        dead += [read[DEAD], sifted[DEAD]]
+        accounts += [read[ACCOUNT], sifted[ACCOUNT]]
+    together = deliveries[0] if len(deliveries) == 1 else deliveries | "All" >> beam.Flatten()
+    opening = Opening(
+        terms,
+        None if stored is None else stored.safe_point,
+        anew,
+        None if stored is None else stored.findings,
+        () if stored is None else stored.incidents,
+    )
+    keep = max(options.lateness, job.wait)
+    cased = together | Casework(str(time.time_ns()), opening, keep, options.pacing)
+    said = cased[SAID] | Say(str(job.directory), job.elasticsearch)
+    for number, letters in enumerate([*dead, cased[DEAD], said[DEAD]]):
+        _ = letters | f"KeepDead{number}" >> KeepDead(str(job.directory))
+
+
+def terms_of(job: Job) -> Terms:
+    """Return what a job asks of all that a stream brings."""
+    datasets = [
+        source.format if FORMATS[source.format].gives == "events" and not FORMATS[source.format].named else None
+        for source in job.sources
+    ]
+    return Terms.of(job.rules, job.correlations, job.lists, KINDS, datasets, span_of(job, RunOptions()))
+
+
+def _positions(places: Mapping[str, Mapping[str, Any]]) -> dict[str, Position]:
+    return {part: msgspec.convert(place, Position) for part, place in places.items()}
+
+
+def run(job: Job, streams: Mapping[int, StreamSpec], options: StreamOptions) -> None:
+    """Run a job as a stream; returns when its sources have ended, or it was told to end.
+
+    Raises:
+        AgentTrailError: the run failed; what it says is for the user.
+    """
+    directory = str(job.directory)
+    if job.elasticsearch:
+        from agenttrail.sinks.elasticsearch import ElasticsearchSettings
+        from agenttrail.sinks.elasticsearch_upserts import check as check_elasticsearch
+
+        check_elasticsearch(ElasticsearchSettings(**job.elasticsearch))
+    with sink.claimed(directory):
+        versions = Versions(directory)
+        stored = versions.begin()
+        _take_back(job, stored)
+        with watched(), beam.Pipeline(options=PipelineOptions(flags_of(options))) as pipeline:
+            build(pipeline, job, streams, options, stored)
+        versions.begin()
+
+
+def _take_back(job: Job, stored: Stored) -> None:
+    """Take back in Elasticsearch what was taken back in the files: the one may have been written and not the other."""
+    if not job.elasticsearch or not (stored.gone_findings or stored.gone_incidents):
+        return
+    from agenttrail.sinks.elasticsearch import ElasticsearchSettings
+    from agenttrail.sinks.elasticsearch_changes import ChangesWriter
+
+    gone = [pa.array(ids, pa.string()) for ids in (stored.gone_findings, stored.gone_incidents)]
+    none = Changes.none()
+    changes = Changes(none.findings, gone[0], none.incidents, gone[1], none.timeline, gone[1])
+    ChangesWriter(ElasticsearchSettings(**job.elasticsearch)).write(changes)
+
+
+def flags_of(options: StreamOptions) -> list[str]:
+    """Return Beam's options: what a stream needs, and where no runner is named the one for one machine."""
+    flags = [*options.flags, "--streaming"]
+    named = {flag.partition("=")[0] for flag in flags}
+    if "--runner" not in named:
+        flags.append(f"--runner={_RUNNER}")
+    if any(_RUNNER in flag for flag in flags):
+        from agenttrail.prism import install
+
+        if "--prism_location" not in named:
+            flags.append(f"--prism_location={install()}")
+        # also bounds how long state may be asked for: a stream would end after five minutes
+        defaults = {"--environment_type": "LOOPBACK", "--job_server_timeout": str(_A_YEAR)}
+        flags += [f"{name}={value}" for name, value in defaults.items() if name not in named]
+    return flags

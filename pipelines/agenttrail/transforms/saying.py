@@ -1,0 +1,77 @@
+"""What is to be said to files and Elasticsearch, and only then from where to read again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import apache_beam as beam
+
+from agenttrail.accounting import ACCOUNT, DEAD
+from agenttrail.sinks.versions import Versions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import pyarrow as pa
+
+    from agenttrail.sinks.elasticsearch_changes import ChangesWriter
+    from agenttrail.transforms.casework import Said
+
+
+class _Say(beam.DoFn):
+    def __init__(self, directory: str, elasticsearch: Mapping[str, Any] | None) -> None:
+        self._directory, self._settings = directory, elasticsearch
+        self._writer: ChangesWriter | None = None
+
+    def setup(self) -> None:
+        self._versions = Versions(self._directory)
+        if self._settings is not None:
+            from agenttrail.sinks.elasticsearch import ElasticsearchSettings
+            from agenttrail.sinks.elasticsearch_changes import ChangesWriter
+
+            self._writer = ChangesWriter(ElasticsearchSettings(**self._settings))
+
+    def process(self, said: Said) -> Iterator[Any]:
+        # files first: what is not in Elasticsearch after a restart is told again from there
+        self._versions.append(said.changes)
+        if self._writer is not None:
+            from agenttrail.sinks.elasticsearch_books import told
+
+            for kind, written in self._writer.write(said.changes):
+                yield from told(kind, written)
+        self._versions.safe(said.safe_point)
+
+
+class Say(beam.PTransform):
+    """What is to be said to the output directory and Elasticsearch; gives dead letters and accounts."""
+
+    def __init__(self, directory: str, elasticsearch: Mapping[str, Any] | None) -> None:
+        """Write to a ``directory`` and, as a job's settings say, to Elasticsearch."""
+        super().__init__()
+        self._fn = _Say(directory, elasticsearch)
+
+    def expand(self, said: beam.PCollection[Said]) -> Any:
+        """Return the outputs by tag."""
+        return said | beam.ParDo(self._fn).with_outputs(DEAD, ACCOUNT, main="none")
+
+
+class _KeepDead(beam.DoFn):
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+
+    def process(self, letters: pa.RecordBatch) -> Iterator[None]:
+        Versions(self._directory).dead(letters)
+        yield from ()
+
+
+class KeepDead(beam.PTransform):
+    """Dead letters to the output directory."""
+
+    def __init__(self, directory: str) -> None:
+        """Write below a ``directory``."""
+        super().__init__()
+        self._fn = _KeepDead(directory)
+
+    def expand(self, letters: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[None]:
+        """Return nothing."""
+        return letters | beam.ParDo(self._fn)
