@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from agenttrail.columns.text import printable
 from agenttrail.errors import InputError
@@ -24,8 +24,6 @@ from agenttrail.sources.stream import Piece, Sizes, Standing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-
-    from confluent_kafka import Message
 
 _LOG = logging.getLogger(__name__)
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -252,20 +250,20 @@ class KafkaReader:
         return end >= at if stop is None else at >= stop or end >= stop
 
     def _take(self, messages: Sequence[Message]) -> None:
-        """Put messages aside by partition.  This is done for every message, so it is done in list comprehensions."""
-        if any(message.error() is not None for message in messages):
+        """Put messages aside by partition; every message is looked at, so no loop of Python's does it."""
+        if any(map(Message.error, messages)):
             messages = [message for message in messages if not self._is_error(message)]
         if not messages or self._told is None:
             return
         self._is_back()
-        partitions: list[Any] = [message.partition() for message in messages]
+        partitions: list[Any] = list(map(Message.partition, messages))
         for partition in set(partitions):
             of = (
                 messages
                 if partitions.count(partition) == len(messages)
                 else [message for message, one in zip(messages, partitions, strict=True) if one == partition]
             )
-            self._hold(partition, [message.value() for message in of], [message.offset() for message in of])
+            self._hold(partition, list(map(Message.value, of)), list(map(Message.offset, of)))
 
     def _hold(self, partition: int, values: list[Any], numbers: list[Any]) -> None:
         stop = self._stops.get(partition)
