@@ -150,7 +150,6 @@ class KafkaReader:
         self._consumer: Consumer | None = None
         self._told: dict[int, int] | None = None  # what was given and taken, by partition; None: to be assigned anew
         self._stops: dict[int, int | None] = {}
-        self._found: dict[int, int] = {}
         self._held: dict[int, _Held] = {}
         self._ends: dict[int, int] = {}  # partitions of which the broker said that they end here
         self._wanted: dict[int, Position] = {}
@@ -223,24 +222,25 @@ class KafkaReader:
         held = self._held.pop(partition)
         data, numbers = lines_of(held.values, held.numbers)
         after = held.numbers[-1] + 1
-        position = Position(after, stop=self._stops.get(partition))
-        self._told = (self._told or {}) | {partition: after}
+        told, stop = self._told or {}, self._stops.get(partition)
+        before, position = Position(told[partition], stop=stop), Position(after, stop=stop)
+        self._told = told | {partition: after}
         self._wanted[partition] = position
         path = self._part(partition)
-        return Piece(path, Block(data, path, held.numbers[0], None, self._source, numbers), position)
+        block = Block(data, path, held.numbers[0], None, self._source, numbers)
+        return Piece(path, block, before, position, top=before.at == 0)
 
     def standing(self) -> Standing:
         """Tell how the partitions stand."""
         if self._told is None or (self._away_since and not self._to_end):
             known = {self._part(partition) for partition in self._told or {}} or {self._topic.topic}
             return Standing({}, frozenset(), frozenset(known), ended=False)
-        found = {
-            self._part(partition): Position(at, stop=self._stops.get(partition))
-            for partition, at in self._found.items()
+        positions = {
+            self._part(partition): Position(at, stop=self._stops.get(partition)) for partition, at in self._told.items()
         }
         unread = {partition for partition in self._told if not self._read_up(partition)}
         ended = self._to_end and not unread
-        return Standing(found, frozenset(), frozenset(map(self._part, unread)), ended=ended)
+        return Standing(positions, frozenset(), frozenset(map(self._part, unread)), ended=ended)
 
     def _read_up(self, partition: int) -> bool:
         """Tell whether a partition has been read to its end: its stop, or where the broker says that it ends."""
@@ -362,7 +362,7 @@ class KafkaReader:
         self._client().assign([
             TopicPartition(self._topic.topic, partition, at) for partition, at in places.items()
         ])  # fmt: skip
-        self._told, self._found = dict(places), places
+        self._told = places
 
     def _tell_loss(self, partition: int, at: int, low: int, high: int) -> None:
         part = self._part(partition)
