@@ -31,7 +31,8 @@ class Keep(beam.DoFn):
         block = arrival.block
         told = {
             "lines": block.data.decode().splitlines(), "path": block.path, "part": arrival.part,
-            "offset": block.offset, "before": arrival.before.at, "after": arrival.after.at,
+            "offset": block.offset, "header": (block.header or b"").decode(),
+            "before": arrival.before.at, "after": arrival.after.at,
             "numbers": None if block.numbers is None else block.numbers.tolist(),
         }  # fmt: skip
         with _LOCK, self._path.open("a") as file:

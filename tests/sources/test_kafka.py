@@ -130,7 +130,7 @@ def test_a_new_partition_is_read_from_its_beginning(kafka: Kafka, monkeypatch: p
     kafka.add_partitions(topic, 2)
     kafka.produce(topic, _values(3, "new"), 1)
     assert _read(reader, 3) == _texts(3, "new")
-    assert set(reader.standing().found) == {f"{topic}/0", f"{topic}/1"}
+    assert set(reader.standing().positions) == {f"{topic}/0", f"{topic}/1"}
     reader.close()
 
 

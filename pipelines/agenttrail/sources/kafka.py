@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from agenttrail.columns.text import printable
 from agenttrail.errors import InputError
@@ -24,8 +24,6 @@ from agenttrail.sources.stream import Piece, Sizes, Standing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-
-    from confluent_kafka import Message
 
 _LOG = logging.getLogger(__name__)
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -152,7 +150,6 @@ class KafkaReader:
         self._consumer: Consumer | None = None
         self._told: dict[int, int] | None = None  # what was given and taken, by partition; None: to be assigned anew
         self._stops: dict[int, int | None] = {}
-        self._found: dict[int, int] = {}
         self._held: dict[int, _Held] = {}
         self._ends: dict[int, int] = {}  # partitions of which the broker said that they end here
         self._wanted: dict[int, Position] = {}
@@ -225,24 +222,25 @@ class KafkaReader:
         held = self._held.pop(partition)
         data, numbers = lines_of(held.values, held.numbers)
         after = held.numbers[-1] + 1
-        position = Position(after, stop=self._stops.get(partition))
-        self._told = (self._told or {}) | {partition: after}
+        told, stop = self._told or {}, self._stops.get(partition)
+        before, position = Position(told[partition], stop=stop), Position(after, stop=stop)
+        self._told = told | {partition: after}
         self._wanted[partition] = position
         path = self._part(partition)
-        return Piece(path, Block(data, path, held.numbers[0], None, self._source, numbers), position)
+        block = Block(data, path, held.numbers[0], None, self._source, numbers)
+        return Piece(path, block, before, position, top=before.at == 0)
 
     def standing(self) -> Standing:
         """Tell how the partitions stand."""
         if self._told is None or (self._away_since and not self._to_end):
             known = {self._part(partition) for partition in self._told or {}} or {self._topic.topic}
             return Standing({}, frozenset(), frozenset(known), ended=False)
-        found = {
-            self._part(partition): Position(at, stop=self._stops.get(partition))
-            for partition, at in self._found.items()
+        positions = {
+            self._part(partition): Position(at, stop=self._stops.get(partition)) for partition, at in self._told.items()
         }
         unread = {partition for partition in self._told if not self._read_up(partition)}
         ended = self._to_end and not unread
-        return Standing(found, frozenset(), frozenset(map(self._part, unread)), ended=ended)
+        return Standing(positions, frozenset(), frozenset(map(self._part, unread)), ended=ended)
 
     def _read_up(self, partition: int) -> bool:
         """Tell whether a partition has been read to its end: its stop, or where the broker says that it ends."""
@@ -252,20 +250,20 @@ class KafkaReader:
         return end >= at if stop is None else at >= stop or end >= stop
 
     def _take(self, messages: Sequence[Message]) -> None:
-        """Put messages aside by partition.  This is done for every message, so it is done in list comprehensions."""
-        if any(message.error() is not None for message in messages):
+        """Put messages aside by partition; every message is looked at, so no loop of Python's does it."""
+        if any(map(Message.error, messages)):
             messages = [message for message in messages if not self._is_error(message)]
         if not messages or self._told is None:
             return
         self._is_back()
-        partitions: list[Any] = [message.partition() for message in messages]
+        partitions: list[Any] = list(map(Message.partition, messages))
         for partition in set(partitions):
             of = (
                 messages
                 if partitions.count(partition) == len(messages)
                 else [message for message, one in zip(messages, partitions, strict=True) if one == partition]
             )
-            self._hold(partition, [message.value() for message in of], [message.offset() for message in of])
+            self._hold(partition, list(map(Message.value, of)), list(map(Message.offset, of)))
 
     def _hold(self, partition: int, values: list[Any], numbers: list[Any]) -> None:
         stop = self._stops.get(partition)
@@ -364,7 +362,7 @@ class KafkaReader:
         self._client().assign([
             TopicPartition(self._topic.topic, partition, at) for partition, at in places.items()
         ])  # fmt: skip
-        self._told, self._found = dict(places), places
+        self._told = places
 
     def _tell_loss(self, partition: int, at: int, low: int, high: int) -> None:
         part = self._part(partition)

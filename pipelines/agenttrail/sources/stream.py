@@ -57,12 +57,16 @@ class Piece:
     Attributes:
         part: name of the part that it comes from.
         content: lines, without the header in force; or what is no line.
-        after: position behind it; ``header`` and ``newest`` are filled in by the stream.
+        before: position where it begins,
+        after: and the one behind it; ``header`` and ``newest`` are filled in by the stream.
+        top: whether it begins a part, or one that begins anew: no header is in force.
     """
 
     part: str
     content: Block | Remains
+    before: Position
     after: Position
+    top: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,13 +74,13 @@ class Standing:
     """How a reader stands between two rounds.
 
     Attributes:
-        found: parts that were found and have given nothing so far: where they begin.
+        positions: of all parts that it knows, behind what it has given.
         gone: parts that will give nothing more and need no position.
         unread: parts that hold more, known positions or not; what cannot be told counts as unread.
         ended: whether a bounded replay has been read to its end.
     """
 
-    found: Mapping[str, Position]
+    positions: Mapping[str, Position]
     gone: frozenset[str]
     unread: frozenset[str]
     ended: bool
@@ -202,8 +206,7 @@ class ReadStream(beam.DoFn):
             while True:
                 had = size
                 for piece in reader.read():
-                    before = positions.get(piece.part, Position(0))
-                    content, positions[piece.part] = self._placed(piece, before)
+                    content, before, positions[piece.part] = self._placed(piece, positions.get(piece.part))
                     if not tracker.try_claim(Progress(dict(positions))):
                         reader.lose()
                         return
@@ -211,7 +214,7 @@ class ReadStream(beam.DoFn):
                     held = estimator.current_watermark() or MIN_TIMESTAMP
                     yield from self._given(content, piece.part, before, positions[piece.part], held)
                 standing = reader.standing()
-                positions = {**standing.found, **positions}
+                positions |= {part: _told(found, positions.get(part)) for part, found in standing.positions.items()}
                 for part in standing.gone:
                     positions.pop(part, None)
                 if not tracker.try_claim(Progress(dict(positions), done=standing.ended)):
@@ -224,12 +227,12 @@ class ReadStream(beam.DoFn):
                     tracker.defer_remainder(Duration(0 if size > had else _AGAIN))
                     return
 
-    def _placed(self, piece: Piece, before: Position) -> tuple[Block | Remains, Position]:
-        """Return the piece with the header in force, and the position behind it with what it adds."""
+    def _placed(self, piece: Piece, known: Position | None) -> tuple[Block | Remains, Position, Position]:
+        """Return the piece with the header in force, and the positions before and behind it with what they lack."""
         self._last[piece.part] = time.monotonic()
-        content, header, reached = piece.content, before.header, None
+        before = _told(piece.before, known)
+        content, header, reached = piece.content, None if piece.top else before.header, None
         if isinstance(content, Block):
-            header = None if content.offset == 0 else header
             if self._headers is not None:
                 content = replace(content, header=header)
                 found = self._headers.find(content.data, top=header is None)
@@ -237,7 +240,7 @@ class ReadStream(beam.DoFn):
             if self._newest is not None:
                 reached = self._newest(replace(content, header=header))
         newest = max((time_ for time_ in (before.newest, reached) if time_ is not None), default=None)
-        return content, replace(piece.after, header=header, newest=newest)
+        return content, before, replace(piece.after, header=header, newest=newest)
 
     def _given(
         self, content: Block | Remains, part: str, before: Position, after: Position, held: Timestamp
@@ -279,6 +282,13 @@ class ReadStream(beam.DoFn):
         held = estimator.current_watermark()
         if passed is not None and (held is None or Timestamp(micros=passed) > held):
             estimator.set_watermark(Timestamp(micros=passed))
+
+
+def _told(found: Position, known: Position | None) -> Position:
+    """Return the position that a reader tells, with what only the stream knows of that part."""
+    if known is None:
+        return found
+    return replace(found, header=known.header if found.at else None, newest=known.newest)
 
 
 class BlocksOf(beam.PTransform):
