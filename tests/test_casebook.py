@@ -18,7 +18,7 @@ from agenttrail.columns.json_text import json_objects
 from agenttrail.columns.text import constant
 from agenttrail.formats import FORMATS
 from agenttrail.job_files import load_job
-from agenttrail.jobs import span_of
+from agenttrail.jobs import view_of
 from agenttrail.simulate import simulate
 from agenttrail.sources.files import plan_ranges, read_blocks, read_document
 from agenttrail.transforms.parsing import with_scope
@@ -35,7 +35,7 @@ def _terms(job: Job) -> Terms:
         one.format if FORMATS[one.format].gives == "events" and not FORMATS[one.format].named else None
         for one in job.sources
     ]
-    return Terms.of(job.rules, job.correlations, job.lists, KINDS, flows, span_of(job, jobs.RunOptions()))
+    return Terms.of(job.rules, job.correlations, job.lists, KINDS, flows, view_of(job))
 
 
 def _pieces(job: Job, block_bytes: int) -> list[tuple[str, int, pa.RecordBatch]]:

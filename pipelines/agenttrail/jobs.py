@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -411,18 +411,25 @@ def span_of(job: Job, options: RunOptions) -> Span:
         InputError: it cannot be told what earlier runs in the output directory covered.
         SinkError: they are another job's.
     """
+    return replace(
+        view_of(job),
+        start=-EVER if options.start is None else options.start,
+        stop=EVER if options.stop is None else options.stop,
+        covered=covered(str(job.directory), job.name),
+    )
+
+
+def view_of(job: Job) -> Span:
+    """Return what a run over any part of time looks at, without the bounds of one."""
     on = [one for one in job.correlations if not one.off]
     reach = lookbacks(on)
     grouped = {one.id: _pod_name(one) for one in on}
     return Span(
-        -EVER if options.start is None else options.start,
-        EVER if options.stop is None else options.stop,
         # what lies within one workload is looked at as a whole with it, however long its windows are
         look_back=max((reach[one.id] for one in on if not within_a_workload(one)), default=0),
         tolerance=job.tolerance,
         names=tuple(sorted({name for name in grouped.values() if name} - {POD_NAMES[0]})),
         correlations={one.id: bool(grouped[one.id]) for one in on},
-        covered=covered(str(job.directory), job.name),
     )
 
 

@@ -16,7 +16,7 @@ from agenttrail.casebook.desk import SafePoint
 from agenttrail.casebook.ledger import Changes
 from agenttrail.casebook.terms import Terms
 from agenttrail.formats import FORMATS
-from agenttrail.jobs import KINDS, RunOptions, span_of
+from agenttrail.jobs import KINDS, view_of
 from agenttrail.sinks import files as sink
 from agenttrail.sinks.versions import Versions
 from agenttrail.sources.positions import Position
@@ -120,7 +120,7 @@ def terms_of(job: Job) -> Terms:
         source.format if FORMATS[source.format].gives == "events" and not FORMATS[source.format].named else None
         for source in job.sources
     ]
-    return Terms.of(job.rules, job.correlations, job.lists, KINDS, datasets, span_of(job, RunOptions()))
+    return Terms.of(job.rules, job.correlations, job.lists, KINDS, datasets, view_of(job))
 
 
 def _positions(places: Mapping[str, Mapping[str, Any]]) -> dict[str, Position]:

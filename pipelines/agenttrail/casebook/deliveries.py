@@ -53,5 +53,7 @@ class Delivery:
         (size,) = _SIZE.unpack_from(data)
         source, part, before, after, there = orjson.loads(data[_SIZE.size : _SIZE.size + size])
         rest = pa.BufferReader(pa.py_buffer(data).slice(_SIZE.size + size))
-        batches = {name: pa.ipc.open_stream(rest).read_next_batch() for name in there}
+        batches = {}
+        for name in there:
+            (batches[name],) = pa.ipc.open_stream(rest)  # to its end, where the next begins
         return cls(source, part, before, after, **batches)

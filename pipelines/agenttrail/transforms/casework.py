@@ -85,6 +85,7 @@ class _Ready:
         cost: seconds that judging everything took last.
         passed: what the watermark has passed, in microseconds; None while that is not known.
         kept: rows in the bag.
+        stepping: whether it is told when the watermark has moved on.
     """
 
     desk: Desk
@@ -95,6 +96,7 @@ class _Ready:
     cost: float = 0.0
     passed: int | None = None
     kept: int = 0
+    stepping: bool = False
 
 
 class _Casework(beam.DoFn):
@@ -128,7 +130,10 @@ class _Casework(beam.DoFn):
         tick.set(Timestamp.now() + self._pacing.urgent)
         if ready.deliveries == 1:
             end.set(GlobalWindow().max_timestamp())
-            step.set(Timestamp(micros=max(at.micros, 0) + _STEP))
+        if not ready.stepping:
+            # only where something came: a chain of timers would go on to the end of time where the watermark is there
+            step.set(Timestamp(micros=max(at.micros, ready.passed or 0) + _STEP))
+            ready.stepping = True
         yield from self._turn(ready, bag, count)
 
     @on_timer(TICK)  # type: ignore[untyped-decorator]
@@ -152,12 +157,10 @@ class _Casework(beam.DoFn):
         at: Any = beam.DoFn.TimestampParam,
         bag: Any = beam.DoFn.StateParam(BAG),  # noqa: B008
         count: Any = beam.DoFn.StateParam(COUNT),  # noqa: B008
-        step: Any = beam.DoFn.TimerParam(STEP),  # noqa: B008
     ) -> Iterator[Any]:
         """Take note of what the watermark has passed."""
         ready = self._ready(key, bag, count)
-        ready.passed = at.micros
-        step.set(Timestamp(micros=at.micros + _STEP))
+        ready.passed, ready.stepping = at.micros, False
         yield from self._turn(ready, bag, count)
 
     @on_timer(END)  # type: ignore[untyped-decorator]
