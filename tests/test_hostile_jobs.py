@@ -53,9 +53,9 @@ def _job(folder: Path, text: str = EVENTS) -> Path:
     return folder / "job.yml"
 
 
-def _problems(path: Path, **more: str) -> list[str]:
+def _problems(path: Path, output: str | None = None) -> list[str]:
     with pytest.raises(DefinitionError) as caught:
-        load_job(path, **more)
+        load_job(path, output=output)
     return [problem.removeprefix(f"{path}:") for problem in str(caught.value).splitlines()]
 
 

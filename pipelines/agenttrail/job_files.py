@@ -20,7 +20,9 @@ from agenttrail.lists import ADDRESS_LISTS, Lists, not_a_network, with_shipped
 from agenttrail.paths import parse_path
 from agenttrail.schema import record
 from agenttrail.sinks.files import is_output
+from agenttrail.sources.documents import RereadDocuments
 from agenttrail.sources.files import InputFile, match
+from agenttrail.sources.growing import GrowingFiles
 from agenttrail.transforms.parsing import Source
 from agenttrail.yaml_files import YamlDocument, departures, read_yaml, suggest
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agenttrail.detect.correlations import Correlation
+    from agenttrail.sources.stream import StreamSpec
     from agenttrail.yaml_files import Place
 
 _UNITS = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
@@ -57,6 +60,7 @@ class Job:
         every_timeline: whether entities without an incident have a timeline, too.
         elasticsearch: settings of the job file's section, with ``${VARIABLES}`` in place of secrets, or None.
         path: the job file.
+        streams: what each source is read from as a stream, by its number; empty for a job that runs in batch.
     """
 
     name: str
@@ -72,6 +76,7 @@ class Job:
     every_timeline: bool = False
     elasticsearch: Mapping[str, Any] | None = None
     path: str = ""
+    streams: Mapping[int, StreamSpec] = field(default_factory=dict)
 
 
 @dataclass
@@ -82,6 +87,7 @@ class _Reading:
         document: the file.
         folder: where it lies.
         data: what it says, without the parts that depart from the schema.
+        streaming: whether the job is to run as a stream.
         problems: all found so far.
     """
 
@@ -89,18 +95,29 @@ class _Reading:
     folder: Path
     data: dict[str, Any]
     problems: list[Problem] = field(default_factory=list)
+    streaming: bool = False
+
+    def departs(self, place: tuple[str | int, ...]) -> bool:
+        """Tell whether what is missing at ``place`` is there, and departs from the schema."""
+        said: Any = self.document.data
+        for step in place:
+            said = said[step]
+        return "path" in said or "kafka" in said
 
     def problem(self, place: tuple[str | int, ...], what: str, hint: str = "") -> None:
         self.problems.append(self.document.problem(place, what, hint))
 
 
-def load_job(path: str | Path, *, output: str | None = None, elasticsearch: str | None = None) -> Job:
+def load_job(
+    path: str | Path, *, output: str | None = None, elasticsearch: str | None = None, streaming: bool = False
+) -> Job:
     """Read a job file.
 
     Args:
         path: the file; paths in it are relative to its folder.
         output: output directory that takes the place of the file's.
         elasticsearch: address that takes the place of the file's.
+        streaming: the job is to run as a stream: files may come later, and sources may be topics of Kafka.
 
     Raises:
         DefinitionError: with every problem of the file, its rules and its lists.
@@ -111,7 +128,8 @@ def load_job(path: str | Path, *, output: str | None = None, elasticsearch: str 
     wrong = departures(documents[0], "job")
     data = _sound(documents[0].data, [place for place, _ in wrong])
     reading = _Reading(documents[0], Path(path).resolve().parent, data, [problem for _, problem in wrong])
-    sources, files = _sources(reading)
+    reading.streaming = streaming
+    sources, files, streams = _sources(reading)
     lists = _lists(reading)
     rules = _rules(reading, lists)
     settings = _elasticsearch(reading, elasticsearch)
@@ -135,6 +153,7 @@ def load_job(path: str | Path, *, output: str | None = None, elasticsearch: str 
         every_timeline=section.get("timeline") == "all",
         elasticsearch=settings,
         path=str(path),
+        streams=streams,
     )
 
 
@@ -195,18 +214,72 @@ def _check_directory(reading: _Reading, directory: str, files: list[InputFile]) 
         reading.problem(place, f"{own[0]}{more} would be read as input, and is output of this job: name another folder")
 
 
-def _sources(reading: _Reading) -> tuple[list[Source], list[InputFile]]:
+def _sources(reading: _Reading) -> tuple[list[Source], list[InputFile], dict[int, StreamSpec]]:
     sources: list[Source] = []
     files: list[InputFile] = []
+    streams: dict[int, StreamSpec] = {}
     for section in ("events", "leases"):
         for index, entry in enumerate(reading.data.get(section) or ()):
-            if entry and {"format", "path"} <= set(entry):
-                place = (section, index)
-                source = _source(reading, place, entry, section)
-                found = _files(reading, place, entry["path"], len(sources))
-                files += found if source else []
-                sources += [source] if source else []
-    return sources, files
+            if not entry or "format" not in entry:
+                continue
+            place = (section, index)
+            source = _source(reading, place, entry, section)
+            found, stream = _input(reading, place, entry, len(sources))
+            if source is not None:
+                files += found
+                streams |= {} if stream is None else {len(sources): stream}
+                sources.append(source)
+    return sources, files, streams
+
+
+def _input(
+    reading: _Reading, place: tuple[str | int, ...], entry: Mapping[str, Any], source: int
+) -> tuple[list[InputFile], StreamSpec | None]:
+    """Return the files that a source names, and what it is read from where the job runs as a stream."""
+    if ("path" in entry) == ("kafka" in entry):
+        both = "a source has 'path' or 'kafka', not both"
+        if "path" in entry or not reading.departs(place):
+            reading.problem(place, both if "path" in entry else "'path' or 'kafka' is missing")
+        return [], None
+    if "kafka" in entry:
+        return [], _topic(reading, (*place, "kafka"), entry["kafka"])
+    found = _files(reading, place, entry["path"], source)
+    if not reading.streaming:
+        return found, None
+    format_ = FORMATS.get(entry["format"])
+    kind = RereadDocuments if format_ is not None and format_.gives == "leases" else GrowingFiles
+    try:
+        return found, kind(_glob(reading, entry["path"]), str(reading.folder))
+    except ValueError as error:
+        reading.problem((*place, "path"), str(error))
+        return [], None
+
+
+def _topic(reading: _Reading, place: tuple[str | int, ...], section: Mapping[str, Any]) -> StreamSpec | None:
+    """Return the topic that a source names; secrets stay ``${VARIABLES}`` until a worker connects."""
+    if not reading.streaming:
+        told = (
+            "a topic of Kafka has no end, so that a batch run cannot read it: add --streaming, or name files by 'path'"
+        )
+        reading.problem(place, told)
+        return None
+    if not {"topic", "bootstrap"} <= set(section):
+        return None  # the schema has told it
+    for key, value in section.items():
+        for variable in _VARIABLE.findall(value) if isinstance(value, str) else ():
+            if not os.environ.get(variable):
+                reading.problem((*place, key), f"the environment variable {variable} is not set")
+    paths = {key: _beside(reading, section[key]) for key in ("ca_certs", "certificate", "key") if key in section}
+    for key, path in paths.items():
+        if not os.path.isfile(path):  # noqa: PTH113 - pathlib raises where a name is too long
+            reading.problem((*place, key), f"no such file: {section[key]!r}")
+    from agenttrail.sources.kafka import KafkaTopic
+
+    try:
+        return KafkaTopic(**{**section, **paths})
+    except ValueError as error:  # does not repeat what it refuses
+        reading.problem(place, str(error))
+    return None
 
 
 def _source(reading: _Reading, place: tuple[str | int, ...], entry: Mapping[str, Any], section: str) -> Source | None:
@@ -217,7 +290,7 @@ def _source(reading: _Reading, place: tuple[str | int, ...], entry: Mapping[str,
         reading.problem((*place, "format"), what, suggest(name, known))
         return None
     format_ = known[name]
-    extra = set(entry) - {"format", "path", "scope"} - format_.settings
+    extra = set(entry) - {"format", "path", "kafka", "scope"} - format_.settings
     for key in sorted(extra):
         reading.problem((*place, key), f"{name} knows no {key!r}")
     for rung, path in (entry.get("identity") or {}).items():
@@ -233,7 +306,8 @@ def _source(reading: _Reading, place: tuple[str | int, ...], entry: Mapping[str,
         reading.problem((*place, "scope"), str(error))
         return None
     column = format_.scopes.get(scope) if scope else None
-    return Source(f"{name} {entry['path']}", name, settings, None if column else scope, column)
+    where = entry.get("path") or f"kafka {(entry.get('kafka') or {}).get('topic', '')}"
+    return Source(f"{name} {where}", name, settings, None if column else scope, column)
 
 
 def _check_path(reading: _Reading, place: tuple[str | int, ...], path: str) -> None:
@@ -244,20 +318,26 @@ def _check_path(reading: _Reading, place: tuple[str | int, ...], path: str) -> N
 
 
 def _files(reading: _Reading, place: tuple[str | int, ...], pattern: str, source: int) -> list[InputFile]:
-    full = _beside(reading, pattern)
-    # the job file's own folder is no part of the glob
-    literal = full.removesuffix(pattern) if full.endswith(pattern) else ""
     try:
-        found = match(glob.escape(literal) + full.removeprefix(literal))
+        found = match(_glob(reading, pattern))
     except InputError as error:
         reading.problem((*place, "path"), str(error))
         return []
-    if not found:
-        is_folder = os.path.isdir(full)  # noqa: PTH112 - pathlib raises where a name is too long
-        folder_named = f"{pattern!r} is a folder: name its files, such as {pattern.rstrip('/')}/*"
-        reading.problem((*place, "path"), folder_named if is_folder else f"no file matches {pattern!r}")
+    is_folder = os.path.isdir(_beside(reading, pattern))  # noqa: PTH112 - pathlib raises where a name is too long
+    if not found and is_folder:
+        told = f"{pattern!r} is a folder: name its files, such as {pattern.rstrip('/')}/*"
+        reading.problem((*place, "path"), told)
+    elif not found and not reading.streaming:
+        reading.problem((*place, "path"), f"no file matches {pattern!r}")
     folder = str(reading.folder) + os.sep
     return [InputFile(path, shown_path(path.removeprefix(folder)), size, source) for path, size in found]
+
+
+def _glob(reading: _Reading, pattern: str) -> str:
+    """Return a glob of the job file as one from the file's own folder, whose name is no part of the glob."""
+    full = _beside(reading, pattern)
+    literal = full.removesuffix(pattern) if full.endswith(pattern) else ""
+    return glob.escape(literal) + full.removeprefix(literal)
 
 
 def _lists(reading: _Reading) -> Lists:

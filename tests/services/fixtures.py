@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import pytest
-from tests.services import chromium, elasticsearch, kafka
+from tests.services import chromium, elasticsearch, flink, kafka
 from tests.services.elasticsearch import Elasticsearch
+from tests.services.flink import Flink
 from tests.services.guarded import UnavailableError
 from tests.services.kafka import Kafka
 
@@ -35,6 +36,7 @@ _RUN = (
 _OWN = pytest.StashKey[Path]()
 _SERVICES: dict[str, tuple[Any, Any]] = {
     "elasticsearch": (Elasticsearch, elasticsearch.obtain),
+    "flink": (Flink, flink.obtain),
     "kafka": (Kafka, kafka.obtain),
 }
 
@@ -147,6 +149,12 @@ def kafka_alone() -> Iterator[Kafka]:
     broker: Kafka = _started("kafka", "alone")
     with _turn(broker):
         yield broker
+
+
+@pytest.fixture(name="flink", scope="session")
+def _job_server() -> Flink:
+    """Give a job server of Flink that all tests share: the one at FLINK_JOB_ENDPOINT, or our own."""
+    return cast("Flink", _started("flink", "shared"))
 
 
 @pytest.fixture(scope="session")

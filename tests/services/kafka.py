@@ -183,7 +183,7 @@ def _assembled(directory: Path, watch: int) -> Kafka:
     if java is None:
         msg = "java is not installed"
         raise UnavailableError(msg)
-    with fetching(f"kafka-{VERSION}", "fetching Kafka from Maven Central (once, about 130 MB)") as (home, empty):
+    with fetching(f"kafka-{VERSION}", "fetching Kafka from Maven Central (once, about 40 MB)") as (home, empty):
         if empty:
             pieces = home.with_name(f"{home.name}.part")
             shutil.rmtree(pieces, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
@@ -14,7 +15,8 @@ from agenttrail.sources.stream import ARRIVALS, Arrival, BlocksOf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    from tests.services.flink import Flink
 
 _LOCK = threading.Lock()
 
@@ -62,9 +64,10 @@ def options(prism: Path) -> PipelineOptions:
     ])  # fmt: skip
 
 
-def start(prism: Path, stream: BlocksOf, seen: Path) -> Any:
-    """Run a stream whose blocks are kept in ``seen``; return Beam's result, which may be waited for."""
-    pipeline = beam.Pipeline(options=options(prism))
+def start(runner: Path | Flink, stream: BlocksOf, seen: Path) -> Any:
+    """Run a stream on Prism or Flink; its blocks are kept in ``seen``.  Return Beam's result, to be waited for."""
+    there = options(runner) if isinstance(runner, Path) else PipelineOptions(runner.options())
+    pipeline = beam.Pipeline(options=there)
     arrived = pipeline | "Stream" >> stream
     _ = arrived[ARRIVALS] | "Keep" >> beam.ParDo(Keep(seen))
     _ = arrived[DEAD] | "KeepDead" >> beam.ParDo(KeepDead(seen.with_suffix(".dead")))

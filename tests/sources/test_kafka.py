@@ -51,12 +51,13 @@ def _read(reader: KafkaReader, count: int) -> list[str]:
     return b"".join(block.data for block in blocks).decode().splitlines()
 
 
-def test_every_line_arrives_once_on_prism(kafka: Kafka, prism: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("runner", ["prism", "flink"])
+def test_every_line_arrives_once(runner: str, kafka: Kafka, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     topic = kafka.topic(partitions=3)
     for partition in range(3):
         kafka.produce(topic, _values(20_000, f"p{partition}"), partition)
     stream = BlocksOf(0, "aws_vpc_flow", KafkaTopic(topic, kafka.bootstrap), to_end=True, sizes=Sizes(1 << 16))
-    start(prism, stream, tmp_path / "seen").wait_until_finish()
+    start(request.getfixturevalue(runner), stream, tmp_path / "seen").wait_until_finish()
     blocks = kept(tmp_path / "seen")
     assert sorted(lines(tmp_path / "seen")) == sorted(
         text for partition in range(3) for text in _texts(20_000, f"p{partition}")

@@ -1,0 +1,136 @@
+"""Beam's Flink job server for the tests, with a Flink of its own inside, put together from Maven Central."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.services.guarded import Guarded, UnavailableError, fetching, free_port, run
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+VERSION = "1.19-beam-2.62.0"
+KINDS = ("shared",)
+
+_HERE = Path(__file__).resolve().parent
+_HEAP = "-Xmx768m -XX:+UseSerialGC -Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
+_OPENED = ("util", "lang", "net", "time")  # packages of java.base that Flink 1.19 looks into
+_MAIN = "org.apache.beam.runners.flink.FlinkJobServerDriver"
+_START = 120.0  # seconds that a start may take
+
+
+@dataclass(frozen=True)
+class Flink:
+    """One job server.
+
+    Attributes:
+        endpoint: where it takes jobs, ``host:port``.
+        directory: everything that is its own; "" where it is not ours.
+        command: what runs it.
+        environment: in which.
+        watch: pid of the test run, which it does not outlive.
+    """
+
+    endpoint: str
+    directory: str = ""
+    command: tuple[str, ...] = ()
+    environment: Mapping[str, str] | None = None
+    watch: int = 0
+
+    def start(self) -> None:
+        """Start it and wait until it takes jobs.
+
+        Raises:
+            UnavailableError: it does not come up; with the end of its log.
+        """
+        self._guarded().launch()
+        deadline = time.monotonic() + _START
+        while not self.answers():
+            if not self.runs() or time.monotonic() > deadline:
+                self._guarded().stop()
+                msg = f"Flink does not come up: {self._guarded().last_words()}"
+                raise UnavailableError(msg)
+            time.sleep(0.1)
+
+    def options(self) -> list[str]:
+        """Return the options of Beam for a stream that ends; functions run in this process."""
+        return [
+            "--runner=PortableRunner", f"--job_endpoint={self.endpoint}", "--environment_type=LOOPBACK", "--streaming",
+            "--parallelism=1", "--max_bundle_time_mills=200", "--shutdown_sources_after_idle_ms=1000",
+        ]  # fmt: skip
+
+    def answers(self) -> bool:
+        """Tell whether something listens there."""
+        host, _, port = self.endpoint.rpartition(":")
+        with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=2):
+            return True
+        return False
+
+    def runs(self) -> bool:
+        """Tell whether its guard is at work."""
+        return self._guarded().runs()
+
+    def remove(self) -> None:
+        """Stop it for good, with its data."""
+        if self.directory:
+            self._guarded().stop()
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _guarded(self) -> Guarded:
+        away = ["rm", "-rf", self.directory]
+        return Guarded(self.directory, self.command, self.environment or {}, self.watch, farewell=away)
+
+
+def obtain(kind: str, directory: Path, watch: int) -> Flink:  # noqa: ARG001 - as every service
+    """Return a job server that takes jobs.
+
+    Args:
+        kind: one of ``KINDS``.
+        directory: where it may keep everything; made here.
+        watch: pid of the test run.
+
+    Raises:
+        UnavailableError: none is to be had: neither in FLINK_JOB_ENDPOINT, nor put together here.
+    """
+    given = os.environ.get("FLINK_JOB_ENDPOINT")
+    if given:
+        server = Flink(given)
+        if not server.answers():
+            msg = f"FLINK_JOB_ENDPOINT is set, but nothing answers at {given}"
+            raise UnavailableError(msg)
+        return server
+    directory.mkdir(parents=True)
+    server = _assembled(directory, watch)
+    server.start()
+    return server
+
+
+def _assembled(directory: Path, watch: int) -> Flink:
+    java = shutil.which("java")
+    if java is None:
+        msg = "java is not installed"
+        raise UnavailableError(msg)
+    with fetching(f"flink-{VERSION}", "fetching Flink from Maven Central (once, about 150 MB)") as (home, empty):
+        if empty:
+            pieces = home.with_name(f"{home.name}.part")
+            shutil.rmtree(pieces, ignore_errors=True)
+            pom = _HERE / "maven" / "flink" / "pom.xml"
+            maven = ("mvn", "--quiet", "--batch-mode", "--strict-checksums", f"--file={pom}")
+            run(*maven, "dependency:copy-dependencies", f"-DoutputDirectory={pieces}")
+            pieces.rename(home)
+    port = free_port()
+    opened = [f"--add-opens=java.base/java.{name}=ALL-UNNAMED" for name in _OPENED]
+    command = (
+        java, *_HEAP.split(), *opened, "-cp", f"{home}/*", _MAIN, "--flink-master=[local]", "--job-host=127.0.0.1",
+        f"--job-port={port}", f"--artifact-port={free_port()}", f"--expansion-port={free_port()}",
+        f"--artifacts-dir={directory}/artifacts",
+    )  # fmt: skip
+    environment = {"PATH": os.environ["PATH"], "HOME": str(directory), "JAVA_TOOL_OPTIONS": ""}
+    return Flink(f"127.0.0.1:{port}", str(directory), command, environment, watch)

@@ -1,0 +1,132 @@
+"""Streams on Prism: what stands behind a source sees every line, and event time as it goes."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import apache_beam as beam
+from apache_beam.coders import VarIntCoder
+from apache_beam.transforms import userstate
+from apache_beam.transforms.timeutil import TimeDomain
+from apache_beam.utils.timestamp import Timestamp
+from tests.sources.lines_seen import options
+
+from agenttrail.accounting import EVENTS
+from agenttrail.formats import FORMATS
+from agenttrail.sources.documents import RereadDocuments
+from agenttrail.sources.growing import GrowingFiles
+from agenttrail.sources.kafka import KafkaTopic
+from agenttrail.sources.stream import ARRIVALS, BlocksOf, Sizes
+from agenttrail.sources.watermarks import MedianTime, Pace
+from agenttrail.transforms.parsing import Parse, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.services.kafka import Kafka
+
+FORMAT = "aws_vpc_flow"
+HEADERS = FORMATS[FORMAT].headers
+BEGIN = 1_772_409_600
+SECOND = 1_000_000
+SOON = Sizes(block_seconds=0.1, bundle_seconds=0.2)
+
+
+def _line(seconds: int) -> bytes:
+    start = BEGIN + seconds
+    return f"2 1 eni-1 10.0.0.1 10.0.0.2 40000 443 6 1 40 {start} {start + 60} ACCEPT OK".encode()
+
+
+class Alarms(beam.DoFn):
+    """Sets an alarm at every hundredth second that it hears of, and writes down which go off."""
+
+    TIMER = userstate.TimerSpec("alarm", TimeDomain.WATERMARK)
+    DUE = userstate.SetStateSpec("due", VarIntCoder())
+
+    def __init__(self, path: Path) -> None:
+        """Write to ``path``."""
+        self._path = path
+
+    def process(
+        self,
+        keyed: tuple[int, int],
+        alarm: Any = beam.DoFn.TimerParam(TIMER),  # noqa: B008 - how Beam asks for it
+    ) -> Iterator[Any]:
+        """Set an alarm."""
+        alarm.set(Timestamp(seconds=keyed[0]))
+        yield from ()
+
+    @userstate.on_timer(TIMER)  # type: ignore[untyped-decorator]
+    def rings(self, key: Any = beam.DoFn.KeyParam) -> Iterator[Any]:
+        """Write down which alarm went off."""
+        with self._path.open("a") as file:
+            file.write(f"{key - BEGIN}\n")
+        yield from ()
+
+
+def _alarms(block: Any) -> list[tuple[int, int]]:
+    starts = block.column("event.start").to_pylist()
+    return [(second, 0) for second in {int(start.timestamp()) for start in starts} if second % 100 == 0]
+
+
+def _rung(path: Path) -> list[int]:
+    return sorted(map(int, path.read_text().split())) if path.exists() else []
+
+
+def _wait(done: Callable[[], bool], seconds: float = 40) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def _events(pipeline: Any, number: int, stream: BlocksOf) -> Any:
+    arrived = pipeline | f"Stream{number}" >> stream
+    blocks = arrived[ARRIVALS] | f"Blocks{number}" >> beam.Map(lambda arrival: arrival.block)
+    return (blocks | f"Parse{number}" >> Parse([Source(FORMAT, FORMAT, {})] * 2))[EVENTS]
+
+
+def test_event_time_goes_as_far_as_the_slowest_partition(kafka: Kafka, prism: Path, tmp_path: Path) -> None:
+    """And moves on where a partition has been quiet; a document beside the topic holds nobody up."""
+    topic = kafka.topic(partitions=2)
+    (tmp_path / "table.log").write_bytes(_line(0) + b"\n")
+    pace = Pace(disorder=50 * SECOND, quiet=4.0)
+    newest = MedianTime(FORMAT, {})
+    pipeline = beam.Pipeline(options=options(prism))
+    lines_ = _events(pipeline, 0, BlocksOf(
+        0, FORMAT, KafkaTopic(topic, kafka.bootstrap), headers=HEADERS, newest=newest, pace=pace, sizes=SOON
+    ))  # fmt: skip
+    table = _events(pipeline, 1, BlocksOf(1, FORMAT, RereadDocuments(f"{tmp_path}/*.log"), sizes=SOON))
+    of_lines = lines_ | "OfLines" >> beam.FlatMap(lambda told: _alarms(told[1]))
+    of_table = table | "OfTable" >> beam.FlatMap(lambda _: [(BEGIN + 50, 0)])
+    both = (of_lines, of_table)
+    _ = both | beam.Flatten() | beam.ParDo(Alarms(tmp_path / "rung"))
+    kafka.produce(topic, [_line(700)], 1)
+    kafka.produce(topic, map(_line, range(401)), 0)  # the median of one block, 200
+    running = pipeline.run()
+    try:
+        _wait(lambda: _rung(tmp_path / "rung") == [0, 50, 100])
+        _wait(lambda: _rung(tmp_path / "rung") == [0, 50, 100, 200, 300, 400])  # nobody is awake
+        kafka.produce(topic, [_line(800)], 0)
+        kafka.produce(topic, [_line(900)], 1)
+        _wait(lambda: _rung(tmp_path / "rung")[-1] == 700)
+        time.sleep(1)
+        assert _rung(tmp_path / "rung")[-1] == 700
+    finally:
+        running.cancel()
+
+
+def test_a_replay_of_files_parses_as_in_batch_and_ends(prism: Path, tmp_path: Path) -> None:
+    """All alarms go off then."""
+    (tmp_path / "a.log").write_bytes(b"\n".join(map(_line, range(500))))
+    (tmp_path / "b.log").write_bytes(b"\n".join(map(_line, range(500, 1001))) + b"\n")
+    pipeline = beam.Pipeline(options=options(prism))
+    stream = BlocksOf(
+        0, FORMAT, GrowingFiles(f"{tmp_path}/*.log"), headers=HEADERS, newest=MedianTime(FORMAT, {}), to_end=True
+    )
+    events = _events(pipeline, 0, stream)
+    _ = events | beam.FlatMap(lambda told: _alarms(told[1])) | beam.ParDo(Alarms(tmp_path / "rung"))
+    pipeline.run().wait_until_finish()
+    assert _rung(tmp_path / "rung") == list(range(0, 1001, 100))

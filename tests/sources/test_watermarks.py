@@ -1,0 +1,64 @@
+"""A watermark is never early."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agenttrail.parsing import Block
+from agenttrail.sources.positions import Position
+from agenttrail.sources.watermarks import MedianTime, Pace, watermark
+
+PACE = Pace(disorder=10)
+NOW = 10_000
+
+
+def _at(**newest: int | None) -> dict[str, Position]:
+    return {part: Position(1, newest=time) for part, time in newest.items()}
+
+
+@pytest.mark.parametrize(
+    ("newest", "unread", "quiet", "passed"),
+    [
+        ({}, (), (), None),
+        ({"a": 100}, ("a",), (), 90),
+        ({"a": 100, "b": 50}, ("a", "b"), (), 40),
+        ({"a": 100, "b": 50}, ("a",), (), 40),
+        ({"a": 100, "b": 50}, ("a",), ("b",), 90),
+        ({"a": 100, "b": 50}, (), ("a", "b"), 90),
+        ({"a": 100, "b": None}, ("a", "b"), (), None),
+        ({"a": 100, "b": None}, ("a",), ("b",), 90),
+        ({"a": 100}, ("a", "unknown"), (), None),
+        ({"a": 1_000_000}, ("a",), (), NOW - 10),
+    ],
+)
+def test_the_slowest_part_that_is_awake_holds_it(
+    newest: dict[str, int | None], unread: tuple[str, ...], quiet: tuple[str, ...], passed: int | None
+) -> None:
+    assert watermark(_at(**newest), unread, quiet, PACE, NOW) == passed
+
+
+def test_a_quiet_stream_follows_the_clock_where_that_is_wanted() -> None:
+    pace = Pace(disorder=10, lag=1000)
+    assert watermark(_at(a=100), (), ("a",), pace, NOW) == 9000
+    assert watermark(_at(a=9500), (), ("a",), pace, NOW) == 9490
+    assert watermark(_at(a=100), ("a",), (), pace, NOW) == 90
+    assert watermark({}, (), (), pace, NOW) == 9000
+
+
+@given(st.lists(st.integers(1_700_000_000, 1_700_000_999), min_size=1, max_size=2000), st.integers(0, 3))
+def test_a_block_has_not_reached_more_than_its_newest_line(starts: list[int], broken: int) -> None:
+    rows = [
+        f"2 1 eni-1 10.0.0.1 10.0.0.2 40000 443 6 1 40 {start} {start + 60} ACCEPT OK\n".encode() for start in starts
+    ]
+    reached = MedianTime("aws_vpc_flow", {})(Block(b"".join(rows + [b"junk\n"] * broken), "flow.log", 0, b""))
+    assert reached is not None
+    assert reached <= max(starts) * 1_000_000
+    if len(starts) < 500:  # all of them are looked at
+        assert reached == int(np.sort(starts)[(len(starts) - 1) // 2]) * 1_000_000
+
+
+def test_lines_without_a_time_tell_none() -> None:
+    assert MedianTime("aws_vpc_flow", {})(Block(b"junk\n", "flow.log", 0, b"")) is None
