@@ -146,9 +146,9 @@ def test_what_ended_is_let_go_and_what_was_said_of_it_stands(day: Any, every: in
         taken += some.num_rows
         book.take(source, None if format_.named else format_.name, some)
         if number % every == every - 1:
-            kept.hear(book.judge())
+            kept.hear(book.judge(urgent=True))
             # a block is no longer than some minutes
-            book.evict(_first(batch) - 1_800_000_000)
+            kept.hear(book.evict(_first(batch) - 1_800_000_000))
     kept.hear(book.judge())
     assert book.late() == []
     assert kept.incidents == incidents

@@ -172,18 +172,21 @@ class Casebook:
 
     # -- what is let go
 
-    def evict(self, start: int) -> None:
-        """Let go of what a run from ``start`` on does not look at: no row is expected to begin before that any more.
+    def evict(self, start: int) -> Changes:
+        """Judge everything, and let go of what a run from ``start`` on does not look at: nothing older is to come.
 
         What is looked at are whole occupancies: the pods that have not ended, and for all else the UTC days.  What was
         said of the others stands.
 
         Args:
             start: in microseconds.
+
+        Returns:
+            What is to be said otherwise.
         """
+        changes = self.judge()
         if self._span is not None and start <= self._span.start:
-            return
-        self._again()
+            return changes
         self._span = replace(self._terms.span, start=start)
         self._known = self._knowing()
         internal = self._terms.internal
@@ -191,6 +194,7 @@ class Casebook:
         self._segments = self._kept(rows)
         self._observed = [still_needed(self._observed, self._known.leases, self._span.first_day)]
         self._ledger.forget(self._held(), self._span)
+        return changes
 
     def _kept(self, rows: Sequence[NDArray[np.int64]]) -> list[Segment]:
         """Return the segments with some rows alone, without reports of progress from before all else."""

@@ -155,13 +155,10 @@ class Desk:
         """Whether anything came that was not judged yet."""
         return self._book.due
 
-    def evict(self, start: int) -> bool:
-        """Let go of what is not looked at from ``start`` on, see :meth:`Casebook.evict`; tell whether anything went."""
-        if self._start is not None and start <= self._start:
-            return False
-        before, self._start = self._book.rows, start
-        self._book.evict(start)
-        return self._book.rows < before
+    def evict(self, start: int) -> Changes:
+        """Judge everything, and let go of what is not looked at from ``start`` on, see :meth:`Casebook.evict`."""
+        self._start = start if self._start is None else max(start, self._start)
+        return self._book.evict(start)
 
     def packed(self) -> Iterator[bytes]:
         """Yield all that is held as deliveries, from which a desk like this one can be made."""

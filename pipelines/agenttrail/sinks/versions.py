@@ -179,7 +179,7 @@ class Versions:
         folder = self._directory / TIMELINE
         numbers = [int(path.stem.removeprefix("timeline-")) for path in folder.glob("timeline-*.parquet")]
         path = folder / f"timeline-{max(numbers, default=-1) + 1:05d}.parquet"
-        part = folder / f".{path.name}.part"
+        part = folder / f".{path.stem}-{os.getpid()}.part"
         write_rows(str(part), entries, "timeline")
         part.replace(path)
 

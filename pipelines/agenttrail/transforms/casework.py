@@ -172,7 +172,7 @@ class _Casework(beam.DoFn):
     ) -> Iterator[Any]:
         """Judge everything: nothing more comes."""
         ready = self._ready(key, bag, count)
-        yield from self._judged(ready, urgent=False)
+        yield from self._judged(ready, lambda desk: desk.judge(), whole=True)
         _DESKS.pop((self._run, key), None)
 
     def _ready(self, key: int, bag: Any, count: Any) -> _Ready:
@@ -193,28 +193,36 @@ class _Casework(beam.DoFn):
         now, pacing = time.monotonic(), self._pacing
         if now - ready.urgent < pacing.urgent or ready.desk.behind:
             return
-        whole = now - ready.all >= max(pacing.all, ready.cost / pacing.share)
-        yield from self._judged(ready, urgent=not whole)
         if ready.passed is not None and now - ready.evicted >= pacing.evict:
+            start = ready.passed - self._keep
             ready.evicted = now
-            went = ready.desk.evict(ready.passed - self._keep)
-            if went and ready.desk.rows * 2 < ready.kept:
-                bag.clear()
-                ready.kept = ready.desk.rows
-                for data in ready.desk.packed():
-                    bag.add(data)
-                    ready.deliveries += 1
-                count.write(ready.deliveries)
+            yield from self._judged(ready, lambda desk: desk.evict(start), whole=True)
+            self._keep_less(ready, bag, count)
+        elif now - ready.all >= max(pacing.all, ready.cost / pacing.share):
+            yield from self._judged(ready, lambda desk: desk.judge(), whole=True)
+        else:
+            yield from self._judged(ready, lambda desk: desk.judge(urgent=True), whole=False)
 
-    def _judged(self, ready: _Ready, *, urgent: bool) -> Iterator[Any]:
+    def _keep_less(self, ready: _Ready, bag: Any, count: Any) -> None:
+        """Put into the bag what is held alone, once that is less than half of what is in there."""
+        if ready.desk.rows * 2 >= ready.kept:
+            return
+        bag.clear()
+        ready.kept = ready.desk.rows
+        for data in ready.desk.packed():
+            bag.add(data)
+            ready.deliveries += 1
+        count.write(ready.deliveries)
+
+    def _judged(self, ready: _Ready, judge: Callable[[Desk], Changes], *, whole: bool) -> Iterator[Any]:
         began = time.monotonic()
-        changes = ready.desk.judge(urgent=urgent)
+        changes = judge(ready.desk)
         for source, late in ready.desk.late():
             yield beam.pvalue.TaggedOutput(DEAD, late_letters(late, _LATE))
             yield beam.pvalue.TaggedOutput(ACCOUNT, Account.of(source, late=late.num_rows))
         ready.urgent = time.monotonic()
         spent = ready.urgent - began
-        if not urgent:
+        if whole:
             ready.all, ready.cost = ready.urgent, spent
         yield Said(changes, ready.desk.safe_point().to_json(), ready.desk.rows)
         yield beam.pvalue.TaggedOutput(ACCOUNT, Account(seconds=Counter({"judge": spent})))

@@ -24,12 +24,16 @@ from agenttrail.transforms.timed import Timed
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from agenttrail.detect.rules import Rule
     from agenttrail.parsing import Block, Parsed
     from agenttrail.sources.stream import Arrival
     from agenttrail.transforms.parsing import Source
 
 DELIVERIES = "deliveries"
+_RUN = 32
+_LONG_AGO = -(1 << 61)
 LATE = "too late: newer lines had come, and what lay before them is settled"
 
 
@@ -80,13 +84,32 @@ class _Sift(Timed):
         return self._made[number]
 
     def _in_time(self, events: pa.RecordBatch, newest: int | None) -> tuple[pa.RecordBatch, pa.RecordBatch | None]:
-        """Return the events that begin no longer before what their part had reached than is allowed, and the others."""
-        if newest is None:
-            return events, None
-        late = numbers(events.column("event.start").cast(pa.int64())) < newest - self._lateness
+        """Return the events that end no longer before what their part had reached than is allowed, and the others."""
+        starts = numbers(events.column("event.start").cast(pa.int64()))
+        ends = starts
+        if "event.end" in events.schema.names:  # what lasted is told when it has ended
+            ends = np.maximum(starts, numbers(events.column("event.end").cast(pa.int64()), _LONG_AGO))
+        late = ends < reached(starts, newest) - self._lateness
         if not late.any():
             return events, None
         return events.filter(pa.array(~late)), events.filter(pa.array(late))
+
+
+def reached(starts: NDArray[np.int64], newest: int | None) -> NDArray[np.int64]:
+    """Return the time that a part had reached before each of its events, in microseconds; long ago where none is known.
+
+    That is the latest median of the runs of 32 events before it: of a few lines from the future, which whoever writes
+    logs may write, it is none.
+
+    Args:
+        starts: of consecutive events.
+        newest: what the part had reached before them.
+    """
+    whole = len(starts) // _RUN
+    medians = np.partition(starts[: whole * _RUN].reshape(-1, _RUN), _RUN // 2, axis=1)[:, _RUN // 2]
+    first = np.array([_LONG_AGO if newest is None else newest])
+    steps = np.maximum.accumulate(np.concatenate([first, medians]))
+    return np.repeat(steps, _RUN)[: len(starts)]
 
 
 def late_letters(events: pa.RecordBatch, why: str) -> pa.RecordBatch:
