@@ -15,7 +15,7 @@ from selenium.webdriver.support.ui import Select
 from tests.report.cases import finding, incident, long_stories, stories, timeline, write_output
 
 from agenttrail.cli import main
-from agenttrail.report.incident_page import agent_file, incident_file
+from agenttrail.report.names import agent_file, incident_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
