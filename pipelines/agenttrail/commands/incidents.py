@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 _MOST_SHOWN = 5  # events of a finding that are printed
+_MOST_CONTEXT = 2  # findings that opened nothing that are told one by one
 _CELL, _NAME, _LINE = 100, 200, 2_000  # characters; JSON has them all
 _WIDTH, _NARROWEST, _WIDEST = 80, 60, 120  # characters of a line of a story: where no terminal tells, and its bounds
 
@@ -278,9 +279,10 @@ def incident_text(
     ]
     told += ["", *timeline]
     context = [one for one in findings if one["finding.severity"] not in OPENING]
-    for finding in findings if whole else [one for one in findings if one["finding.severity"] in OPENING]:
+    folded = not whole and len(context) > _MOST_CONTEXT
+    for finding in findings[: len(findings) - len(context)] if folded else findings:
         told += ["", *_finding_lines(finding)]
-    if context and not whole:
+    if folded:
         told += ["", *_context(context)]
     return "\n".join(printable(shortened(line, _LINE)) for line in told) + "\n\n"
 
@@ -291,7 +293,7 @@ def _context(findings: Sequence[Document]) -> list[str]:
     several = f"{len(findings)} more finding{'' if len(findings) == 1 else 's'}"
     return [
         f"  context: {several}, which --all shows one by one",
-        *(f"    {count} times: {title}" for title, count in counted.most_common(_MOST_SHOWN)),
+        *(f"    {count:,} of: {title}" for title, count in counted.most_common(_MOST_SHOWN)),
     ]
 
 

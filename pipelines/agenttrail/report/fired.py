@@ -133,5 +133,6 @@ def folded(part: Part) -> list[tuple[str, str]]:
 
 
 def _in_short(ask: str, part: Part) -> str:
-    fields = [field for field in part.fields if field in ask] or ["the original line"]
+    words = set(ask.replace("(", " ").split())
+    fields = [field for field in part.fields if field in words] or ["the original line"]
     return f"{'a pattern' if ' matches ' in ask else 'a longer condition'} on {several(fields)}"
