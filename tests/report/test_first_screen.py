@@ -202,8 +202,19 @@ def test_values_stand_with_units_and_what_was_asked() -> None:
     known = [Value("peer.port", ("443",), "all"), Value("connection.duration", ("911",), "about")]
     (term,) = because(Condition("", "", (part,)), known, {})
     assert (term.label, term.value, term.asked) == ("lasted", "911 s", "at least 600 s")
+    (sent,) = because(Condition("", "", ()), [Value("egress.bytes", ("13,890,920,025",), "about")], {})
+    assert (sent.label, sent.value) == ("sent", "13.9 GB")
     (port,) = because(Condition("", "", (part,)), known[:1], {})
     assert port.value == "443"
+
+
+def test_a_peer_on_no_list_is_said_to_be_on_none() -> None:
+    part = Part("r", ("not: peer.ip is on the list allowed or peer.ip is on the list internal",), ("peer.ip",))
+    (term,) = because(Condition("", "", (part,)), [Value("peer.ip", ("192.0.2.1",), "all")], {})
+    assert (term.value, term.asked) == ("192.0.2.1", "on none of the lists allowed, internal")
+    other = Part("r", ("not: peer.ip is on the list allowed and peer.port is 3",), ("peer.ip",))
+    (term,) = because(Condition("", "", (other,)), [Value("peer.ip", ("192.0.2.1",), "all")], {})
+    assert term.asked == ""
 
 
 def test_the_part_that_matched_is_shown_to_the_end_of_its_word() -> None:

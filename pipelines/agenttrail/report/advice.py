@@ -115,7 +115,7 @@ def _peer(incident: Mapping[str, Any], findings: Sequence[Mapping[str, Any]]) ->
     if decided == "partly blocked":
         return [Step(f"Block {peer} for all sandboxes: only some of the connections were blocked.  {search}")]
     let = "its connections were allowed" if decided == "allowed" else "no log says whether it was let through"
-    return [Step(f"Block {peer} for all sandboxes, unless its owner can be vouched for: {let}.  {search}")]
+    return [Step(f"Block {peer} for all sandboxes, or find out why they may reach it: {let}.  {search}")]
 
 
 def _call(incident: Mapping[str, Any]) -> list[Step]:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from agenttrail.errors import shortened
 from agenttrail.report.names import several
 from agenttrail.report.pages import short
+from agenttrail.timeline_story import size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,6 +36,8 @@ _WORDS = {
     "gpu.utilization": ("GPU use", "%"), "gpu.tensor_active": ("tensor cores active", "of 1"),
     "gen_ai.tool.call.arguments": ("text of the call:", ""),
     "gen_ai.tool.call.gap": ("since the last tool call", "s"), "peer.ip": ("peer", ""), "peer.port": ("port", ""),
+    "source.bytes": ("sent in one record", "bytes"), "destination.bytes": ("received in one record", "bytes"),
+    "network.bytes": ("carried in one record", "bytes"),
     "rule.category": ("sensor's category", ""), "rule.name": ("sensor's rule", ""), "event.outcome": ("outcome", ""),
     "network.direction": ("direction", ""), "network.transport": ("transport", ""),
     "network.application": ("protocol", ""), "event.count": ("events", ""), "destination.domain": ("name", ""),
@@ -42,6 +45,7 @@ _WORDS = {
 """What fields are called in a line for people, and their units."""
 _LAST = ("peer.ip", "peer.port", "network.direction", "network.transport", "event.outcome")
 """What is said elsewhere on the first screen: told only where there is nothing else."""
+_LONGEST_NUMBER = 24
 _BOUNDS = ("is below ", "is at most ", "is above ", "is at least ")
 
 
@@ -69,14 +73,13 @@ def because(condition: Condition, known: Sequence[Value], matched: Mapping[str, 
         matched: the part of a field's text that matched a pattern, by field.
     """
     terms = [Term(_label(field), f"“{text}”", "") for field, text in matched.items()]
-    told = [value for value in known if value.field not in matched]
-    for value in sorted(told, key=lambda one: (one.field in _LAST, not _bounds(condition, one.field))):
-        if terms and value.field in _LAST:
-            break
-        unit = _WORDS.get(value.field, ("", ""))[1]
-        texts = several([shortened(_number(text), 80) for text in value.values])
-        asked = _bounds(condition, value.field)
-        terms.append(Term(_label(value.field), f"{texts} {unit}".rstrip(), f"{asked} {unit}".rstrip() if asked else ""))
+    told = {value.field: value for value in known if value.field not in matched}
+    asked = {field: _asked(condition, field) for field in told}
+    for field in sorted(told, key=lambda one: (one in _LAST, not asked[one])):
+        if terms and field in _LAST and not asked[field]:
+            continue
+        texts = several([_amount(text, field) for text in told[field].values])
+        terms.append(Term(_label(field), texts, asked[field]))
     return terms[:_MOST_TERMS]
 
 
@@ -84,24 +87,32 @@ def _label(field: str) -> str:
     return _WORDS.get(field, (short(field, 60), ""))[0]
 
 
-def _number(text: str) -> str:
-    """Return a number with no more digits than a reader needs; any other text as it is."""
+def _amount(text: str, field: str) -> str:
+    """Return a value in its unit; what has none, as it is."""
+    unit = _WORDS.get(field, ("", ""))[1]
     try:
-        number = float(text)
+        number = float(text.replace(",", "")) if unit else None
     except ValueError:
-        return text
-    return f"{number:,.2f}".rstrip("0").rstrip(".") if len(text) < 40 and "." in text else text  # noqa: PLR2004
+        number = None
+    if number is None or len(text) > _LONGEST_NUMBER:
+        return shortened(text, 80)
+    if unit.startswith("bytes"):
+        return size(number) + unit.removeprefix("bytes")
+    return f"{f'{number:,.2f}'.rstrip('0').rstrip('.')} {unit}"
 
 
-def _bounds(condition: Condition, field: str) -> str:
-    """Return the bounds that a rule sets on a field, in words."""
-    asked = [
-        ask.removeprefix(field).strip().removeprefix("is ")
-        for part in condition.parts
-        for ask in part.asks
-        if ask.startswith(tuple(f"{field} {bound}" for bound in _BOUNDS)) and len(ask) < _LONG
-    ]
-    return ", ".join(dict.fromkeys(asked))
+def _asked(condition: Condition, field: str) -> str:
+    """Return the bounds that a rule sets on a field, and the lists that it must not stand on, in words."""
+    asked, lists = [], []
+    for ask in dict.fromkeys(ask for part in condition.parts for ask in part.asks):
+        bound = next((bound for bound in _BOUNDS if ask.startswith(f"{field} {bound}")), "")
+        if bound and len(ask) < _LONG:
+            number = ask.removeprefix(f"{field} {bound}")
+            asked.append(f"{bound.removeprefix('is ')}{_amount(number, field)}")
+        names = ask.removeprefix("not: ").replace(f"{field} is on the list ", "").split(" or ")
+        if ask.startswith("not: ") and ask.count(" is on the list ") == len(names) and " " not in "".join(names):
+            lists += names
+    return ", ".join([*asked, *([f"on none of the lists {several(list(dict.fromkeys(lists)))}"] if lists else [])])
 
 
 def matched_parts(condition: Condition, finding: Mapping[str, Any]) -> dict[str, str]:
