@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.report.cases import at, call_finding, finding, incident, unsure
 
+from agenttrail.commands.incidents import incident_text
 from agenttrail.detect.rules import load_all
 from agenttrail.report.advice import authors, steps, unlike
 from agenttrail.report.calls import call_before, call_of
@@ -192,6 +193,25 @@ def test_advice_is_said_once() -> None:
         "Read the tool call; see whether it outlived it.",
     ]
     assert authors(incident(0), [finding(0)]) == ["Cut it.", "Ask its owner."]
+
+
+# -- on a terminal
+
+
+def test_a_terminal_counts_context_unless_all_is_asked_for() -> None:
+    low = [finding(0, **{"finding.severity": "low", "finding.title": f"Low {number % 2}"}) for number in range(4)]
+    sure = incident(0)
+    twins = same_acts([sure, unsure(9, sure)])[sure["incident.id"]]
+    folded, whole = (incident_text(sure, [finding(0), *low], [], twins, whole=whole) for whole in (False, True))
+    assert "  context: 4 more findings, which --all shows one by one\n    2 of: Low 0\n    2 of: Low 1\n" in folded
+    assert "  low: Low 0" not in folded
+    assert whole.count("  low: Low 0") == 2
+    assert "  context: " not in whole
+    for shown in (folded, whole):
+        assert f"  same act as   {'0' * 12}, probably: SSH to an unlisted peer, address 10.0.0.1 (ambiguous)" in shown
+        assert "s0 is one of the 2 candidates" in shown
+        assert "10.0.0.1 was held by sandbox s0" in shown
+        assert "  its sandbox   ended 2026-03-02 00:59:00\n  connections   allowed\n" in shown
 
 
 # -- why it fired

@@ -249,7 +249,8 @@ def incident_text(
         findings: its findings, the worst first.
         timeline: lines of its story.
         twins: incidents that are probably the same act.
-        whole: whether findings that are context are told one by one, too, and not only counted.
+        whole: whether findings that are context are told one by one, too, and not only counted, and advice that says
+            the same again.
     """
     from agenttrail.report.advice import authors, steps
     from agenttrail.report.names import OPENING
@@ -257,7 +258,7 @@ def incident_text(
     from agenttrail.report.standing import standing, verdict_of
 
     reasons = "; ".join(incident.get("attribution.reason", []))
-    proven = proof(incident, findings, {})
+    proven, said = proof(incident, findings, {}), incident.get("recommendation", [])
     numbered = enumerate(steps(incident, findings, twins), start=1)
     told = [
         f"{incident['incident.severity'].upper()}  {incident['incident.title']}",
@@ -275,7 +276,7 @@ def incident_text(
         f"  techniques    {', '.join(incident.get('threat.technique.id', [])) or 'none'}",
         f"  risk          {incident['incident.risk_score']:.0f} = {', '.join(incident['incident.risk_factors'])}",
         *(f"  do            {number}. {step.text.rstrip(':')}" for number, step in numbered),
-        *(f"  its rule says {text}" for text in authors(incident, findings)),
+        *(f"  its rule says {text}" for text in (said if whole else authors(incident, findings))),
     ]
     told += ["", *timeline]
     context = [one for one in findings if one["finding.severity"] not in OPENING]
