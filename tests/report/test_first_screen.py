@@ -179,6 +179,9 @@ def test_an_ambiguous_incident_leads_to_the_one_that_is_known() -> None:
     assert "agent agent-0" in first.text
     assert first.page == f"incident-{0:032x}.html"
     assert "Find out which of the 2 candidates" in steps(doubt, [])[0].text
+    both = unsure(9, sure, **{"attribution.candidates": ["lease0", "lease1"], "incident.last_seen": at(80)})
+    twins = same_acts([sure, incident(1), both])[both["incident.id"]]
+    assert [step.text.split()[-2] for step in steps(both, [], twins)[:2]] == ["agent-0:", "agent-1:"]
 
 
 def test_advice_is_said_once() -> None:

@@ -19,7 +19,7 @@ _ALIKE = 0.6
 """Share of the words of a piece of advice that were said before from which on it is not said again."""
 _SHORTEST = 4
 """Letters of a word that counts."""
-_MOST_ADVICE = 6
+_MOST_ADVICE, _MOST_TWINS = 6, 3
 
 
 @dataclass(frozen=True)
@@ -45,30 +45,35 @@ def steps(
         twins: incidents that are probably the same act.
         paged: ids of incidents that have a page.
     """
-    told = [_first(incident, twins, paged), *_peer(incident, findings), *_call(incident)]
+    told = [*_first(incident, twins, paged), *_peer(incident, findings), *_call(incident)]
     agent = incident.get("gen_ai.agent.id")
     if agent:
         told.append(Step(f"See what else agent {short(agent)} did:", agent_file(str(agent)), "its page"))
     return told
 
 
-def _first(incident: Mapping[str, Any], twins: Sequence[Twin], paged: AbstractSet[str]) -> Step:
+def _first(incident: Mapping[str, Any], twins: Sequence[Twin], paged: AbstractSet[str]) -> list[Step]:
     """Return what to do about who it was."""
     status = incident["attribution.status"]
     at = when(incident["incident.first_seen"])
+    known = [_twin(twin, paged) for twin in twins if twin.agent][:_MOST_TWINS]
+    if status == "ambiguous" and known:  # what one address did on a day may be what several did
+        return known
     if status == "ambiguous":
-        known = next((twin for twin in twins if twin.agent), None)
-        if known:
-            text = f"Begin with the incident that is probably the same act; it is attributed to agent {known.agent}:"
-            page = incident_file(known.id) if known.id in paged else ""
-            return Step(text, page, "its page") if page else Step(f"{text} {short(known.id)}")
-        return Step(
-            f"Find out which of the {len(incident.get('attribution.candidates', []))} candidates it was before you "
-            f"stop one: their hosts know the connections that each had at {at}."
-        )
+        return [
+            Step(
+                f"Find out which of the {len(incident.get('attribution.candidates', []))} candidates it was before you "
+                f"stop one: their hosts know the connections that each had at {at}."
+            )
+        ]
     if status != "attributed":
-        return Step(f"Find out who held {_named(incident)} at {at}: the metadata that was read does not say.")
-    return _sandbox(incident)
+        return [Step(f"Find out who held {_named(incident)} at {at}: the metadata that was read does not say.")]
+    return [_sandbox(incident)]
+
+
+def _twin(twin: Twin, paged: AbstractSet[str]) -> Step:
+    text = f"Go to the incident that is probably the same act; it is attributed to agent {twin.agent}:"
+    return Step(text, incident_file(twin.id), "its page") if twin.id in paged else Step(f"{text} {short(twin.id)}")
 
 
 def _named(incident: Mapping[str, Any]) -> str:

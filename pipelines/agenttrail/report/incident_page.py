@@ -95,10 +95,12 @@ def incident_page(case: Case, rules: Mapping[str, Condition], around: Around) ->
         for number, one in enumerate(case.findings, start=1)
     ]
     _say_once(findings)
+    fired = _fired(findings)
     agent = incident.get("gen_ai.agent.id")
     return render(
         "incident.html.j2", "timeline.js",
-        incident=incident, **_first_screen(case, around), fired=_fired(findings),
+        incident=incident, **_first_screen(case, around), fired=fired,
+        others=_others(case, {one["title"] for one in fired}),
         agent_page=agent_file(agent) if agent else "", drawing=drawing, one_day=one_day,
         story=_rows(key, _MOST_MOMENTS, dated=not one_day), talks=talks,
         whole=_rows(moments, _MOST_LINES, dated=not one_day), moments=len(moments),
@@ -125,7 +127,6 @@ def _first_screen(case: Case, around: Around) -> dict[str, Any]:
         "severe": _severe(case),
         "call": call_of(incident, case.findings),
         "said": _said(incident, case.timeline),
-        "others": _others(case),
         "standing": standing(incident),
         "verdict": verdict_of(case.findings),
         "twins": [(twin, incident_file(twin.id) if twin.id in around.paged else "") for twin in twins],
@@ -183,11 +184,11 @@ def _at(timeline: pa.RecordBatch, time: str) -> pa.Array:
     return pc.equal(timeline.column("@timestamp").cast(pa.int64()), micros(time))
 
 
-def _others(case: Case) -> list[str]:
-    """Return the titles of what opened the incident that its headline does not say."""
+def _others(case: Case, said: AbstractSet[str]) -> list[str]:
+    """Return the titles of what opened the incident that neither its headline says nor ``said`` holds."""
     opened = [one["finding.title"] for one in case.findings if one["finding.severity"] in OPENING]
     title = str(case.incident["incident.title"])
-    return [one for one in dict.fromkeys(opened) if not title.startswith(one)][:6]
+    return [one for one in dict.fromkeys(opened) if one not in said and not title.startswith(one)][:6]
 
 
 # -- the timeline in words
