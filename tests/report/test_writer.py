@@ -12,7 +12,7 @@ from tests.report.cases import CALL, finding, incident, stories, timeline, write
 
 from agenttrail.cli import main
 from agenttrail.report.conditions import conditions
-from agenttrail.report.incident_page import agent_file, incident_file
+from agenttrail.report.names import agent_file, incident_file
 from agenttrail.report.writer import report_after_run
 from agenttrail.simulate import simulate
 from agenttrail.sinks.report_files import is_page
@@ -44,8 +44,10 @@ def test_a_report_has_an_index_and_pages(tmp_path: Path, capfd: pytest.CaptureFi
     page = _text(out / "report" / incident_file(f"{1:032x}"))
     for told in (
         "Agent agent-1", "198.51.100.7 port 22",
-        "Sure: its lease covers what happened", "from 2026-03-02 01:00:00", "Cut it.",
-        CALL.replace('"', "&#34;"), "30.0 s after tool call shell call1", "peer.port is 22",
+        "Attributed: sure.", "held by sandbox s1 from 2026-03-02 01:00:00 to 01:59:00", "lies inside", "Cut it.",
+        CALL.replace('"', "&#34;"), "The last tool call before it is shell call1",
+        "at 2026-03-02 01:09:30, 30.0 s earlier", "Coming before is no proof", "peer.port is 22",
+        "ended 2026-03-02 01:59:00",
         "10.0.0.1 198.51.100.7 40000 22 6 1", "flow.log byte 10", "no progress", "2 lines could not be read",
     ):  # fmt: skip
         assert told in page, told
@@ -108,10 +110,10 @@ def test_ambiguous_incidents_name_their_candidates(tmp_path: Path) -> None:
     assert _report("--from", out) == 0
     page = _text(out / "report" / incident_file(f"{1:032x}"))
     assert "How sure it is" in page
-    assert "not known: one of 2 candidates" in page
+    assert "ambiguous: one of 2 candidates" in page
     assert "agent-2, t2, s2" in page
     assert "named in no finding" in page
-    assert "Find out which of the candidates it was" in page
+    assert "Find out which of the 2 candidates it was" in page
 
 
 @pytest.mark.parametrize(
@@ -139,7 +141,7 @@ def test_of_many_findings_the_heaviest_are_shown(tmp_path: Path) -> None:
     assert _report("--from", out) == 0
     page = _text(out / "report" / incident_file(f"{0:032x}"))
     assert 'id="finding-1"' in page
-    assert "23 more findings for context (24 of 101 findings are on this page)" in page
+    assert "(24 of 101 findings are on this page)" in page
     assert "Low 22." in page
     assert "Low 23." not in page
 

@@ -181,7 +181,7 @@ def test_people_are_shown_the_tool_call_before(morning: Path, capsys: pytest.Cap
     _run(morning, *EVENTS)
     assert main(["incidents", "show", "--from", str(morning / "out")]) == 0
     shown = capsys.readouterr().out
-    assert f"10.0 s after tool call shell call-2 at {time_of(3_890)}" in shown
+    assert f"last tool call before it: shell call-2 at {time_of(3_890)}, 10.0 s earlier" in shown
     assert SECRET not in shown
 
 

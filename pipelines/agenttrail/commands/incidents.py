@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections import Counter
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+    from agenttrail.report.same_act import Twin
+
 Document = dict[str, Any]
 _MOST_SHOWN = 5  # events of a finding that are printed
+_MOST_CONTEXT = 2  # findings that opened nothing that are told one by one
 _CELL, _NAME, _LINE = 100, 200, 2_000  # characters; JSON has them all
 _WIDTH, _NARROWEST, _WIDEST = 80, 60, 120  # characters of a line of a story: where no terminal tells, and its bounds
 
@@ -51,7 +55,7 @@ def add(subparsers: argparse._SubParsersAction[Any]) -> None:
     showing.add_argument("ids", metavar="INCIDENT", nargs="*", help="id, or the start of it; without one, the riskiest")
     _add_source(showing)
     _add_filters(showing)
-    showing.add_argument("--all", action="store_true", help="the whole story, also where it is long")
+    showing.add_argument("--all", action="store_true", help="the whole story, also where it is long, and every finding")
     showing.set_defaults(command=_show)
     reporting = actions.add_parser(
         "report",
@@ -185,8 +189,11 @@ def print_incidents(incidents: Sequence[Document], *, as_json: bool = False) -> 
 
 
 def _show(arguments: argparse.Namespace) -> int:
+    from agenttrail.report.same_act import same_acts
+
     store = _store(arguments.source)
-    known = store.incidents(_filters(arguments))
+    filters = _filters(arguments)
+    known = store.incidents(filters)
     riskiest = [incident["incident.id"] for incident in riskiest_first(known)[:1]]
     if not (arguments.ids or riskiest or arguments.json):
         print_incidents([])
@@ -212,7 +219,10 @@ def _show(arguments: argparse.Namespace) -> int:
             print_json({**found[0], "findings": findings, "timeline": timeline})
         else:
             told = _story(timeline, whole=arguments.all)
-            sys.stdout.write(incident_text(found[0], findings, told))
+            # what is the same act need not pass the filters
+            every = known if filters == IncidentFilters() else store.incidents(IncidentFilters())
+            twins = same_acts(every).get(found[0]["incident.id"], [])
+            sys.stdout.write(incident_text(found[0], findings, told, twins, whole=arguments.all))
     return 0
 
 
@@ -224,9 +234,32 @@ def _story(timeline: Sequence[Document], *, whole: bool) -> list[str]:
     return story_lines(story(timeline), width=columns, most=None if whole else MOST_MOMENTS)
 
 
-def incident_text(incident: Document, findings: Sequence[Document], timeline: Sequence[str]) -> str:
-    """Return an incident for people to read: what, who and why it is sure, its story, what was seen, what to do."""
+def incident_text(
+    incident: Document,
+    findings: Sequence[Document],
+    timeline: Sequence[str],
+    twins: Sequence[Twin] = (),
+    *,
+    whole: bool = True,
+) -> str:
+    """Return an incident for people to read: what, who and why it is sure, its story, what was seen, what to do.
+
+    Args:
+        incident: the incident.
+        findings: its findings, the worst first.
+        timeline: lines of its story.
+        twins: incidents that are probably the same act.
+        whole: whether findings that are context are told one by one, too, and not only counted, and advice that says
+            the same again.
+    """
+    from agenttrail.report.advice import authors, steps
+    from agenttrail.report.names import OPENING
+    from agenttrail.report.proof import proof
+    from agenttrail.report.standing import standing, verdict_of
+
     reasons = "; ".join(incident.get("attribution.reason", []))
+    proven, said = proof(incident, findings, {}), incident.get("recommendation", [])
+    numbered = enumerate(steps(incident, findings, twins), start=1)
     told = [
         f"{incident['incident.severity'].upper()}  {incident['incident.title']}",
         f"  {incident['incident.summary']}",
@@ -234,16 +267,35 @@ def incident_text(incident: Document, findings: Sequence[Document], timeline: Se
         f"  incident      {incident['incident.id']}",
         *(f"  {label:<13} {shortened(str(incident[name]), _NAME)}" for label, name in _IDENTITY if incident.get(name)),
         f"  sure because  {reasons} ({incident['attribution.status']}, level {incident['attribution.level']})",
+        f"  that is       {proven.verdict}" + (f"  {proven.held}" if proven.held else ""),
+        f"  its sandbox   {standing(incident).text}",
+        f"  connections   {verdict_of(findings)}",
+        *(f"  same act as   {twin.id[:12]}, probably: {twin.title}; {twin.why}" for twin in twins),
         *(f"  history       {entry_text(entry)}" for entry in history(triage_of(incident))),
         *_proof(incident),
         f"  techniques    {', '.join(incident.get('threat.technique.id', [])) or 'none'}",
         f"  risk          {incident['incident.risk_score']:.0f} = {', '.join(incident['incident.risk_factors'])}",
-        *(f"  do            {text}" for text in incident.get("recommendation", [])),
+        *(f"  do            {number}. {step.text.rstrip(':')}" for number, step in numbered),
+        *(f"  its rule says {text}" for text in (said if whole else authors(incident, findings))),
     ]
     told += ["", *timeline]
-    for finding in findings:
+    context = [one for one in findings if one["finding.severity"] not in OPENING]
+    folded = not whole and len(context) > _MOST_CONTEXT
+    for finding in findings[: len(findings) - len(context)] if folded else findings:
         told += ["", *_finding_lines(finding)]
+    if folded:
+        told += ["", *_context(context)]
     return "\n".join(printable(shortened(line, _LINE)) for line in told) + "\n\n"
+
+
+def _context(findings: Sequence[Document]) -> list[str]:
+    """Return what findings that opened nothing are about, counted."""
+    counted = Counter(shortened(str(one["finding.title"]), _NAME) for one in findings)
+    several = f"{len(findings)} more finding{'' if len(findings) == 1 else 's'}"
+    return [
+        f"  context: {several}, which --all shows one by one",
+        *(f"    {count:,} of: {title}" for title, count in counted.most_common(_MOST_SHOWN)),
+    ]
 
 
 _IDENTITY = (
@@ -296,5 +348,8 @@ def _call_before(finding: Document) -> list[str]:
     if not {"gen_ai.tool.call.start", "gen_ai.tool.call.gap"} <= finding.keys():
         return []
     call, tool = (shortened(str(finding.get(name, "")), _NAME) for name in ("gen_ai.tool.call.id", "gen_ai.tool.name"))
-    gap = finding["gen_ai.tool.call.gap"]
-    return [f"    {gap:,.1f} s after tool call {tool} {call} at {finding['gen_ai.tool.call.start']}"]
+    gap, at = finding["gen_ai.tool.call.gap"], finding["gen_ai.tool.call.start"]
+    named = " ".join(filter(None, (tool, call)))
+    if not gap:
+        return [f"    at tool call {named} at {at}"]
+    return [f"    last tool call before it: {named} at {at}, {gap:,.1f} s earlier"]

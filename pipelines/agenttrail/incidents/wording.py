@@ -48,7 +48,7 @@ def summaries(columns: Mapping[str, pa.Array], rules: Sequence[Sequence[str]]) -
 
 
 def _calls(columns: Mapping[str, pa.Array]) -> list[str]:
-    """Return of each incident how long after which tool call it began, "" where none is known."""
+    """Return of each incident which tool call came last before it and when, "" where none is known."""
     names = ("gen_ai.tool.name", "gen_ai.tool.call.id", "gen_ai.tool.call.start", "gen_ai.tool.call.gap")
     rows = zip(*(columns[name].to_pylist() for name in (*names, "incident.first_seen")), strict=True)
     return [_call(*row) for row in rows]
@@ -57,11 +57,13 @@ def _calls(columns: Mapping[str, pa.Array]) -> list[str]:
 def _call(tool: str | None, call: str | None, start: datetime | None, gap: float | None, first: datetime) -> str:
     if start is None or gap is None:
         return ""
-    named = " ".join(["tool call", *(shown(value) for value in (tool, call) if value)])
-    after = f"{gap:,.1f} s after {named}" if gap else f"at {named}"
+    named = " ".join(shown(value) for value in (tool, call) if value)
     # what was found first may have had no call before it
-    later = first - start < timedelta(seconds=gap) - _ROUNDING
-    return f", part of it {after}" if later else f", {after}"
+    part = "part of it " if first - start < timedelta(seconds=gap) - _ROUNDING else ""
+    if not gap:
+        return f", {part}at {' '.join(filter(None, ('tool call', named)))}"
+    # order in time, no cause
+    return f", the last tool call before {part or 'it '}{gap:,.1f} s earlier" + (f": {named}" if named else "")
 
 
 def _lists(column: pa.Array) -> list[pa.Array]:

@@ -50,11 +50,13 @@ class Part:
         rule: its name.
         asks: what must hold, all of it, one line each.
         fields: the event fields that it looks at.
+        patterns: fields and the RE2 patterns that they are to match.
     """
 
     rule: str
     asks: tuple[str, ...]
     fields: tuple[str, ...]
+    patterns: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,14 @@ def _together(one: Correlation, names: Mapping[str, str]) -> str:
 def _part(rule: Rule) -> Part:
     asks = tuple(in_words(part) for part in _all_of(rule.condition))
     fields = sorted({match.field or "event.original" for match in matches(rule.condition)})
-    return Part(rule.name, asks, tuple(fields))
+    return Part(rule.name, asks, tuple(fields), tuple(_patterns(rule.condition)))
+
+
+def _patterns(condition: Expression) -> list[tuple[str, str]]:
+    """Return the fields and patterns that a condition wants to match; what it excludes is none of them."""
+    if isinstance(condition, Match):
+        return [(condition.field or "event.original", str(condition.value))] if condition.op is Op.REGEX else []
+    return [] if isinstance(condition, Not) else [pair for part in condition.parts for pair in _patterns(part)]
 
 
 def _all_of(condition: Expression) -> list[Expression]:

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from agenttrail.columns.ids import content_id
 from agenttrail.errors import shortened
+from agenttrail.report.advice import authors, steps
+from agenttrail.report.calls import call_before, call_of
 from agenttrail.report.conditions import Condition, not_kept, values
 from agenttrail.report.drawing import Bar, draw
+from agenttrail.report.evidence import Budget, lines
+from agenttrail.report.fired import because, folded, matched_parts
+from agenttrail.report.names import OPENING, TECHNIQUES, agent_file, headline, incident_file, peer_of, several
 from agenttrail.report.pages import Rows, lasting, micros, moment, render, short, when
+from agenttrail.report.proof import proof
+from agenttrail.report.standing import standing, verdict_of
 from agenttrail.timeline_story import REST, Moment, story_of, told_moments
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from agenttrail.report.reading import Case, Told
+    from agenttrail.report.same_act import Twin
 
 Document = dict[str, Any]
-OPENING = ("medium", "high", "critical")
 _MOST_EVIDENCE, _MOST_CONTEXT = 6, 2
 """Original lines of a finding that opened the incident, and of one that is context."""
 _EVIDENCE_BUDGET = 60_000
 """Characters of original lines on one page."""
-_LINE = 1_200
-"""Characters of one original line."""
 _MOST_MOMENTS, _MOST_LINES, _MOST_ENTRIES, _MOST_NAMES = 30, 250, 400, 12
+_MOST_FIRED = 3
+"""Rules whose values stand on the first screen."""
 _MOST_TALKS = 8
 """Lines on conversations among what a reader needs first."""
 _KEY_KINDS = ("lease_start", "lease_end", "gap")
@@ -37,36 +46,32 @@ _IDENTITY = (
 )  # fmt: skip
 
 
-def incident_file(incident: str) -> str:
-    """Return the name of the page of an incident; what stands in an id never becomes a path."""
-    plain = incident.isascii() and incident.isalnum() and incident == incident.lower() and len(incident) == 32  # noqa: PLR2004
-    return f"incident-{incident if plain else content_id(incident)}.html"
+@dataclass(frozen=True)
+class Around:
+    """What a page tells of what lies around its incident.
+
+    Attributes:
+        told: whose leases are.
+        notes: what the run says could not be seen.
+        readers: formats that the run read leases from.
+        twins: by id, the incidents that are probably the same act.
+        paged: ids of the incidents that have a page.
+    """
+
+    told: Told
+    notes: Sequence[str] = ()
+    readers: Sequence[str] = ()
+    twins: Mapping[str, Sequence[Twin]] = field(default_factory=dict)
+    paged: AbstractSet[str] = frozenset()
 
 
-def agent_file(agent: str) -> str:
-    """Return the name of the page of an agent."""
-    return f"agent-{content_id(agent)}.html"
-
-
-def headline(incident: Document) -> str:
-    """Return what an incident is about, without who it was: that stands beside it."""
-    what = str(incident["incident.title"]).partition(" by ")[0]
-    head, more, count = what.rpartition(" (+")
-    return short(head + f", and {count.rstrip(')')} more" if more and count.rstrip(")").isdecimal() else what)
-
-
-Line = tuple[str, str, str, str]
-"""One original line of the evidence: its time, its log, its place there, and its text."""
-
-
-def incident_page(case: Case, rules: Mapping[str, Condition], told: Told, notes: Sequence[str]) -> bytes:
+def incident_page(case: Case, rules: Mapping[str, Condition], around: Around) -> bytes:
     """Return the page of an incident.
 
     Args:
         case: the incident, its findings and its timeline.
         rules: what rules ask for, by their ids.
-        told: whose leases are.
-        notes: what the run says could not be seen.
+        around: what lies around it.
 
     Raises:
         ValueError: its timeline is none.
@@ -76,7 +81,7 @@ def incident_page(case: Case, rules: Mapping[str, Condition], told: Told, notes:
     bars = [
         Bar(
             micros(finding["finding.first_seen"]), micros(finding["finding.last_seen"]), finding["finding.title"],
-            finding["finding.severity"], f"finding-{number}", _peer(finding),
+            finding["finding.severity"], f"finding-{number}", peer_of(finding),
         )
         for number, finding in enumerate(case.findings, start=1)
     ]  # fmt: skip
@@ -84,37 +89,60 @@ def incident_page(case: Case, rules: Mapping[str, Condition], told: Told, notes:
     moments = story_of(case.timeline)
     key, talks = _key_moments(moments, incident.get("destination.ip", []))
     one_day = moment(drawing.start).date() == moment(drawing.stop).date()
-    budget = _Budget(_EVIDENCE_BUDGET)
+    budget = Budget(_EVIDENCE_BUDGET)
     findings = [
         _finding(number, one, budget) | _condition(one, rules, case.timeline)
         for number, one in enumerate(case.findings, start=1)
     ]
     _say_once(findings)
+    fired = _fired(findings)
     agent = incident.get("gen_ai.agent.id")
     return render(
         "incident.html.j2", "timeline.js",
-        incident=incident, identity=_identity(incident), lead=_lead(incident), call=_call(incident),
-        said=_said(incident, case.timeline), others=_others(case), proof=_proof(incident, told), dos=_dos(case),
+        incident=incident, **_first_screen(case, around), fired=fired,
+        others=_others(case, {one["title"] for one in fired}),
         agent_page=agent_file(agent) if agent else "", drawing=drawing, one_day=one_day,
         story=_rows(key, _MOST_MOMENTS, dated=not one_day), talks=talks,
         whole=_rows(moments, _MOST_LINES, dated=not one_day), moments=len(moments),
         entries=_entries(case.timeline.slice(0, _MOST_ENTRIES)), counted=case.timeline.num_rows,
         opened=[one for one in findings if one["severity"] in OPENING],
-        context=[one for one in findings if one["severity"] not in OPENING], findings=case.counted,
-        shown=len(findings), unseen=_unseen(incident, moments, case.timeline, dated=not one_day), notes=notes,
+        context=[one for one in findings if one["severity"] not in OPENING], kinds=_kinds(findings),
+        findings=case.counted, shown=len(findings),
+        unseen=_unseen(incident, moments, case.timeline, dated=not one_day), notes=around.notes,
         span=lasting(last - first), first=first, last=last,
+        techniques=[(one, TECHNIQUES.get(one, "")) for one in incident.get("threat.technique.id", [])[:_MOST_NAMES]],
     )  # fmt: skip
 
 
 # -- the first screen
 
 
+def _first_screen(case: Case, around: Around) -> dict[str, Any]:
+    """Return what is to be known within a minute."""
+    incident = case.incident
+    twins = around.twins.get(incident["incident.id"], ())
+    return {
+        "identity": _identity(incident),
+        "lead": _lead(incident),
+        "severe": _severe(case),
+        "call": call_of(incident, case.findings),
+        "said": _said(incident, case.timeline),
+        "standing": standing(incident),
+        "verdict": verdict_of(case.findings),
+        "twins": [(twin, incident_file(twin.id) if twin.id in around.paged else "") for twin in twins],
+        "proof": proof(incident, case.findings, around.told.leases, around.readers),
+        "steps": steps(incident, case.findings, twins, around.paged),
+        "authors": authors(incident, case.findings),
+    }
+
+
 def _identity(incident: Document) -> list[tuple[str, str]]:
     named = [(label, str(incident[name])) for label, name in _IDENTITY if incident.get(name)]
     if "gen_ai.agent.id" in incident:
         return named
+    status = incident["attribution.status"]
     candidates = len(incident.get("attribution.candidates", []))
-    unknown = f"not known: one of {candidates} candidates" if candidates else "not known"
+    unknown = f"{short(status)}: one of {candidates} candidates" if candidates else f"not known ({short(status)})"
     return [("Agent", unknown), (incident["entity.type"].capitalize(), str(incident["entity.id"])), *named]
 
 
@@ -122,32 +150,23 @@ def _lead(incident: Document) -> dict[str, str]:
     """Return the parts of the sentence that says what happened."""
     agent = incident.get("gen_ai.agent.id")
     who = f"Agent {short(agent)}" if agent else f"{incident['entity.type'].capitalize()} {short(incident['entity.id'])}"
-    what = headline(incident)
-    peers, ports = incident.get("destination.ip", []), incident.get("destination.port", [])
     first, last = incident["incident.first_seen"], incident["incident.last_seen"]
     until = when(last) if moment(first).date() != moment(last).date() else f"{moment(last):%H:%M:%S}"
     return {
-        "who": who,
-        "what": what,
-        "whom": _several(peers) + (f" port {_several(ports)}" if ports else "") if peers else "",
-        "from": when(first),
-        "until": until,
-    }
+        "who": who, "what": headline(incident), "whom": peer_of(incident), "from": when(first), "until": until,
+    }  # fmt: skip
 
 
-def _several(some: Sequence[Any], most: int = 3) -> str:
-    more = len(some) - most
-    return ", ".join(short(one) for one in some[:most]) + (f" and {more} more" if more > 0 else "")
-
-
-def _call(incident: Document) -> str:
-    """Return the tool call before it, in words; "" where none is known."""
-    if not {"gen_ai.tool.call.start", "gen_ai.tool.call.gap"} <= incident.keys():
-        return ""
-    names = [short(incident[name]) for name in ("gen_ai.tool.name", "gen_ai.tool.call.id") if incident.get(name)]
-    gap = incident["gen_ai.tool.call.gap"]
-    how = f"{gap:,.1f} s after" if gap else "with"
-    return f"It began {how} tool call {' '.join(names)} at {when(incident['gen_ai.tool.call.start'])}."
+def _severe(case: Case) -> str:
+    """Return why its severity is what it is."""
+    severity = case.incident["incident.severity"]
+    worst = next((one["finding.severity"] for one in case.findings), severity)
+    if worst == severity:
+        more = "" if severity == "critical" else "; a second kind of source that agrees would raise it one step"
+        return f"{severity}, as its worst finding{more}"
+    factors = (text.partition(" ")[2] for text in case.incident["incident.risk_factors"])
+    agree = next((text for text in factors if text.startswith("independent sources agree")), "")
+    return f"{severity}, as its worst finding is {worst}" + (f", one step up because {agree}" if agree else "")
 
 
 def _said(incident: Document, timeline: pa.RecordBatch) -> str:
@@ -165,54 +184,11 @@ def _at(timeline: pa.RecordBatch, time: str) -> pa.Array:
     return pc.equal(timeline.column("@timestamp").cast(pa.int64()), micros(time))
 
 
-def _others(case: Case) -> list[str]:
-    """Return the titles of what opened the incident that its headline does not say."""
+def _others(case: Case, said: AbstractSet[str]) -> list[str]:
+    """Return the titles of what opened the incident that neither its headline says nor ``said`` holds."""
     opened = [one["finding.title"] for one in case.findings if one["finding.severity"] in OPENING]
     title = str(case.incident["incident.title"])
-    return [one for one in dict.fromkeys(opened) if not title.startswith(one)][:6]
-
-
-def _dos(case: Case) -> list[str]:
-    """Return what to do, what the worst finding's author says first."""
-    opened = [one for one in case.findings if one["finding.severity"] in OPENING]
-    wanted = case.incident.get("recommendation", [])
-    ordered = dict.fromkeys([text for one in opened for text in one.get("recommendation", [])])
-    first = [_FIRST[case.incident["attribution.status"]]] if case.incident["attribution.status"] in _FIRST else []
-    return list(dict.fromkeys([*first, *(text for text in ordered if text in wanted), *wanted]))[:_MOST_NAMES]
-
-
-_FIRST = {
-    "ambiguous": "Find out which of the candidates it was before you stop one: their hosts know their connections.",
-    "unattributed": "Find out who held this address then: the metadata that was read does not say.",
-}
-
-
-_STATUS = {
-    "attributed": "Sure: its lease covers what happened, and nobody else's fits.",
-    "ambiguous": "Not sure: several leases fit, and any of them may have been it.",
-    "unattributed": "Not known: no lease fits.",
-}
-
-
-def _proof(incident: Document, told: Told) -> dict[str, Any]:
-    status = incident["attribution.status"]
-    start, stop = incident.get("attribution.lease_start"), incident.get("attribution.lease_end")
-    return {
-        "status": status,
-        "verdict": _STATUS.get(status, f"Status: {short(status)}."),
-        "level": incident["attribution.level"],
-        "start": start,
-        "stop": stop,
-        "leases": incident.get("attribution.lease_id", [])[:_MOST_NAMES],
-        "candidates": [
-            (lease, [short(value) for value in list(told.leases.get(lease, {}).values())[:3]])
-            for lease in incident.get("attribution.candidates", [])[:_MOST_NAMES]
-        ],
-        "counted": len(incident.get("attribution.candidates", [])),
-        "reasons": incident.get("attribution.reason", [])[:_MOST_NAMES],
-        "seen_by": _several(incident.get("event.dataset", []), _MOST_NAMES),
-        "scope": incident.get("attribution.scope", [])[:_MOST_NAMES],
-    }
+    return [one for one in dict.fromkeys(opened) if one not in said and not title.startswith(one)][:6]
 
 
 # -- the timeline in words
@@ -285,36 +261,25 @@ def _values(column: pa.Array) -> pa.Array:
 # -- findings and their evidence
 
 
-class _Budget:
-    """Characters that may still be spent."""
-
-    def __init__(self, left: int) -> None:
-        self.left = left
-
-    def take(self, text: str) -> bool:
-        self.left -= len(text)
-        return self.left >= 0
-
-
-def _finding(number: int, finding: Document, budget: _Budget) -> dict[str, Any]:
+def _finding(number: int, finding: Document, budget: Budget) -> dict[str, Any]:
     severity = finding["finding.severity"]
-    lines = _lines(finding, _MOST_EVIDENCE if severity in OPENING else _MOST_CONTEXT, budget)
+    seen = lines(finding, _MOST_EVIDENCE if severity in OPENING else _MOST_CONTEXT, budget)
     return {
         "id": f"finding-{number}",
         "severity": severity,
         "title": finding["finding.title"],
         "rule": finding["rule.name"],
-        "peer": _peer(finding),
+        "peer": peer_of(finding),
         "first": finding["finding.first_seen"],
         "last": finding["finding.last_seen"],
         "events": finding["event.count"],
-        "datasets": _several(finding["event.dataset"]),
-        "outcomes": _several(finding.get("event.outcome", [])),
+        "datasets": several(finding["event.dataset"]),
+        "verdict": verdict_of([finding | {"finding.severity": OPENING[0]}]),
         "conversations": finding.get("network.conversations", 0),
         "sent": finding.get("source.bytes", 0),
         "received": finding.get("destination.bytes", 0),
-        "call": _call(finding).replace("It began ", "First event ", 1),
-        "lines": lines,
+        "call": call_before(finding, "its first event"),
+        "lines": seen,
         "benign": finding.get("falsepositives", [])[:_MOST_NAMES],
         "do": finding.get("recommendation", [])[:_MOST_NAMES],
     }
@@ -323,9 +288,17 @@ def _finding(number: int, finding: Document, budget: _Budget) -> dict[str, Any]:
 def _condition(finding: Document, rules: Mapping[str, Condition], timeline: pa.RecordBatch) -> dict[str, Any]:
     """Return what a finding's rule asked for, and with what values that held."""
     condition = rules.get(finding.get("rule.id", ""))
-    known = values(condition, finding, timeline) if condition else []
-    missing = not_kept(condition, known) if condition else []
-    return {"condition": condition, "values": known, "missing": missing, "above": ""}
+    if condition is None or finding["finding.severity"] not in OPENING:
+        return {"condition": condition, "values": [], "missing": [], "terms": [], "above": "", "asks": []}
+    known = values(condition, finding, timeline)
+    return {
+        "condition": condition,
+        "values": known,
+        "missing": not_kept(condition, known),
+        "terms": because(condition, known, matched_parts(condition, finding)),
+        "asks": [(part.rule, folded(part)) for part in condition.parts],
+        "above": "",
+    }
 
 
 def _say_once(findings: Sequence[dict[str, Any]]) -> None:
@@ -337,31 +310,18 @@ def _say_once(findings: Sequence[dict[str, Any]]) -> None:
             said.setdefault(one["rule"], one["id"])
 
 
-def _peer(finding: Document) -> str:
-    peers = [finding["peer.ip"]] if finding.get("peer.ip") else finding.get("destination.ip", [])
-    ports = finding.get("peer.port", [])
-    return (_several(peers) + (f" port {_several(ports)}" if ports else "")) if peers else ""
+def _fired(findings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the findings whose values are told on the first screen: of each rule the worst."""
+    opened = [one for one in findings if one["severity"] in OPENING and not one["above"]]
+    return opened[:_MOST_FIRED]
 
 
-def _lines(finding: Document, most: int, budget: _Budget) -> list[Line]:
-    """Return original lines of every log that shows it, by time."""
-    evidence = finding.get("finding.evidence", [])
-    place_in_log: dict[str, int] = {}
-    order = []
-    for number, event in enumerate(evidence):
-        log = str(event.get("event.dataset", ""))
-        place_in_log[log] = place_in_log.get(log, 0) + 1
-        order.append((place_in_log[log], number))
-    lines: list[Line] = []
-    for event in [evidence[number] for number in sorted(number for _, number in sorted(order)[:most])]:
-        text = shortened(str(event.get("event.original", "")), _LINE)
-        if not budget.take(text):
-            break
-        place = str(event.get("log.file.path", ""))
-        offset = event.get("log.offset")
-        place += f" byte {offset:,}" if isinstance(offset, int) and place else ""
-        lines.append((str(event["event.start"]), str(event.get("event.dataset", "")), place, text))
-    return lines
+def _kinds(findings: Sequence[dict[str, Any]]) -> str:
+    """Return what context there is, with counts."""
+    counted = Counter(one["title"] for one in findings if one["severity"] not in OPENING)
+    return "; ".join(
+        f"{short(title, 80)}{f' ({count})' if count > 1 else ''}" for title, count in counted.most_common(4)
+    )
 
 
 # -- what could not be seen
@@ -382,5 +342,5 @@ def _unseen(incident: Document, moments: Sequence[Moment], timeline: pa.RecordBa
         if kind not in kinds:
             said.append(words)
     if "lease_end" not in kinds and incident["attribution.status"] == "attributed":
-        said.append("No end of its lease is known: it may still run.")
+        said.append("No end of its lease was read: it was still running at the end of the logs.")
     return said

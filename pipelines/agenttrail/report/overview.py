@@ -6,14 +6,16 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 from agenttrail.incidents.scoring import LEVELS
-from agenttrail.report.incident_page import agent_file, headline, incident_file
-from agenttrail.report.pages import micros, render, short
+from agenttrail.report.names import TECHNIQUES, agent_file, headline, incident_file, several
+from agenttrail.report.pages import micros, render, short, when
+from agenttrail.report.standing import standing, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
-    from agenttrail.report.reading import Sandbox, Told
+    from agenttrail.report.incident_page import Around
+    from agenttrail.report.reading import Sandbox
 
 Document = dict[str, Any]
 MOST_LISTED = 2_000
@@ -21,11 +23,16 @@ MOST_LISTED = 2_000
 MOST_AGENTS = 200
 """Agents with a page of their own."""
 _MOST_WORDS = 8
+_FEW = 8
+"""Incidents from which on filters stand open."""
 
 
-def row(incident: Document, paged: AbstractSet[str]) -> dict[str, Any]:
-    """Return what a table of incidents shows of one; ``paged`` are the ids of those that have a page."""
-    peers, calls = incident.get("destination.ip", []), incident.get("gen_ai.tool.name")
+def row(incident: Document, around: Around) -> dict[str, Any]:
+    """Return what a table of incidents shows of one."""
+    peers, ports = incident.get("destination.ip", []), incident.get("destination.port", [])
+    paged, now = around.paged, standing(incident)
+    decided = around.told.outcomes.get(incident["incident.id"], set())
+    twins = around.twins.get(incident["incident.id"], ())
     return {
         "id": incident["incident.id"],
         "page": incident_file(incident["incident.id"]) if incident["incident.id"] in paged else "",
@@ -39,34 +46,43 @@ def row(incident: Document, paged: AbstractSet[str]) -> dict[str, Any]:
         "entity": short(f"{incident['entity.type']} {incident['entity.id']}"),
         "what": headline(incident),
         "whom": ", ".join(short(peer) for peer in peers[:2]) + (f" +{len(peers) - 2}" if len(peers) > 2 else ""),  # noqa: PLR2004
+        "ports": several(ports, 2),
+        "verdict": verdict(decided) if peers else "",
+        "sandbox": short(incident.get("sandbox.id", "")),
+        "state": now.state,
+        "standing": now.text if now.state != "not known" else "not known whether it runs",
         "techniques": [short(one, 40) for one in incident.get("threat.technique.id", [])[:_MOST_WORDS]],
+        "called": [TECHNIQUES.get(one, "") for one in incident.get("threat.technique.id", [])[:_MOST_WORDS]],
         "status": incident["attribution.status"],
-        "after": short(calls) if calls else "",
+        "twins": [(twin, incident_file(twin.id) if twin.id in paged else "") for twin in twins],
     }
 
 
 def index_page(
-    incidents: Sequence[Document], paged: AbstractSet[str], agents: Mapping[str, str], run: Document, filtered: str
+    incidents: Sequence[Document], around: Around, agents: Mapping[str, str], run: Document, filtered: str
 ) -> bytes:
     """Return the first page.
 
     Args:
         incidents: the riskiest first.
-        paged: ids of those that have a page.
+        around: what lies around them.
         agents: page of each agent that has one.
         run: ``run.json``; empty where there is none.
         filtered: which incidents were asked for, "" for all.
     """
-    rows = [row(incident, paged) for incident in incidents[:MOST_LISTED]]
+    rows = [row(incident, around) for incident in incidents[:MOST_LISTED]]
     severities = Counter(incident["incident.severity"] for incident in incidents)
     return render(
         "index.html.j2", "index.js",
-        rows=rows, counted=len(incidents), paged=len(paged), filtered=filtered, agents=_agents(incidents, agents),
+        rows=rows, counted=len(incidents), paged=len(around.paged), few=len(incidents) < _FEW,
+        filtered=filtered, agents=_agents(incidents, agents),
         severities=[(name, severities[name]) for name in reversed(LEVELS) if severities[name]],
         levels=[(name, LEVELS.index(name)) for name in reversed(LEVELS) if severities[name]],
         names=sorted({one["agent"] for one in rows} - {""}),
-        techniques=sorted({technique for one in rows for technique in one["techniques"]}),
-        job=run.get("job", ""), covered=_covered(run), notes=notes_of(run),
+        techniques=[
+            (one, TECHNIQUES.get(one, "")) for one in sorted({each for one in rows for each in one["techniques"]})
+        ],
+        job=run.get("job", ""), covered=_covered(run), seen=_seen(incidents), notes=around.notes,
     )  # fmt: skip
 
 
@@ -86,10 +102,25 @@ def _covered(run: Document) -> list[tuple[str, str]]:
     if not isinstance(spans, list):
         return []
     return [
-        (short(span[0] or "the first log", 40), short(span[1] or "the last one", 40))
+        (when(span[0]) if span[0] else "the first line of the logs", when(span[1]) if span[1] else "the last one")
         for span in spans[:3]
         if isinstance(span, list) and len(span) == 2  # noqa: PLR2004
     ]
+
+
+def _seen(incidents: Sequence[Document]) -> str:
+    """Return from when to when all incidents lie; "" without any."""
+    if not incidents:
+        return ""
+    first = min(micros(one["incident.first_seen"]) for one in incidents)
+    return f"{when(first)} to {when(max(micros(one['incident.last_seen']) for one in incidents))}"
+
+
+def readers_of(run: Document) -> list[str]:
+    """Return the formats that a run read leases from."""
+    sources = run.get("sources")
+    known = [one for one in sources if isinstance(one, dict)] if isinstance(sources, list) else []
+    return [str(one.get("format", "")) for one in known if one.get("leases")]
 
 
 def notes_of(run: Document) -> list[str]:
@@ -98,13 +129,14 @@ def notes_of(run: Document) -> list[str]:
     return [str(note) for note in notes[:40]] if isinstance(notes, list) else []
 
 
-def agent_page(agent: str, incidents: Sequence[Document], paged: AbstractSet[str], told: Told) -> bytes:
+def agent_page(agent: str, incidents: Sequence[Document], around: Around) -> bytes:
     """Return the page of an agent: its incidents, and its sandboxes as far as findings tell of them."""
     known = {incident["incident.id"] for incident in incidents}
+    told, paged = around.told, around.paged
     sandboxes = sorted(told.sandboxes.get(agent, {}).values(), key=lambda one: (one.start, sorted(one.whom.items())))
     return render(
         "agent.html.j2", "index.js",
-        agent=agent, rows=[row(incident, paged) for incident in incidents[:MOST_LISTED]], counted=len(incidents),
+        agent=agent, rows=[row(incident, around) for incident in incidents[:MOST_LISTED]], counted=len(incidents),
         sandboxes=[_sandbox(one, known, paged) for one in sandboxes], whole=told.whole,
     )  # fmt: skip
 

@@ -130,6 +130,14 @@ def when(time: str | int) -> str:
         return short(time, 40)
 
 
+def between(start: str | int, stop: str | int) -> str:
+    """Return two times; the day of the second one only where it is another."""
+    first, last = when(start), when(stop)
+    if first == last:
+        return first
+    return f"{first} to {last.removeprefix(first[:11]) if first[:11] == last[:11] else last}"
+
+
 def day(time: str | int) -> str:
     """Return its day."""
     return f"{moment(time):%Y-%m-%d}"

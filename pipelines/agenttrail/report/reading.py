@@ -13,6 +13,7 @@ from agenttrail.incident_files import finding_lines, read_incidents, timeline_sc
 from agenttrail.incident_shapes import checked
 from agenttrail.incidents.scoring import LEVELS
 from agenttrail.metadata import parse_time
+from agenttrail.report.standing import outcomes
 from agenttrail.sinks.files import join, read_all
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class Told:
         candidates: leases whose holders are wanted.
         sandboxes: of each agent, by what tells occupancies apart; at most ``MOST_SANDBOXES``.
         leases: whose each lease is.
+        outcomes: what sensors decided on connections of each incident.
         whole: whether findings without an incident were looked at, too.
     """
 
@@ -95,10 +97,13 @@ class Told:
     candidates: AbstractSet[str]
     sandboxes: dict[str, dict[tuple[str, ...], Sandbox]] = field(default_factory=dict)
     leases: dict[str, dict[str, str]] = field(default_factory=dict)
+    outcomes: dict[str, set[str]] = field(default_factory=dict)
     whole: bool = True
 
     def add(self, document: Mapping[str, Any], *, finding: bool) -> None:
         """Take note of an incident or a finding."""
+        if finding and document.get("incident.id"):
+            self.outcomes.setdefault(document["incident.id"], set()).update(outcomes(document))
         agent = document.get("gen_ai.agent.id", "")
         leases = self.candidates and [id_ for id_ in document.get("attribution.lease_id", ()) if id_ in self.candidates]
         if not leases and agent not in self.agents:

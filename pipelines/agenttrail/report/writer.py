@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from agenttrail.errors import InputError, SinkError, shortened
 from agenttrail.incident_filters import riskiest_first
-from agenttrail.report.incident_page import incident_file, incident_page
-from agenttrail.report.overview import agent_page, agent_pages, index_page, notes_of
+from agenttrail.report.incident_page import Around, incident_page
+from agenttrail.report.names import incident_file
+from agenttrail.report.overview import agent_page, agent_pages, index_page, notes_of, readers_of
 from agenttrail.report.reading import Told
+from agenttrail.report.same_act import same_acts
 from agenttrail.sinks.files import REPORT, claimed, join
 from agenttrail.sinks.report_files import INDEX, put_in_place, stage, write_page
 
@@ -67,26 +69,26 @@ def write_report(
     for incident in incidents:
         told.add(incident, finding=False)
     run = material.run()
-    notes = notes_of(run)
+    paged = {incident["incident.id"] for incident in chosen}
+    around = Around(told, notes_of(run), readers_of(run), same_acts(incidents), paged)
     with claimed(folder):
         stage(folder)
         names = []
         for case in material.cases(chosen, told):
             names.append(incident_file(case.incident["incident.id"]))
-            write_page(folder, names[-1], _page(case, rules, told, notes))
-        paged = {incident["incident.id"] for incident in chosen}
+            write_page(folder, names[-1], _page(case, rules, around))
         for agent, name in agents.items():
             own = [one for one in incidents if one.get("gen_ai.agent.id") == agent]
-            write_page(folder, name, agent_page(agent, own, paged, told))
+            write_page(folder, name, agent_page(agent, own, around))
         asked = _asked(filters, only)
-        write_page(folder, INDEX, index_page(incidents, paged, agents, run, asked))
+        write_page(folder, INDEX, index_page(incidents, around, agents, run, asked))
         put_in_place(folder, [*names, *agents.values(), INDEX])
     return Written(join(folder, INDEX), len(incidents), len(chosen))
 
 
-def _page(case: Any, rules: Mapping[str, Condition], told: Told, notes: Sequence[str]) -> bytes:
+def _page(case: Any, rules: Mapping[str, Condition], around: Around) -> bytes:
     try:
-        return incident_page(case, rules, told, notes)
+        return incident_page(case, rules, around)
     except (ValueError, TypeError, KeyError) as error:
         id_ = shortened(str(case.incident["incident.id"]), 40)
         msg = f"incident {id_}: its findings or its timeline cannot be shown: {shortened(str(error))}"

@@ -54,7 +54,7 @@
     }
     shown.textContent = count === rows.length ? said : `${count} of ${rows.length} incidents pass the filters.`;
   };
-  form.hidden = false;
+  form.hidden = field("filtering").hidden = false;
   field("sort").addEventListener("change", () => sort(field("sort").value, numeric.has(field("sort").value)));
   for (const event of ["input", "change"]) form.addEventListener(event, filter);
   form.addEventListener("submit", (event) => event.preventDefault());

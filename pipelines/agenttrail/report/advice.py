@@ -1,0 +1,158 @@
+"""What to do about an incident, step by step, with the names in it: another thing once its sandbox has ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from agenttrail.report.names import OPENING, agent_file, incident_file, peer_of
+from agenttrail.report.pages import short, when
+from agenttrail.report.standing import standing, verdict_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
+
+    from agenttrail.report.same_act import Twin
+
+_ALIKE = 0.6
+"""Share of the words of a piece of advice that were said before from which on it is not said again."""
+_SHORTEST = 4
+"""Letters of a word that counts."""
+_MOST_ADVICE, _MOST_TWINS = 6, 3
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing to do: a text, and the page that helps with it; "" for none."""
+
+    text: str
+    page: str = ""
+    link: str = ""
+
+
+def steps(
+    incident: Mapping[str, Any],
+    findings: Sequence[Mapping[str, Any]],
+    twins: Sequence[Twin] = (),
+    paged: AbstractSet[str] = frozenset(),
+) -> list[Step]:
+    """Return what to do, the most urgent first.
+
+    Args:
+        incident: the incident.
+        findings: its findings.
+        twins: incidents that are probably the same act.
+        paged: ids of incidents that have a page.
+    """
+    told = [*_first(incident, twins, paged), *_peer(incident, findings), *_call(incident)]
+    agent = incident.get("gen_ai.agent.id")
+    if agent:
+        told.append(Step(f"See what else agent {short(agent)} did:", agent_file(str(agent)), "its page"))
+    return told
+
+
+def _first(incident: Mapping[str, Any], twins: Sequence[Twin], paged: AbstractSet[str]) -> list[Step]:
+    """Return what to do about who it was."""
+    status = incident["attribution.status"]
+    at = when(incident["incident.first_seen"])
+    known = [_twin(twin, paged) for twin in twins if twin.agent][:_MOST_TWINS]
+    if status == "ambiguous" and known:  # what one address did on a day may be what several did
+        return known
+    if status == "ambiguous":
+        return [
+            Step(
+                f"Find out which of the {len(incident.get('attribution.candidates', []))} candidates it was before you "
+                f"stop one: their hosts know the connections that each had at {at}."
+            )
+        ]
+    if status != "attributed":
+        return [Step(f"Find out who held {_named(incident)} at {at}: the metadata that was read does not say.")]
+    return [_sandbox(incident)]
+
+
+def _twin(twin: Twin, paged: AbstractSet[str]) -> Step:
+    text = f"Go to the incident that is probably the same act; it is attributed to agent {twin.agent}:"
+    return Step(text, incident_file(twin.id), "its page") if twin.id in paged else Step(f"{text} {short(twin.id)}")
+
+
+def _named(incident: Mapping[str, Any]) -> str:
+    return f"{incident['entity.type']} {short(incident['entity.id'])}"
+
+
+def _sandbox(incident: Mapping[str, Any]) -> Step:
+    """Return what to do with the sandbox, as far as it is known to run."""
+    now = standing(incident)
+    if not incident.get("sandbox.id"):
+        return Step(f"Find out which sandbox of {_named(incident)} it was; {now.text}.")
+    name = f"sandbox {short(incident['sandbox.id'])}"
+    where = _where(incident)
+    if now.state == "ended":
+        return Step(
+            f"Nothing is left to stop: {name}{where} ended at {when(now.until)}.  Preserve its image, volumes and "
+            f"logs before they are cleared away."
+        )
+    if now.state == "running":
+        return Step(
+            f"Stop {name}{where}: it was still running at the end of the logs.  First keep its process list and disk."
+        )
+    return Step(f"Find out whether {name}{where} still runs; if it does, keep its process list and disk, then stop it.")
+
+
+def _where(incident: Mapping[str, Any]) -> str:
+    told = [
+        f"{label} {short(incident[name])}"
+        for label, name in (("job", "job.id"), ("namespace", "k8s.namespace.name"), ("host", "host.name"))
+        if incident.get(name)
+    ]
+    return f" ({', '.join(told)})" if told else ""
+
+
+def _peer(incident: Mapping[str, Any], findings: Sequence[Mapping[str, Any]]) -> list[Step]:
+    """Return what to do about the other end."""
+    peer = peer_of(incident)
+    if not peer:
+        return []
+    search = "Then see who else talked to it: agenttrail incidents list --peer."
+    decided = verdict_of(findings)
+    if decided == "blocked":
+        return [Step(f"Check that {peer} stays blocked: every connection that the findings count was.  {search}")]
+    if decided == "partly blocked":
+        return [Step(f"Block {peer} for all sandboxes: only some of the connections were blocked.  {search}")]
+    let = "its connections were allowed" if decided == "allowed" else "no log says whether it was let through"
+    return [Step(f"Block {peer} for all sandboxes, or find out why they may reach it: {let}.  {search}")]
+
+
+def _call(incident: Mapping[str, Any]) -> list[Step]:
+    start = incident.get("gen_ai.tool.call.start")
+    whose = incident.get("trajectory.id") or incident.get("sandbox.id")
+    if not (start and whose):
+        return []
+    call = f" (call {short(incident['gen_ai.tool.call.id'])})" if incident.get("gen_ai.tool.call.id") else ""
+    return [Step(f"Read {short(whose)} from {when(start)} on{call}: what the agent was after.")]
+
+
+def authors(incident: Mapping[str, Any], findings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what the authors of the rules advise, the worst finding's first; what was said before is left out."""
+    wanted = incident.get("recommendation", [])
+    opened = [one for one in findings if one["finding.severity"] in OPENING]
+    ordered = dict.fromkeys(text for one in opened for text in one.get("recommendation", []))
+    return unlike([*(text for text in ordered if text in wanted), *wanted])[:_MOST_ADVICE]
+
+
+def unlike(texts: Iterable[str]) -> list[str]:
+    """Return texts without what only says again, in other words or order, what stood before it."""
+    said: set[str] = set()
+    out = []
+    for text in dict.fromkeys(texts):
+        clauses = [(clause, _words(clause)) for clause in text.rstrip(".").split("; ")]
+        new = [clause for clause, words in clauses if not words or len(words & said) < _ALIKE * len(words)]
+        said.update(*(words for _, words in clauses))
+        if new:
+            told = "; ".join(new)
+            out.append(told[:1].upper() + told[1:] + ("." if text.endswith(".") else ""))
+    return out
+
+
+def _words(text: str) -> set[str]:
+    return {word for word in "".join(c if c.isalnum() else " " for c in text.lower()).split() if len(word) >= _SHORTEST}

@@ -1,0 +1,149 @@
+"""Why a rule fired, in one line: the values that it asked for, in units, and the part of a text that matched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from agenttrail.errors import shortened
+from agenttrail.report.names import several
+from agenttrail.report.pages import short
+from agenttrail.timeline_story import size
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from agenttrail.report.conditions import Condition, Part, Value
+
+_MOST_TERMS = 6
+_LONG = 110
+"""Characters of one demand that are shown unfolded."""
+_MATCHED, _TAIL = 140, 60
+"""Characters of what matched, and of the rest of its last word."""
+_MOST_TEXTS = 3
+"""Events whose text is looked at for what matched."""
+_WORDS = {
+    "beacon.count": ("contacts", ""), "beacon.period": ("period", "s"), "beacon.score": ("regularity", "of 1"),
+    "beacon.evenness": ("evenness of gaps", "of 1"), "connection.count": ("conversations", ""),
+    "connection.duration": ("lasted", "s"), "connection.gpu_overlap": ("coincides with busy GPUs", "of 1"),
+    "connection.gpu_share": ("share with busy GPUs", "of 1"),
+    "connection.lease_share": ("share of its sandbox's life", "of 1"), "connection.rate": ("rate", "bytes/s"),
+    "connection.sockets": ("sockets", ""), "connection.upload_share": ("share of the bytes that it sent", "of 1"),
+    "egress.bytes": ("sent", "bytes"), "egress.peers": ("peers", ""), "gpu.busy_duration": ("GPUs busy", "s"),
+    "gpu.utilization": ("GPU use", "%"), "gpu.tensor_active": ("tensor cores active", "of 1"),
+    "gen_ai.tool.call.arguments": ("text of the call:", ""),
+    "gen_ai.tool.call.gap": ("since the last tool call", "s"), "peer.ip": ("peer", ""), "peer.port": ("port", ""),
+    "source.bytes": ("sent in one record", "bytes"), "destination.bytes": ("received in one record", "bytes"),
+    "network.bytes": ("carried in one record", "bytes"),
+    "rule.category": ("sensor's category", ""), "rule.name": ("sensor's rule", ""), "event.outcome": ("outcome", ""),
+    "network.direction": ("direction", ""), "network.transport": ("transport", ""),
+    "network.application": ("protocol", ""), "event.count": ("events", ""), "destination.domain": ("name", ""),
+}  # fmt: skip
+"""What fields are called in a line for people, and their units."""
+_LAST = ("peer.ip", "peer.port", "network.direction", "network.transport", "event.outcome")
+"""What is said elsewhere on the first screen: told only where there is nothing else."""
+_LONGEST_NUMBER = 24
+_BOUNDS = ("is below ", "is at most ", "is above ", "is at least ")
+
+
+@dataclass(frozen=True)
+class Term:
+    """One value for which a rule fired.
+
+    Attributes:
+        label: what it is.
+        value: with its unit.
+        asked: what the rule asked of it, "" where that is no bound.
+    """
+
+    label: str
+    value: str
+    asked: str
+
+
+def because(condition: Condition, known: Sequence[Value], matched: Mapping[str, str]) -> list[Term]:
+    """Return the values for which a rule fired, those that say most first.
+
+    Args:
+        condition: what it asks for.
+        known: what stood in its fields.
+        matched: the part of a field's text that matched a pattern, by field.
+    """
+    terms = [Term(_label(field), f"“{text}”", "") for field, text in matched.items()]
+    told = {value.field: value for value in known if value.field not in matched}
+    asked = {field: _asked(condition, field) for field in told}
+    for field in sorted(told, key=lambda one: (one in _LAST, not asked[one])):
+        if terms and field in _LAST and not asked[field]:
+            continue
+        texts = several([_amount(text, field) for text in told[field].values])
+        terms.append(Term(_label(field), texts, asked[field]))
+    return terms[:_MOST_TERMS]
+
+
+def _label(field: str) -> str:
+    return _WORDS.get(field, (short(field, 60), ""))[0]
+
+
+def _amount(text: str, field: str) -> str:
+    """Return a value in its unit; what has none, as it is."""
+    unit = _WORDS.get(field, ("", ""))[1]
+    try:
+        number = float(text.replace(",", "")) if unit else None
+    except ValueError:
+        number = None
+    if number is None or len(text) > _LONGEST_NUMBER:
+        return shortened(text, 80)
+    if unit.startswith("bytes"):
+        return size(number) + unit.removeprefix("bytes")
+    return f"{f'{number:,.2f}'.rstrip('0').rstrip('.')} {unit}"
+
+
+def _asked(condition: Condition, field: str) -> str:
+    """Return the bounds that a rule sets on a field, and the lists that it must not stand on, in words."""
+    asked, lists = [], []
+    for ask in dict.fromkeys(ask for part in condition.parts for ask in part.asks):
+        bound = next((bound for bound in _BOUNDS if ask.startswith(f"{field} {bound}")), "")
+        if bound and len(ask) < _LONG:
+            number = ask.removeprefix(f"{field} {bound}")
+            asked.append(f"{bound.removeprefix('is ')}{_amount(number, field)}")
+        names = ask.removeprefix("not: ").replace(f"{field} is on the list ", "").split(" or ")
+        if ask.startswith("not: ") and ask.count(" is on the list ") == len(names) and " " not in "".join(names):
+            lists += names
+    return ", ".join([*asked, *([f"on none of the lists {several(list(dict.fromkeys(lists)))}"] if lists else [])])
+
+
+def matched_parts(condition: Condition, finding: Mapping[str, Any]) -> dict[str, str]:
+    """Return the part of each field's text that a pattern of the rule matched, in the first events of the evidence."""
+    found: dict[str, str] = {}
+    for field, pattern in dict.fromkeys(pair for part in condition.parts for pair in part.patterns):
+        if field in found:
+            continue
+        texts = [str(event[field]) for event in finding.get("finding.evidence", ()) if field in event]
+        for text in dict.fromkeys(texts[:_MOST_TEXTS]):
+            part = _matched(text, pattern)
+            if part and field not in found:
+                found[field] = short(part, _MATCHED)
+    return found
+
+
+def _matched(text: str, pattern: str) -> str:
+    """Return the first part of a text that a pattern of RE2 matches, to the end of its last word."""
+    column = pa.array([text])
+    if not pc.match_substring_regex(column, pattern)[0].as_py():
+        return ""
+    whole = rf"^[\s\S]*?((?:{pattern})[^\s\"']{{0,{_TAIL}}})[\s\S]*$"
+    return str(pc.replace_substring_regex(column, whole, r"\1", max_replacements=1)[0].as_py()).strip(" \"'\\{[(:,;&|")
+
+
+def folded(part: Part) -> list[tuple[str, str]]:
+    """Return what a rule asks for: each demand in short, and whole where that is long."""
+    return [(ask, "") if len(ask) <= _LONG else (_in_short(ask, part), ask) for ask in part.asks]
+
+
+def _in_short(ask: str, part: Part) -> str:
+    words = set(ask.replace("(", " ").split())
+    fields = [field for field in part.fields if field in words] or ["the original line"]
+    return f"{'a pattern' if ' matches ' in ask else 'a longer condition'} on {several(fields)}"

@@ -1,0 +1,70 @@
+"""What incidents and agents are called on pages and in links."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from agenttrail.columns.ids import content_id
+from agenttrail.report.pages import short
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+Document = dict[str, Any]
+OPENING = ("medium", "high", "critical")
+"""Severities of the findings that open an incident; the others are context."""
+TECHNIQUES = {
+    "AML.T0025": "Exfiltration via Cyber Means",
+    "AML.T0072": "Reverse Shell",
+    "AML.T0086": "Exfiltration via AI Agent Tool Invocation",
+    "T1021": "Remote Services",
+    "T1021.004": "Remote Services: SSH",
+    "T1041": "Exfiltration Over C2 Channel",
+    "T1046": "Network Service Discovery",
+    "T1048": "Exfiltration Over Alternative Protocol",
+    "T1059": "Command and Scripting Interpreter",
+    "T1059.004": "Command and Scripting Interpreter: Unix Shell",
+    "T1071": "Application Layer Protocol",
+    "T1071.001": "Application Layer Protocol: Web Protocols",
+    "T1496": "Resource Hijacking",
+    "T1496.001": "Resource Hijacking: Compute Hijacking",
+    "T1552": "Unsecured Credentials",
+    "T1552.005": "Unsecured Credentials: Cloud Instance Metadata API",
+    "T1571": "Non-Standard Port",
+    "T1572": "Protocol Tunneling",
+}
+"""ATT&CK and ATLAS techniques that the rules which ship with the program name; those of other rules are shown by id."""
+
+
+def incident_file(incident: str) -> str:
+    """Return the name of the page of an incident; what stands in an id never becomes a path."""
+    plain = incident.isascii() and incident.isalnum() and incident == incident.lower() and len(incident) == 32  # noqa: PLR2004
+    return f"incident-{incident if plain else content_id(incident)}.html"
+
+
+def agent_file(agent: str) -> str:
+    """Return the name of the page of an agent."""
+    return f"agent-{content_id(agent)}.html"
+
+
+def headline(incident: Mapping[str, Any]) -> str:
+    """Return what an incident is about, without who it was: that stands beside it."""
+    what = str(incident["incident.title"]).partition(" by ")[0]
+    head, more, count = what.rpartition(" (+")
+    number = count.rstrip(")")
+    if not (more and number.isdecimal()):
+        return short(what)
+    return short(f"{head}, and {number} more kind{'' if number == '1' else 's'} of finding")
+
+
+def several(some: Sequence[Any], most: int = 3) -> str:
+    """Return some values in a line, and how many more there are."""
+    more = len(some) - most
+    return ", ".join(short(one) for one in some[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def peer_of(document: Mapping[str, Any]) -> str:
+    """Return the peers of an incident or a finding with their ports; "" where it has none."""
+    peers = [document["peer.ip"]] if document.get("peer.ip") else document.get("destination.ip", [])
+    ports = document.get("peer.port") or document.get("destination.port", [])
+    return (several(peers) + (f" port {several(ports)}" if ports else "")) if peers else ""

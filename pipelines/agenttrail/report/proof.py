@@ -1,0 +1,144 @@
+"""Why an incident is said to be on one agent: who held the address, from when to when, and what that proves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from agenttrail.report.evidence import own_addresses
+from agenttrail.report.names import OPENING, several
+from agenttrail.report.pages import between, micros, short, when
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+Document = dict[str, Any]
+_MOST_NAMES = 12
+LEVELS = {
+    "trajectory": "one rollout of the agent in one sandbox",
+    "sandbox": "one pod or container, not which rollout of the agent",
+    "job": "one training job, not which of its sandboxes",
+    "host": "one machine, not which sandbox on it",
+    "address": "the address alone, not who held it",
+}
+"""What it means that an incident is proven down to a level."""
+_NAMED = ("the pod that the record names", "named by the record itself")
+"""How reasons begin that rest on a name in the record and not on an address."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What is known of who it was.
+
+    Attributes:
+        status: of attribution.
+        verdict: how sure it is, in a sentence.
+        held: who held which address when, in a sentence or two; "" where no lease says.
+        start: start of the lease; "" where none is known.
+        stop: its end; "" where none was read.
+        level: narrowest rung that is proven.
+        meaning: what that means; "" where it is none of ours.
+        reasons: how the decision came about.
+        seen_by: logs that show it.
+        leases: ids of the leases.
+        candidates: short id of each lease that fits, and whose it is as far as findings tell.
+        counted: how many candidates there are.
+        scope: networks in which addresses are unique.
+        readers: where leases were read from; "" where that is not known.
+    """
+
+    status: str
+    verdict: str
+    held: str
+    start: str
+    stop: str
+    level: str
+    meaning: str
+    reasons: Sequence[str]
+    seen_by: str
+    leases: Sequence[str]
+    candidates: Sequence[tuple[str, str]]
+    counted: int
+    scope: Sequence[str]
+    readers: str
+
+
+def proof(
+    incident: Mapping[str, Any],
+    findings: Sequence[Mapping[str, Any]],
+    holders: Mapping[str, Mapping[str, str]],
+    readers: Sequence[str] = (),
+) -> Proof:
+    """Return why an incident is on whom it is on.
+
+    Args:
+        incident: the incident.
+        findings: its heaviest findings, with their evidence.
+        holders: whose leases are, by their ids, as far as it is known.
+        readers: formats that leases were read from.
+    """
+    status, level = incident["attribution.status"], incident["attribution.level"]
+    opened = [one for one in findings if one["finding.severity"] in OPENING]
+    addresses = [incident["entity.id"]] if incident["entity.type"] == "address" else own_addresses(opened)
+    candidates = incident.get("attribution.candidates", [])
+    return Proof(
+        status=status,
+        verdict=_verdict(incident, addresses),
+        held=_held(incident, addresses) if incident.get("attribution.lease_start") else "",
+        start=incident.get("attribution.lease_start", ""),
+        stop=incident.get("attribution.lease_end", ""),
+        level=level,
+        meaning=LEVELS.get(level, ""),
+        reasons=incident.get("attribution.reason", [])[:_MOST_NAMES],
+        seen_by=several(incident.get("event.dataset", []), _MOST_NAMES),
+        leases=incident.get("attribution.lease_id", [])[:_MOST_NAMES],
+        candidates=[(lease[:12], _whose(holders.get(lease, {}))) for lease in candidates[:_MOST_NAMES]],
+        counted=len(candidates),
+        scope=incident.get("attribution.scope", [])[:_MOST_NAMES],
+        readers=several(sorted(set(readers)), _MOST_NAMES),
+    )
+
+
+def _whose(names: Mapping[str, str]) -> str:
+    return ", ".join(short(value) for value in list(names.values())[:3])
+
+
+def _verdict(incident: Mapping[str, Any], addresses: Sequence[str]) -> str:
+    status = incident["attribution.status"]
+    what = several(addresses) or "what was seen"
+    if status == "attributed":
+        by_name_alone = "attribution.lease_start" not in incident
+        return "Attributed: the record itself names it; no lease proves it." if by_name_alone else "Attributed: sure."
+    if status == "ambiguous":
+        counted = len(incident.get("attribution.candidates", []))
+        return f"Ambiguous: {counted} leases fit {what}, and any one of them may have been it."
+    if status == "unattributed":
+        return f"Unattributed: no lease fits {what} at {when(incident['incident.first_seen'])}."
+    return f"Status: {short(status)}."
+
+
+def _held(incident: Mapping[str, Any], addresses: Sequence[str]) -> str:
+    """Return who held the address, and how the act lies to that time."""
+    who = next((short(incident[name]) for name in ("sandbox.id", "trajectory.id") if incident.get(name)), "")
+    who = f"sandbox {who}" if incident.get("sandbox.id") else who or short(incident["entity.id"])
+    start, stop = incident["attribution.lease_start"], incident.get("attribution.lease_end")
+    during = f"from {between(start, stop)}" if stop else f"from {when(start)} on; no end of it was read"
+    named = any(reason.startswith(_NAMED) for reason in incident.get("attribution.reason", ()))
+    if named and not addresses:
+        return f"{who} ran {during}; {_lies(incident, start, stop)}, and the record itself names it."
+    what = several(addresses) or "its address"
+    also = "  Records that name the sandbox themselves agree." if named else ""
+    held = f"{what} {'were' if len(addresses) > 1 else 'was'} held by {who} {during}"
+    return f"{held}; {_lies(incident, start, stop)}.  No other holder fits.{also}"
+
+
+def _lies(incident: Mapping[str, Any], start: str, stop: str | None) -> str:
+    first, last = incident["incident.first_seen"], incident["incident.last_seen"]
+    act = f"the act ({between(first, last)})"
+    try:
+        begin, end = micros(start), None if stop is None else micros(stop)
+    except ValueError:  # only times of an incident and its findings are known to be some
+        return f"{act} cannot be compared with that"
+    if micros(first) < begin or (end is not None and micros(first) >= end):
+        return f"{act} began outside it, within the tolerance for clocks"
+    return f"{act} lies inside" if end is None or micros(last) < end else f"{act} began inside and outlasted it"

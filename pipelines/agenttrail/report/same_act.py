@@ -1,0 +1,92 @@
+"""Incidents that are probably one act, seen by a sensor that tells whose it was and by one that does not."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from agenttrail.report.names import headline, several
+from agenttrail.report.pages import between, micros, short
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+Document = dict[str, Any]
+MOST = 5
+"""Incidents that one of them leads to."""
+
+
+@dataclass(frozen=True)
+class Twin:
+    """An incident that is probably the same act as another.
+
+    Attributes:
+        id: of the incident.
+        title: what it is about and on whom.
+        agent: its agent; "" where that is ambiguous.
+        why: what both have in common.
+    """
+
+    id: str
+    title: str
+    agent: str
+    why: str
+
+
+def same_acts(incidents: Iterable[Document]) -> dict[str, list[Twin]]:
+    """Return, by id, the other incidents that are probably the same act.
+
+    Two are where one is attributed by a lease that is among the candidates of the other, which is ambiguous; a peer and
+    a port are the same, and their times overlap.
+    """
+    by_lease: dict[str, list[Document]] = defaultdict(list)
+    ambiguous = []
+    for incident in incidents:
+        if incident["attribution.status"] == "ambiguous":
+            ambiguous.append(incident)
+        elif incident["attribution.status"] == "attributed":
+            for lease in incident.get("attribution.lease_id", ()):
+                by_lease[lease].append(incident)
+    found: dict[str, list[Twin]] = defaultdict(list)
+    for unsure in ambiguous:
+        holders = {
+            one["incident.id"]: one
+            for lease in unsure.get("attribution.candidates", ())
+            for one in by_lease.get(lease, ())
+        }
+        for sure in holders.values():
+            why = _in_common(sure, unsure)
+            for one, other in ((sure, unsure), (unsure, sure)) if why else ():
+                if len(found[one["incident.id"]]) < MOST:
+                    found[one["incident.id"]].append(_twin(other, why))
+    return found
+
+
+def _in_common(sure: Mapping[str, Any], unsure: Mapping[str, Any]) -> str:
+    """Return what makes them one act in words, "" where they are two."""
+    peers, ports = (_shared(sure, unsure, f"destination.{name}") for name in ("ip", "port"))
+    portless = not (sure.get("destination.port") or unsure.get("destination.port"))
+    first = max(micros(one["incident.first_seen"]) for one in (sure, unsure))
+    last = min(micros(one["incident.last_seen"]) for one in (sure, unsure))
+    if not peers or not (ports or portless) or first > last:
+        return ""
+    whose = short(sure.get("sandbox.id") or sure["entity.id"])
+    port = f" port {several(ports)}" if ports else ""
+    candidates = len(unsure["attribution.candidates"])
+    return (
+        f"same peer {several(peers)}{port}, at the same time ({between(first, last)}), and {whose} is one of "
+        f"the {candidates} candidates of the ambiguous one"
+    )
+
+
+def _shared(one: Mapping[str, Any], other: Mapping[str, Any], name: str) -> Sequence[Any]:
+    theirs = set(other.get(name, ()))
+    return [value for value in one.get(name, ()) if value in theirs]
+
+
+def _twin(incident: Mapping[str, Any], why: str) -> Twin:
+    agent = short(incident.get("gen_ai.agent.id") or "")
+    whose = f"agent {agent}" if agent else f"{incident['entity.type']} {short(incident['entity.id'])}"
+    status = incident["attribution.status"]
+    return Twin(incident["incident.id"], f"{headline(incident)}, {whose} ({status})", agent, why)
