@@ -18,12 +18,12 @@ from agenttrail.casebook.terms import Terms
 from agenttrail.formats import FORMATS
 from agenttrail.jobs import KINDS, view_of
 from agenttrail.sinks import files as sink
+from agenttrail.sinks.saying import KeepDead, Say
 from agenttrail.sinks.versions import Versions
 from agenttrail.sources.positions import Position
 from agenttrail.sources.stream import ARRIVALS, BlocksOf, Sizes
 from agenttrail.sources.watermarks import MedianTime, Pace
 from agenttrail.transforms.casework import SAID, Casework, Opening, Pacing
-from agenttrail.transforms.saying import KeepDead, Say
 from agenttrail.transforms.sifting import DELIVERIES, Sift
 from agenttrail.workers import watched
 

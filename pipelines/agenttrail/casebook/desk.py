@@ -69,6 +69,21 @@ class SafePoint:
             raise ValueError(msg) from error
 
 
+@dataclass(frozen=True)
+class Said:
+    """What is to be said otherwise, and from where to read again once it is written.
+
+    Attributes:
+        changes: of findings and incidents.
+        safe_point: as JSON.
+        rows: that are held.
+    """
+
+    changes: Changes
+    safe_point: bytes
+    rows: int
+
+
 @dataclass
 class _Part:
     """How far one part has been taken in.

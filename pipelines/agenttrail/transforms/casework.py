@@ -21,7 +21,7 @@ from apache_beam.utils.timestamp import Timestamp
 
 from agenttrail.accounting import ACCOUNT, DEAD, Account
 from agenttrail.casebook.deliveries import Delivery
-from agenttrail.casebook.desk import Desk, SafePoint
+from agenttrail.casebook.desk import Desk, SafePoint, Said
 from agenttrail.transforms.sifting import late_letters
 
 if TYPE_CHECKING:
@@ -55,21 +55,6 @@ class Pacing:
     all: float = 5.0
     share: float = 0.25
     evict: float = 10.0
-
-
-@dataclass(frozen=True)
-class Said:
-    """What is to be said otherwise, and from where to read again once it is written.
-
-    Attributes:
-        changes: of findings and incidents.
-        safe_point: as JSON.
-        rows: that are held.
-    """
-
-    changes: Changes
-    safe_point: bytes
-    rows: int
 
 
 @dataclass

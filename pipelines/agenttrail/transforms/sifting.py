@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import apache_beam as beam
 import msgspec
@@ -28,13 +28,28 @@ if TYPE_CHECKING:
 
     from agenttrail.detect.rules import Rule
     from agenttrail.parsing import Block, Parsed
-    from agenttrail.sources.stream import Arrival
     from agenttrail.transforms.parsing import Source
 
 DELIVERIES = "deliveries"
 _RUN = 32
 _LONG_AGO = -(1 << 61)
 LATE = "too late: newer lines had come, and what lay before them is settled"
+
+
+class Place(Protocol):
+    """Where a block begins or ends in its part, as its source tells it; ``newest``: event time reached before it."""
+
+    at: int
+    newest: int | None
+
+
+class Arrival(Protocol):
+    """A block, and where in its source it stands."""
+
+    block: Block
+    part: str
+    before: Place
+    after: Place
 
 
 class _Sift(Timed):

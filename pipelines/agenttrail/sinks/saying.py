@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from agenttrail.casebook.desk import Said
     from agenttrail.sinks.elasticsearch_changes import ChangesWriter
-    from agenttrail.transforms.casework import Said
 
 
 class _Say(beam.DoFn):
