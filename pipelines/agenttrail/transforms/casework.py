@@ -1,12 +1,15 @@
 """Casework: what may matter to what is to be said, said as soon as it is known and again whenever it changes.
 
-The state is one desk a key.  It is kept twice: as Beam's state, a bag of what was delivered, to which is only added
+The state is one desk a key.  A runner may call timers and elements of one key at once, as Prism does, so a desk is held
+by one caller at a time, downstream steps included.  It is kept twice: as Beam's state, a bag of what was delivered, to which is only added
 until something is let go of; and made ready in this process.  The bag is read where the other is not there, or not
-of the same deliveries: after a runner has moved the key, or gone back to a checkpoint.
+of as many deliveries: after a runner has moved the key.  One that is ahead of the bag, since its bundle is not
+committed yet or is done again, will do: what comes twice counts once.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -38,6 +41,8 @@ _STEP = 60_000_000
 """How far the watermark moves, in microseconds, until it is looked at what can be let go of."""
 _DESKS: dict[tuple[str, int], _Ready] = {}
 """Desks of this process by run and key: a runner may call another copy of the function each time."""
+
+_LOCK = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,13 @@ class _Casework(beam.DoFn):
         at: Any = beam.DoFn.TimestampParam,
     ) -> Iterator[Any]:
         key, data = element
+        with _LOCK:
+            yield from self._delivered(key, data, bag, count, (tick, step, end), at)
+
+    def _delivered(  # noqa: PLR0913 - what Beam gives
+        self, key: int, data: bytes, bag: Any, count: Any, timers: tuple[Any, Any, Any], at: Any
+    ) -> Iterator[Any]:
+        tick, step, end = timers
         ready = self._ready(key, bag, count)
         bag.add(data)
         ready.deliveries += 1
@@ -119,7 +131,8 @@ class _Casework(beam.DoFn):
             # only where something came: a chain of timers would go on to the end of time where the watermark is there
             step.set(Timestamp(micros=max(at.micros, ready.passed or 0) + _STEP))
             ready.stepping = True
-        yield from self._turn(ready, bag, count)
+        yield from self._turn(ready)
+        self._keep_less(ready, bag, count)
 
     @on_timer(TICK)  # type: ignore[untyped-decorator]
     def on_tick(
@@ -130,10 +143,11 @@ class _Casework(beam.DoFn):
         tick: Any = beam.DoFn.TimerParam(TICK),  # noqa: B008
     ) -> Iterator[Any]:
         """Judge what came, also where nothing more comes."""
-        ready = self._ready(key, bag, count)
-        yield from self._turn(ready, bag, count)
-        if ready.desk.due:
-            tick.set(Timestamp.now() + self._pacing.urgent)
+        with _LOCK:
+            ready = self._ready(key, bag, count)
+            yield from self._turn(ready)
+            if ready.desk.due:
+                tick.set(Timestamp.now() + self._pacing.urgent)
 
     @on_timer(STEP)  # type: ignore[untyped-decorator]
     def on_step(
@@ -144,9 +158,10 @@ class _Casework(beam.DoFn):
         count: Any = beam.DoFn.StateParam(COUNT),  # noqa: B008
     ) -> Iterator[Any]:
         """Take note of what the watermark has passed."""
-        ready = self._ready(key, bag, count)
-        ready.passed, ready.stepping = at.micros, False
-        yield from self._turn(ready, bag, count)
+        with _LOCK:
+            ready = self._ready(key, bag, count)
+            ready.passed, ready.stepping = at.micros, False
+            yield from self._turn(ready)
 
     @on_timer(END)  # type: ignore[untyped-decorator]
     def on_end(
@@ -156,15 +171,15 @@ class _Casework(beam.DoFn):
         count: Any = beam.DoFn.StateParam(COUNT),  # noqa: B008
     ) -> Iterator[Any]:
         """Judge everything: nothing more comes."""
-        ready = self._ready(key, bag, count)
-        yield from self._judged(ready, lambda desk: desk.judge(), whole=True)
-        _DESKS.pop((self._run, key), None)
+        with _LOCK:
+            ready = self._ready(key, bag, count)
+            yield from self._judged(ready, lambda desk: desk.judge(), whole=True)
 
     def _ready(self, key: int, bag: Any, count: Any) -> _Ready:
         """Return the desk with all that was delivered; made of the bag where this process has none, or another."""
         known = count.read() or 0
         ready = _DESKS.get((self._run, key))
-        if ready is None or ready.deliveries != known:
+        if ready is None or ready.deliveries < known:
             ready = _Ready(self._opened(), known)
             if known:
                 for data in bag.read():
@@ -173,7 +188,7 @@ class _Casework(beam.DoFn):
             _DESKS[self._run, key] = ready
         return ready
 
-    def _turn(self, ready: _Ready, bag: Any, count: Any) -> Iterator[Any]:
+    def _turn(self, ready: _Ready) -> Iterator[Any]:
         """Do what it is time for."""
         now, pacing = time.monotonic(), self._pacing
         if now - ready.urgent < pacing.urgent or ready.desk.behind:
@@ -182,7 +197,6 @@ class _Casework(beam.DoFn):
             start = ready.passed - self._keep
             ready.evicted = now
             yield from self._judged(ready, lambda desk: desk.evict(start), whole=True)
-            self._keep_less(ready, bag, count)
         elif now - ready.all >= max(pacing.all, ready.cost / pacing.share):
             yield from self._judged(ready, lambda desk: desk.judge(), whole=True)
         else:
