@@ -1,10 +1,10 @@
 """Casework: what may matter to what is to be said, said as soon as it is known and again whenever it changes.
 
 The state is one desk a key.  A runner may call timers and elements of one key at once, as Prism does, so a desk is held
-by one caller at a time, downstream steps included.  It is kept twice: as Beam's state, a bag of what was delivered, to which is only added
-until something is let go of; and made ready in this process.  The bag is read where the other is not there, or not
-of as many deliveries: after a runner has moved the key.  One that is ahead of the bag, since its bundle is not
-committed yet or is done again, will do: what comes twice counts once.
+by one caller at a time, downstream steps included.  It is kept twice: as Beam's state, a bag of what was delivered, to
+which is only added until something is let go of; and made ready in this process.  The bag is read where the other is
+not there, or behind: after a runner has moved the key.  One that is ahead of the bag, since its bundle is not committed
+yet or is done again, will do: what comes twice counts once.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class _Casework(beam.DoFn):
         with _LOCK:
             yield from self._delivered(key, data, bag, count, (tick, step, end), at)
 
-    def _delivered(  # noqa: PLR0913 - what Beam gives
+    def _delivered(
         self, key: int, data: bytes, bag: Any, count: Any, timers: tuple[Any, Any, Any], at: Any
     ) -> Iterator[Any]:
         tick, step, end = timers
