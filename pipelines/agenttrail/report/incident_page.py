@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from agenttrail.columns.ids import content_id
 from agenttrail.errors import shortened
-from agenttrail.report.conditions import Condition, not_kept, values
+from agenttrail.report.conditions import Condition, values
 from agenttrail.report.drawing import Bar, draw
 from agenttrail.report.pages import Rows, lasting, micros, moment, render, short, when
 from agenttrail.timeline_story import REST, Moment, story_of, told_moments
@@ -86,8 +86,7 @@ def incident_page(case: Case, rules: Mapping[str, Condition], told: Told, notes:
     one_day = moment(drawing.start).date() == moment(drawing.stop).date()
     budget = _Budget(_EVIDENCE_BUDGET)
     findings = [
-        _finding(number, one, budget) | _condition(one, rules, case.timeline)
-        for number, one in enumerate(case.findings, start=1)
+        _finding(number, one, budget) | _condition(one, rules) for number, one in enumerate(case.findings, start=1)
     ]
     _say_once(findings)
     agent = incident.get("gen_ai.agent.id")
@@ -320,12 +319,11 @@ def _finding(number: int, finding: Document, budget: _Budget) -> dict[str, Any]:
     }
 
 
-def _condition(finding: Document, rules: Mapping[str, Condition], timeline: pa.RecordBatch) -> dict[str, Any]:
+def _condition(finding: Document, rules: Mapping[str, Condition]) -> dict[str, Any]:
     """Return what a finding's rule asked for, and with what values that held."""
     condition = rules.get(finding.get("rule.id", ""))
-    known = values(condition, finding, timeline) if condition else []
-    missing = not_kept(condition, known) if condition else []
-    return {"condition": condition, "values": known, "missing": missing, "above": ""}
+    known = values(condition, finding) if condition else []
+    return {"condition": condition, "values": known, "above": ""}
 
 
 def _say_once(findings: Sequence[dict[str, Any]]) -> None:
