@@ -53,7 +53,12 @@ def test_hot_gpus_without_steps_and_a_long_thin_conversation_are_one_incident(mo
     assert {"aws_vpc_flow", "dcgm_prometheus"} == set(diversion["event.dataset"])
     assert diversion["incident.id"] == incident["incident.id"]
     assert len(diversion["finding.evidence"]) == 20
+    assert "temporal=2" in diversion["finding.values"]
+    kept = [name for name, _, _ in (value.partition("=") for value in diversion["finding.values"])]
+    assert {"gpu.utilization", "gpu.busy_duration", "connection.gpu_overlap", "connection.duration"} <= set(kept)
     thin = findings["impact/long-thin-conversation"]
+    assert f"peer.ip={POOL}" in thin["finding.values"]
+    assert any(value.startswith("connection.duration=") for value in thin["finding.values"])
     assert (thin["gen_ai.tool.call.id"], thin["gen_ai.tool.call.gap"]) == ("call-2", 10.0)
     assert thin["gen_ai.tool.call.start"] == time_of(3_890)
     assert thin["network.conversations"] == 1

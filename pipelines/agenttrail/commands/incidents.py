@@ -335,6 +335,7 @@ def _finding_lines(finding: Document) -> list[str]:
         f"  {finding['finding.severity']}: {finding['finding.title']} ({finding['rule.name']})",
         f"    peer {peer} port {ports or '-'}, {transports}; {seen}",
         f"    in {carried}",
+        *([f"    saw {', '.join(finding['finding.values'])}"] if finding.get("finding.values") else []),
         *_call_before(finding),
         *(f"    {event['event.start']}  {event.get('event.original', '')}" for event in evidence[:_MOST_SHOWN]),
     ]

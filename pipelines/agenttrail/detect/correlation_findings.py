@@ -125,8 +125,10 @@ def _findings(
     columns["finding.last_seen"] = pa.array(max_by(which, count, end)).view(TIMESTAMP)
     columns["finding.evidence"] = _evidence(member, which, count)
     digests = ordinals(member.column(UNIT_DIGEST).cast(pa.binary()))
-    earliest = np.lexsort((digests, start, which))[np.searchsorted(np.sort(which), np.arange(count))]
+    earliest_first = np.lexsort((digests, start, which))
+    earliest = earliest_first[np.searchsorted(np.sort(which), np.arange(count))]
     columns |= {name: member.column(name).take(pa.array(earliest)) for name in _CALL}
+    columns["finding.values"] = _values(correlation, member, which, earliest_first, found.runs.peak[run[first]])
     columns |= _said(correlation, count)
     shared = [_hashable(values.take(pa.array(run[first]))) for values in found.keys.values()]
     columns["incident.id"] = content_ids(["incident", *(columns[name] for name in KEY)])
@@ -211,6 +213,31 @@ def _evidence(member: pa.RecordBatch, which: NDArray[np.int64], count: int) -> p
     shown = np.flatnonzero(place < MOST_EVIDENCE)
     shown = shown[np.lexsort((place[shown], owner[shown]))]
     return lists_by(owner[shown], count, events.take(pa.array(shown)))
+
+
+def _values(
+    correlation: Correlation,
+    member: pa.RecordBatch,
+    which: NDArray[np.int64],
+    earliest_first: NDArray[np.int64],
+    peak: NDArray[np.int64],
+) -> pa.Array:
+    """Return the largest count of a window, and what the first hit of each rule kept.
+
+    Args:
+        correlation: which type of count it is.
+        member: units.
+        which: finding of each.
+        earliest_first: units by finding and time.
+        peak: count of each finding.
+    """
+    rules, _ = group_rows([member.column("rule.id")])
+    pairs = (which * (int(rules.max(initial=0)) + 1) + rules)[earliest_first]
+    firsts = earliest_first[np.unique(pairs, return_index=True)[1]]
+    kept = member.column("finding.values").take(pa.array(firsts))
+    counts = pc.binary_join_element_wise(f"{correlation.type}=", pa.array(peak).cast(pa.string()), "")
+    owner = np.concatenate([np.arange(len(peak)), which[firsts][kept.value_parent_indices().to_numpy()]])
+    return distinct_lists(owner, len(peak), pa.concat_arrays([counts, kept.flatten()]))
 
 
 def _said(correlation: Correlation, count: int) -> dict[str, pa.Array]:

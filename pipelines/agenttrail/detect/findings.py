@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from agenttrail.detect.rules import Rule
 
+NOTHING = np.iinfo(np.int64).max
+"""Place of the derived event of what rests on none."""
 MOST_EVIDENCE = 20
 """Events that a finding shows."""
 _MOST_LISTED = 100
@@ -58,12 +60,15 @@ class Hits:
         rules: and the number of a rule that hit it, or something that it is part of.
         peerless: whether it was hit as part of something that has no one peer; None where none was.
         units: what the row was hit as part of, where findings are to be kept apart by it; None where they are not.
+        fired: place of the derived event that the rule fired on, of those that fired the first first; ``NOTHING`` where
+            it fired on the row itself; None where all did.
     """
 
     rows: NDArray[np.int64]
     rules: NDArray[np.int64]
     peerless: NDArray[np.bool_] | None = None
     units: NDArray[np.int64] | None = None
+    fired: NDArray[np.int64] | None = None
 
     @classmethod
     def of(cls, signals: pa.RecordBatch) -> Hits:
@@ -80,11 +85,13 @@ class Found:
         findings: in the shape of the finding record.
         first: the first row that belongs to each.
         unit: the unit of each, 0 where there were none.
+        fired: place of the derived event that each first fired on; ``NOTHING`` for those on rows.
     """
 
     findings: pa.RecordBatch
     first: NDArray[np.int64]
     unit: NDArray[np.int64]
+    fired: NDArray[np.int64]
 
 
 def gather(
@@ -127,7 +134,8 @@ def gather(
     found = conform(pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)), record("finding"))
     unit = np.zeros(count, np.int64) if hits.units is None else hits.units[first]
     order = np.lexsort((unit, ordinals(found.column("finding.id"))))
-    return Found(found.take(pa.array(order)), earliest[order], unit[order])
+    fired = np.full(count, NOTHING) if hits.fired is None else min_by(finding, count, hits.fired)
+    return Found(found.take(pa.array(order)), earliest[order], unit[order], fired[order])
 
 
 def _plain(column: pa.Array) -> pa.Array:

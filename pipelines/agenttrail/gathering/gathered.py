@@ -5,7 +5,7 @@ The pure functions of the middle meet here, as batches; Beam stays out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +18,8 @@ from agenttrail.coverage import SANDBOXES, SILENT_AGENTS, WITH_GPUS
 from agenttrail.detect.analytics import ANALYTICS, JOINT_ANALYTICS, TELEMETRY_ANALYTICS, gpu_conversation, gpu_progress
 from agenttrail.detect.correlation_findings import KEY_PREFIX, UNIT_DIGEST, key_columns
 from agenttrail.detect.correlation_needs import Need, enough, needs_of, silent
-from agenttrail.detect.findings import Found, Hits, gather
+from agenttrail.detect.findings import NOTHING, Found, Hits, gather
+from agenttrail.detect.kept_values import KEPT, asked_fields, by_begin, values_of
 from agenttrail.detect.plan import Plan
 from agenttrail.detect.signals import DIGEST, HOLDER, Lists
 from agenttrail.entities import WORKLOAD_DIGEST
@@ -131,13 +132,14 @@ def gather_shard(signals: Signals, asked: Asked, progress: pa.RecordBatch, store
     seen = [_Seen.of_rows(Hits.of(shard.rows), which)]
     seen += _of_derived(shard, asked, Talks.of(shard, conversations, which, asked.lists, calls), (samples, busy))
 
-    def found(hits: Hits) -> Found:
+    def found(hits: Hits, fired_on: Sequence[_Seen]) -> Found:
         made = gather(shard.rows, shard.holders, conversations, which, asked.rules, hits)
         named = calls.named(made.findings, shard.workload[made.first], shard.start()[made.first], made.first)
-        return Found(named, made.first, made.unit)
+        kept = with_columns(named, {"finding.values": _values(fired_on, made.fired)})
+        return Found(kept, made.first, made.unit, made.fired)
 
     units = _units(shard, asked, seen, found) if asked.needs else None
-    findings = found(_telling(_together(seen), asked.silent)).findings
+    findings = found(_telling(_together(seen), asked.silent), seen).findings
     entries = timeline_of(shard, asked, progress, gaps, ([findings, units], stored), which)
     return Gathered(findings, units, entries, _coverage(shard, gaps))
 
@@ -190,11 +192,15 @@ class _Seen:
         hits: the rows and the rules.
         part: what each row was hit as part of.
         events: the derived events that ``part`` counts; None for conversations.
+        fired: those of them that the rule fired on, the first first, which ``hits.fired`` counts.
+        fields: what the rule asks about.
     """
 
     hits: Hits
     part: NDArray[np.int64]
     events: pa.RecordBatch | None = None
+    fired: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    fields: tuple[str, ...] = ()
 
     @classmethod
     def of_rows(cls, hits: Hits, conversation: NDArray[np.int64]) -> _Seen:
@@ -208,33 +214,62 @@ def _seen(plan: Plan, derived: Derived, rows_of: _RowsOf) -> Iterator[_Seen]:
     names = set(record("event").fields)
     events = derived.events.select([name for name in derived.events.schema.names if name in names])
     peerless = np.asarray(column(events, "peer.ip").is_null())
-    for number, found in zip(plan.numbers, plan.run(events), strict=True):
+    for number, rule, hit in zip(plan.numbers, plan.rules, plan.run(events), strict=True):
+        fields = asked_fields(rule.condition)
+        found = by_begin(events, hit, fields)
         lengths = np.diff(derived.members_offsets)[found]
         members = derived.members[ranges(derived.members_offsets[found], lengths)]
         rows, place = rows_of(members)
-        event = np.repeat(found, lengths)[place]
-        yield _Seen(Hits(rows, np.full(len(rows), number), peerless[event]), event, events)
+        fired = np.repeat(np.arange(len(found)), lengths)[place]
+        event = found[fired]
+        hits = Hits(rows, np.full(len(rows), number), peerless[event], fired=fired)
+        yield _Seen(hits, event, events, found, fields)
+
+
+def _values(seen: Sequence[_Seen], fired: NDArray[np.int64]) -> pa.Array:
+    """Return of each place among all that fired, as :func:`_together` counts them, what the rule saw there."""
+    values, begin = [pa.array([[]], KEPT)], 0
+    place = np.zeros(len(fired), np.int64)
+    taken = 1
+    for one in seen:
+        own = np.flatnonzero((fired >= begin) & (fired < begin + len(one.fired)))
+        if one.events is not None and len(own):
+            values.append(values_of(one.events.take(pa.array(one.fired[fired[own] - begin])), one.fields))
+            place[own] = np.arange(taken, taken + len(own))
+            taken += len(own)
+        begin += len(one.fired)
+    return pa.concat_arrays(values).take(pa.array(place))
 
 
 def _together(seen: Sequence[_Seen]) -> Hits:
-    """Put hits together, each row once per rule."""
+    """Put hits together, each row once per rule: as part of what fired first."""
     hits = [one.hits for one in seen]
     if len(hits) == 1:
         return hits[0]
     rows, rules = (np.concatenate([getattr(one, name) for one in hits]) for name in ("rows", "rules"))
     none = (np.zeros(len(one.rows), dtype=bool) if one.peerless is None else one.peerless for one in hits)
     peerless = np.concatenate(list(none))
+    begins = np.cumsum([0, *(len(one.fired) for one in seen)])
+    fired = np.concatenate([
+        np.full(len(one.hits.rows), NOTHING) if one.hits.fired is None else begin + one.hits.fired
+        for begin, one in zip(begins, seen, strict=False)
+    ])  # fmt: skip
+    # hits of a rule stand in the order in which it fired, so that the first of a row is the one to keep
     _, first = np.unique((rules * 2 + peerless) * (int(rows.max(initial=0)) + 1) + rows, return_index=True)
-    return Hits(rows[first], rules[first], peerless[first])
+    return Hits(rows[first], rules[first], peerless[first], fired=fired[first])
 
 
 def _telling(hits: Hits, silent_: NDArray[np.int64]) -> Hits:
     """Return the hits of rules that give findings of their own."""
     kept = np.flatnonzero(~np.isin(hits.rules, silent_))
-    return Hits(hits.rows[kept], hits.rules[kept], None if hits.peerless is None else hits.peerless[kept])
+    peerless = None if hits.peerless is None else hits.peerless[kept]
+    fired = None if hits.fired is None else hits.fired[kept]
+    return Hits(hits.rows[kept], hits.rules[kept], peerless, fired=fired)
 
 
-def _units(shard: Shard, asked: Asked, seen: Sequence[_Seen], found: Callable[[Hits], Found]) -> pa.RecordBatch | None:
+def _units(
+    shard: Shard, asked: Asked, seen: Sequence[_Seen], found: Callable[[Hits, Sequence[_Seen]], Found]
+) -> pa.RecordBatch | None:
     """Return what the rules that correlations refer to hit, each as the finding that it would make by itself.
 
     What no correlation can find anything with is left out: units are as dear as findings, and most lead to nothing.
@@ -250,7 +285,8 @@ def _units(shard: Shard, asked: Asked, seen: Sequence[_Seen], found: Callable[[H
         if len(chosen):
             rows, rules, part = one.hits.rows[chosen], one.hits.rules[chosen], one.part[chosen]
             peerless = None if one.hits.peerless is None else one.hits.peerless[chosen]
-            told = found(Hits(rows, rules, peerless, part))
+            fired = None if one.hits.fired is None else one.hits.fired[chosen]
+            told = found(Hits(rows, rules, peerless, part, fired), [one])
             columns = {name: told.findings.column(name) for name in told.findings.schema.names}
             columns[UNIT_DIGEST] = shard.rows.column(DIGEST).take(pa.array(told.first))
             for name in asked.keys:

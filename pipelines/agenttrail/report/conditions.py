@@ -1,20 +1,23 @@
-"""What a rule asked for when it fired, and what stood in its fields: as far as the findings keep it."""
+"""What a rule asked for when it fired, and what stood in its fields, as the finding kept it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from agenttrail.detect.correlations import show_correlation
-from agenttrail.detect.expressions import And, Match, Not, Op, Or, matches
+from agenttrail.detect.expressions import COMPARISONS, And, Match, Not, Op, Or, matches
+from agenttrail.detect.kept_values import LONGEST
+from agenttrail.detect.predicates import NUMBERS, evaluate_column
 from agenttrail.errors import shortened
-from agenttrail.report.pages import lasting, micros
+from agenttrail.report.pages import lasting
+from agenttrail.schema import record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from agenttrail.detect.correlations import Correlation
     from agenttrail.detect.expressions import Expression
@@ -32,7 +35,7 @@ _OF_FINDING = (
     "event.count",
 )
 """Fields that a finding tells of all its events."""
-_SECOND, _HOT = 1_000_000, 70.0
+_SECOND = 1_000_000
 _LONGEST = 160
 """Characters of a pattern that are shown."""
 _WORDS = {
@@ -40,6 +43,27 @@ _WORDS = {
     Op.REGEX: "matches", Op.NETWORK: "lies in", Op.LESS: "is below", Op.AT_MOST: "is at most", Op.MORE: "is above",
     Op.AT_LEAST: "is at least", Op.LIST: "is on the list", Op.FIELD: "is the same as in",
 }  # fmt: skip
+
+
+_COUNTS = {"gte": Op.AT_LEAST, "gt": Op.MORE, "lte": Op.AT_MOST, "lt": Op.LESS}
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question of a condition, and whether it is to be answered with no."""
+
+    match: Match
+    negated: bool
+
+
+@dataclass(frozen=True)
+class Count:
+    """What a correlation asks of its count, and whether that must not be so."""
+
+    field: str
+    op: Op
+    bound: int
+    negated: bool
 
 
 @dataclass(frozen=True)
@@ -50,12 +74,14 @@ class Part:
         rule: its name.
         asks: what must hold, all of it, one line each.
         fields: the event fields that it looks at.
+        questions: what it asks of each of them, one by one.
         patterns: fields and the RE2 patterns that they are to match.
     """
 
     rule: str
     asks: tuple[str, ...]
     fields: tuple[str, ...]
+    questions: tuple[Question, ...] = ()
     patterns: tuple[tuple[str, str], ...] = ()
 
 
@@ -67,20 +93,29 @@ class Condition:
         description: in its author's words.
         together: what a correlation asks of the hits of its rules; "" for a rule.
         parts: the rule's own condition, or those of a correlation's rules.
+        count: what a correlation compares; None for a rule.
     """
 
     description: str
     together: str
     parts: tuple[Part, ...]
+    count: Count | None = None
 
 
 @dataclass(frozen=True)
 class Value:
-    """What stood in a field: the values, shown as they are, and of what they are."""
+    """What stood in a field: the values, shown as they are, and of what they are.
+
+    Attributes:
+        asked: what was asked of it, where it was kept at detection.
+        met: whether it was so: "yes", "no", "for some", or "" where it takes more than the value to tell.
+    """
 
     field: str
     values: tuple[str, ...]
     of: str
+    asked: str = ""
+    met: str = ""
 
 
 def conditions(rules: Iterable[Rule], correlations: Iterable[Correlation]) -> dict[str, Condition]:
@@ -91,7 +126,9 @@ def conditions(rules: Iterable[Rule], correlations: Iterable[Correlation]) -> di
     for one in correlations:  # each after those that it refers to
         names[one.id] = one.name
         own = [part for rule in one.rules for part in (found[rule].parts if rule in found else ())]
-        found[one.id] = Condition(one.description, _together(one, names), tuple(own))
+        op, bound = one.condition
+        count = Count(one.type, _COUNTS.get(op, Op.EQUALS), bound, op == "neq")
+        found[one.id] = Condition(one.description, _together(one, names), tuple(own), count)
     return found
 
 
@@ -103,7 +140,8 @@ def _together(one: Correlation, names: Mapping[str, str]) -> str:
 def _part(rule: Rule) -> Part:
     asks = tuple(in_words(part) for part in _all_of(rule.condition))
     fields = sorted({match.field or "event.original" for match in matches(rule.condition)})
-    return Part(rule.name, asks, tuple(fields), tuple(_patterns(rule.condition)))
+    questions = tuple(_questions(rule.condition, negated=False))
+    return Part(rule.name, asks, tuple(fields), questions, tuple(_patterns(rule.condition)))
 
 
 def _patterns(condition: Expression) -> list[tuple[str, str]]:
@@ -111,6 +149,17 @@ def _patterns(condition: Expression) -> list[tuple[str, str]]:
     if isinstance(condition, Match):
         return [(condition.field or "event.original", str(condition.value))] if condition.op is Op.REGEX else []
     return [] if isinstance(condition, Not) else [pair for part in condition.parts for pair in _patterns(part)]
+
+
+def _questions(condition: Expression, *, negated: bool) -> Iterator[Question]:
+    if isinstance(condition, Match):
+        if condition.field not in ("", "event.original"):
+            yield Question(condition, negated)
+    elif isinstance(condition, Not):
+        yield from _questions(condition.part, negated=not negated)
+    else:
+        for part in condition.parts:
+            yield from _questions(part, negated=negated)
 
 
 def _all_of(condition: Expression) -> list[Expression]:
@@ -139,56 +188,72 @@ def in_words(condition: Expression) -> str:
     return f"{field} {_WORDS[condition.op]} {value}"
 
 
-def values(condition: Condition, finding: Mapping[str, Any], timeline: pa.RecordBatch) -> list[Value]:
-    """Return what stood in the fields that a condition looks at, where the finding keeps it or it can be told again."""
-    fields = sorted({field for part in condition.parts for field in part.fields} - {"event.original"})
-    evidence = finding.get("finding.evidence", [])
-    again = _told_again(finding, timeline)
-    out = []
-    for field in fields:
-        if field in _OF_FINDING and (field in finding or field == "peer.ip"):
-            value = finding[field] if field in finding else finding.get("destination.ip", [])
-            out.append(Value(field, _few(value if isinstance(value, list) else [value]), "all its events"))
-        elif field in again:
-            out.append(again[field])
-        elif seen := [event[field] for event in evidence if field in event]:
-            out.append(Value(field, _few(seen), "its first events"))
-    return [value for value in out if value.values]
+def values(condition: Condition, finding: Mapping[str, Any]) -> list[Value]:
+    """Return what stood in the fields that a condition looks at: as the finding kept it, else as its events show it."""
+    kept: dict[str, list[str]] = {}
+    for text in finding.get("finding.values", []):
+        field, _, value = str(text).partition("=")
+        kept.setdefault(field, []).append(value)
+    out = [_counted(condition.count, value) for value in kept.get(condition.count.field, ())] if condition.count else []
+    whole = bool(kept) and condition.count is None  # of a rule all is kept, so that what is not kept was not there
+    questions = dict.fromkeys(one for part in condition.parts for one in part.questions)
+    out += [_judged(one, kept.get(one.match.field, [])) for one in questions if whole or one.match.field in kept]
+    shown = {value.field for value in out}
+    fields = sorted({field for part in condition.parts for field in part.fields} - shown - {"event.original"})
+    return out + [told for field in fields if (told := _in_evidence(field, finding)).values]
 
 
-def _told_again(finding: Mapping[str, Any], timeline: pa.RecordBatch) -> dict[str, Value]:
-    """Return what was worked out over many events, worked out once more from what is kept; about the same."""
-    first, last = micros(finding["finding.first_seen"]), micros(finding["finding.last_seen"])
-    told: dict[str, tuple[str, str]] = {}
-    seconds = (last - first) / _SECOND
-    sent, received = finding.get("source.bytes"), finding.get("destination.bytes")
-    if seconds:
-        told["connection.duration"] = f"{seconds:,.0f}", "seconds from its first to its last event"
-    if sent is not None and received is not None and sent + received:
-        told["connection.upload_share"] = f"{sent / (sent + received):.2f}", "all its conversations"
-        told["egress.bytes"] = f"{sent:,}", "all its conversations"
-        if seconds:
-            told["connection.rate"] = f"{(sent + received) / seconds:,.0f}", "bytes a second, first to last event"
-    if finding.get("network.conversations"):
-        told["connection.count"] = f"{finding['network.conversations']:,}", "all its conversations"
-    at = timeline.column("@timestamp").cast(pa.int64())
-    inside = pc.and_(pc.greater_equal(at, first - first % (60 * _SECOND)), pc.less_equal(at, last))
-    use = timeline.filter(pc.and_(inside, pc.equal(timeline.column("timeline.kind"), "gpu"))).column("gpu.utilization")
-    busy = use.filter(pc.fill_null(pc.greater_equal(use, _HOT), fill_value=False))
-    if len(busy):
-        minutes = f"its {len(busy):,} busy minutes"
-        told["gpu.utilization"] = f"{pc.mean(busy).as_py():.0f}", f"per cent, mean of {minutes}"
-        told["gpu.busy_duration"] = f"{60 * len(busy):,}", f"seconds, {minutes}"
-    return {field: Value(field, (value,), f"{of}; about") for field, (value, of) in told.items()}
+def _counted(count: Count, value: str) -> Value:
+    bound = str(count.bound)
+    holds = _holds(Match(count.field, count.op, bound), value) != count.negated
+    asked = f"{'not: ' if count.negated else ''}{_WORDS[count.op]} {bound}"
+    return Value(count.field, (value,), "its fullest window", asked, _verdict([holds]))
+
+
+def _judged(question: Question, kept: Sequence[str]) -> Value:
+    match = question.match
+    absent = match.op is Op.EXISTS and not match.value
+    judged = [_holds(match, value) for value in kept] or [absent]
+    asked = in_words(match).removeprefix(f"{match.field} ")
+    asked = f"not: {asked}" if question.negated else asked
+    holds = [None if one is None else one != question.negated for one in judged]
+    return Value(match.field, _few(kept) or ("not there",), "the first that it fired on", asked, _verdict(holds))
+
+
+def _verdict(holds: Sequence[bool | None]) -> str:
+    if None in holds:
+        return ""
+    return "yes" if all(holds) else "for some" if any(holds) else "no"
+
+
+def _holds(match: Match, value: str) -> bool | None:
+    """Tell whether a value is as asked, by the code that rules run on; None where it takes more than the value."""
+    if match.op in (Op.LIST, Op.FIELD) or len(value) >= LONGEST or "[REDACTED]" in value:
+        return None
+    if match.op is Op.NETWORK or (match.op is Op.EQUALS and match.field.endswith(".ip")):
+        try:
+            return ip_address(value) in ip_network(str(match.value), strict=False)
+        except ValueError:
+            return None
+    column = pa.array([value])
+    known = record("event").fields.get(match.field)
+    if match.op in COMPARISONS or (match.op is Op.EQUALS and (known is None or known.type in NUMBERS)):
+        try:
+            column = pa.array([float(value)])
+        except ValueError:
+            return None
+    return bool(evaluate_column(match, column, {})[0])
+
+
+def _in_evidence(field: str, finding: Mapping[str, Any]) -> Value:
+    if field in _OF_FINDING and (field in finding or field == "peer.ip"):
+        value = finding[field] if field in finding else finding.get("destination.ip", [])
+        return Value(field, _few(value if isinstance(value, list) else [value]), "all its events")
+    seen = [event[field] for event in finding.get("finding.evidence", []) if field in event]
+    return Value(field, _few(seen), "its first events")
 
 
 def _few(seen: Sequence[Any]) -> tuple[str, ...]:
     distinct = list(dict.fromkeys(str(value) for value in seen))
     more = len(distinct) - _MOST_VALUES
     return (*distinct[:_MOST_VALUES], *([f"and {more} more"] if more > 0 else ()))
-
-
-def not_kept(condition: Condition, known: Sequence[Value]) -> list[str]:
-    """Return the fields whose values were worked out while the job ran and are kept nowhere."""
-    fields = {field for part in condition.parts for field in part.fields} - {"event.original"}
-    return sorted(fields - {value.field for value in known})

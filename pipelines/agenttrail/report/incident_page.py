@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from agenttrail.errors import shortened
 from agenttrail.report.advice import authors, steps
 from agenttrail.report.calls import call_before, call_of
-from agenttrail.report.conditions import Condition, not_kept, values
+from agenttrail.report.conditions import Condition, values
 from agenttrail.report.drawing import Bar, draw
 from agenttrail.report.evidence import Budget, lines
 from agenttrail.report.fired import because, folded, matched_parts
@@ -91,8 +91,7 @@ def incident_page(case: Case, rules: Mapping[str, Condition], around: Around) ->
     one_day = moment(drawing.start).date() == moment(drawing.stop).date()
     budget = Budget(_EVIDENCE_BUDGET)
     findings = [
-        _finding(number, one, budget) | _condition(one, rules, case.timeline)
-        for number, one in enumerate(case.findings, start=1)
+        _finding(number, one, budget) | _condition(one, rules) for number, one in enumerate(case.findings, start=1)
     ]
     _say_once(findings)
     fired = _fired(findings)
@@ -285,16 +284,15 @@ def _finding(number: int, finding: Document, budget: Budget) -> dict[str, Any]:
     }
 
 
-def _condition(finding: Document, rules: Mapping[str, Condition], timeline: pa.RecordBatch) -> dict[str, Any]:
+def _condition(finding: Document, rules: Mapping[str, Condition]) -> dict[str, Any]:
     """Return what a finding's rule asked for, and with what values that held."""
     condition = rules.get(finding.get("rule.id", ""))
     if condition is None or finding["finding.severity"] not in OPENING:
-        return {"condition": condition, "values": [], "missing": [], "terms": [], "above": "", "asks": []}
-    known = values(condition, finding, timeline)
+        return {"condition": condition, "values": [], "terms": [], "above": "", "asks": []}
+    known = values(condition, finding)
     return {
         "condition": condition,
         "values": known,
-        "missing": not_kept(condition, known),
         "terms": because(condition, known, matched_parts(condition, finding)),
         "asks": [(part.rule, folded(part)) for part in condition.parts],
         "above": "",
