@@ -30,7 +30,7 @@ AT_ONCE = Sizes(block_seconds=0.0)
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in (("_LOOK", 0.0), ("_WAIT", 0.0), ("_GRACE", 0.0)):
+    for name, seconds in (("_LOOK", 0.0), ("_GRACE", 0.0)):
         monkeypatch.setattr(growing, name, seconds)
     monkeypatch.setattr(tails, "SETTLED", 0.0)
     monkeypatch.setattr(tails, "PATIENCE", 3600.0)
@@ -302,8 +302,7 @@ def test_headers_are_in_force_after_a_restart(tmp_path: Path, prism: Path) -> No
     assert parsed.events.column("destination.port").to_pylist() == [22]
 
 
-def test_a_growing_directory_on_prism(tmp_path: Path, prism: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(growing, "_WAIT", 0.3)
+def test_a_growing_directory_on_prism(tmp_path: Path, prism: Path) -> None:
     folder, seen = tmp_path / "logs", tmp_path / "seen"
     folder.mkdir()
     running = start(prism, BlocksOf(0, "aws_vpc_flow", GrowingFiles(str(folder / "*.log"))), seen)

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _LOOK = 1.0  # seconds between two looks at what files there are
-_POLL = 0.1
-_WAIT = 0.5  # seconds that a round waits for something to come
 _GRACE = 10.0  # seconds without a new line after which a file that has left the directory has ended
 _REMEMBERED = 600.0  # seconds for which a file that has vanished may come back as a copy
 _MOST_OPEN = 256
@@ -108,19 +106,11 @@ class GrowingReader:
 
     def read(self) -> Iterator[Piece]:
         """Yield a piece of each file that has enough, or whose first new line has waited long enough."""
-        deadline = time.monotonic() + _WAIT
-        some = False
-        while not some:
-            self._look()
-            for tail in list(self._tails.values()):
-                piece = tail.read(self._sizes, last=self._to_end or self._has_ended(tail))
-                if piece is not None:
-                    some = True
-                    yield piece
-            if self._to_end or time.monotonic() > deadline:
-                return
-            if not some:
-                time.sleep(_POLL)
+        self._look()
+        for tail in list(self._tails.values()):
+            piece = tail.read(self._sizes, last=self._to_end or self._has_ended(tail))
+            if piece is not None:
+                yield piece
 
     def standing(self) -> Standing:
         """Tell how the files stand."""

@@ -30,7 +30,11 @@ if TYPE_CHECKING:
     from agenttrail.sources.files import Remains
 
 ARRIVALS = "arrivals"
-_AGAIN = 0.1  # seconds until a source that had nothing is asked again
+_AGAIN = 0.2
+"""Seconds until a source that had nothing is asked again.
+
+The wait is left to the runner: Prism keeps a processor busy as long as a bundle is being processed, whatever it does.
+"""
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class Reader(Protocol):
         """Read on from ``positions``, parts that are not among them from their beginning."""
 
     def read(self) -> Iterator[Piece]:
-        """Yield what has come, waiting up to a second; the caller has claimed each piece when it asks for the next."""
+        """Yield what has come, without waiting for more; the caller has claimed a piece when it asks for the next."""
 
     def lose(self) -> None:
         """Forget where it stands: what was given last was not taken."""
