@@ -143,7 +143,8 @@ def test_a_truncated_file_is_read_from_its_beginning(tmp_path: Path, follow: Cal
     one.reader.close()
 
 
-def test_a_copied_and_truncated_file_is_read_once(tmp_path: Path, follow: Callable[..., Following]) -> None:
+def test_a_copied_and_truncated_file_is_read_on_in_its_copy(tmp_path: Path, follow: Callable[..., Following]) -> None:
+    """What was written between the last look and the copy stands in the copy alone."""
     one = follow("*.log*")
     _append(tmp_path / "a.log", "1\n2\n")
     assert one.text() == "1\n2\n"
@@ -151,7 +152,7 @@ def test_a_copied_and_truncated_file_is_read_once(tmp_path: Path, follow: Callab
     shutil.copy(tmp_path / "a.log", tmp_path / "a.log.1")
     os.truncate(tmp_path / "a.log", 0)
     _append(tmp_path / "a.log", "4\n")
-    assert sorted(set(one.text().split())) == ["1", "2", "3", "4"] or sorted(one.text()) == ["3", "4"]
+    assert sorted(one.text().split()) == ["3", "4"]
 
 
 @pytest.mark.parametrize("restart", [False, True])

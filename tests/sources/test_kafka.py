@@ -121,6 +121,19 @@ def test_what_was_not_taken_is_given_again(kafka: Kafka) -> None:
     reader.close()
 
 
+def test_the_end_of_a_partition_is_heard_of(kafka: Kafka) -> None:
+    """It is told once only, and may come in one go with the messages before it."""
+    topic = kafka.topic()
+    reader = _reader(kafka, topic)
+    reader.go_to({})
+    for number in range(20):
+        kafka.produce(topic, _values(3))
+        time.sleep(0.02 * (number % 5))
+        _read(reader, 3)
+        _until(reader, lambda _: not reader.standing().unread, seconds=5)
+    reader.close()
+
+
 def test_a_new_partition_is_read_from_its_beginning(kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agenttrail.sources.kafka._LOOK", 0.5)
     topic = kafka.topic()

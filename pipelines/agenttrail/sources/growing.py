@@ -127,10 +127,13 @@ class GrowingReader:
         if not self._looked or (not self._to_end and now - self._looked >= _LOOK):
             self._look_around()
             self._looked = now
+        self._look_at_open_ones()
+        self._put_to_sleep()
+
+    def _look_at_open_ones(self) -> None:
         for tail in list(self._tails.values()):
             if tail.look():
                 self._check(tail)
-        self._put_to_sleep()
 
     def _look_around(self) -> None:
         there: dict[str, tuple[str, int]] = {}
@@ -139,6 +142,7 @@ class GrowingReader:
                 there[identity(os.stat(path))] = path, size  # noqa: PTH116 - Beam's paths are text
             except FileNotFoundError:  # it went meanwhile
                 continue
+        self._look_at_open_ones()  # before new files are: one of them may be the copy of one that was truncated
         known: dict[str, Position] = dict(self._wanted or {})
         self._wanted = None
         missing = set(known) - set(there) | set(self._asleep) - set(there)
@@ -190,8 +194,6 @@ class GrowingReader:
             if part in there:
                 continue
             tail.left = tail.left or now
-            if tail.look():
-                self._check(tail)
             if self._has_ended(tail) and not tail.unread() and not tail.holds_half_a_line():
                 self._lost[part] = now, tail.position
                 self._tails.pop(part).close()

@@ -271,8 +271,6 @@ class KafkaReader:
             count = int(np.searchsorted(np.array(numbers), stop))
             values, numbers = values[:count], numbers[:count]
             self._ends[partition] = stop
-        elif stop is None:
-            self._ends.pop(partition, None)
         if not values:
             return
         held = self._held.setdefault(partition, _Held(time.monotonic(), [], []))

@@ -163,7 +163,7 @@ _READERS = _Shared()
 
 
 @dataclass(frozen=True)
-class _Reading:
+class Reading:
     """What the DoFn needs to know, in one value that is the key of its reader, too."""
 
     source: int
@@ -178,9 +178,7 @@ class _Reading:
 class ReadStream(beam.DoFn):
     """Start positions to arrivals; dead letters and accounts beside them."""
 
-    def __init__(
-        self, reading: _Reading, headers: Headers | None, newest: Callable[[Block], int | None] | None
-    ) -> None:
+    def __init__(self, reading: Reading, headers: Headers | None, newest: Callable[[Block], int | None] | None) -> None:
         """Read what ``reading`` says; see :class:`BlocksOf`."""
         self._reading, self._headers, self._newest = reading, headers, newest
         self._last: dict[str, float] = {}
@@ -327,14 +325,14 @@ class BlocksOf(beam.PTransform):
             sizes: how much is gathered before it goes on.
         """
         super().__init__()
-        self._reading = _Reading(
+        self.reading = Reading(
             source, name, spec, sizes or Sizes(), pace or Pace(), to_end=to_end, run=str(time.time_ns())
         )
         self._headers, self._newest, self._start = headers, newest, dict(start or {})
 
     def expand(self, begin: beam.pvalue.PBegin) -> Any:
         """Return the outputs by tag; the main one is ``ARRIVALS``."""
-        read = ReadStream(self._reading, self._headers, self._newest)
+        read = ReadStream(self.reading, self._headers, self._newest)
         return (
             begin
             | beam.Create([Progress(self._start)], reshuffle=False)
