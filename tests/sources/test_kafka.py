@@ -9,6 +9,7 @@ import pytest
 from tests.sources.lines_seen import kept, lines, start
 
 from agenttrail.errors import InputError
+from agenttrail.formats import FORMATS
 from agenttrail.parsing import Block
 from agenttrail.sources.kafka import KafkaReader, KafkaTopic, lines_of
 from agenttrail.sources.positions import Position
@@ -189,6 +190,16 @@ def test_a_message_of_several_lines() -> None:
     data, numbers = lines_of([b"one", b"two\nthree\n", None, b"", b"four\r\n"], [5, 6, 9, 10, 11])
     assert data == b"one\ntwo\nthree\n\n\nfour\r\n"
     assert numbers.tolist() == [5, 6, 6, 9, 10, 11]
+
+
+def test_evidence_names_the_message_that_it_stands_in() -> None:
+    """Events and dead letters alike."""
+    line = b"2 1 eni-1 10.0.0.1 10.0.0.2 40000 443 6 1 40 1772409600 1772409660 ACCEPT OK"
+    data, numbers = lines_of([line, b"junk\n" + line, line], [5, 7, 9])
+    parsed = FORMATS["aws_vpc_flow"].parser({})(Block(data, "flow/3", 5, b"", 0, numbers))
+    assert parsed.events.column("log.offset").to_pylist() == [5, 7, 9]
+    assert parsed.events.column("log.file.path").to_pylist() == ["flow/3"] * 3
+    assert parsed.dead.column("log.offset").to_pylist() == [7]
 
 
 @pytest.mark.parametrize(
