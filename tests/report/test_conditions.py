@@ -11,7 +11,7 @@ from tests.report.cases import finding, incident, write_output
 from agenttrail.cli import main
 from agenttrail.detect.rules import load_all
 from agenttrail.report.conditions import Condition, conditions, values
-from agenttrail.report.incident_page import incident_file
+from agenttrail.report.names import incident_file
 
 if TYPE_CHECKING:
     from pathlib import Path
