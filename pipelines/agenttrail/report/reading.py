@@ -100,10 +100,12 @@ class Told:
     outcomes: dict[str, set[str]] = field(default_factory=dict)
     whole: bool = True
 
+    def add_outcomes(self, finding: Mapping[str, Any]) -> None:
+        """Take note of what sensors decided, as a finding of an incident that is shown tells it."""
+        self.outcomes.setdefault(finding["incident.id"], set()).update(outcomes(finding))
+
     def add(self, document: Mapping[str, Any], *, finding: bool) -> None:
         """Take note of an incident or a finding."""
-        if finding and document.get("incident.id"):
-            self.outcomes.setdefault(document["incident.id"], set()).update(outcomes(document))
         agent = document.get("gen_ai.agent.id", "")
         leases = self.candidates and [id_ for id_ in document.get("attribution.lease_id", ()) if id_ in self.candidates]
         if not leases and agent not in self.agents:
@@ -185,6 +187,7 @@ class Directory:
                 of_incident = heaviest.get(head.get("incident.id", ""))
                 if of_incident is not None:
                     of_incident.add(weight(head), place, line)
+                    told.add_outcomes(head)
             except (TypeError, KeyError, ValueError, AttributeError):
                 checked(_loaded(line, place), "finding", place)  # which says what is wrong with it
                 raise
@@ -262,6 +265,7 @@ class Asked:
             findings = sorted(self.store.findings(incident["incident.id"]), key=weight)
             for finding in findings:
                 told.add(finding, finding=True)
+                told.add_outcomes(finding)
             entries = batch_of(self.store.timeline(incident["incident.id"]))
             yield Case(incident, findings[:MOST_FINDINGS], len(findings), entries)
 
