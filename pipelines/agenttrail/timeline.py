@@ -229,8 +229,14 @@ def findings(found: pa.RecordBatch) -> pa.RecordBatch:
         "event.count",
     )  # fmt: skip
     columns = {name: found.column(name) for name in names}
-    columns |= {"@timestamp": found.column("finding.first_seen"), "event.end": found.column("finding.last_seen")}
+    columns |= {"@timestamp": found.column("finding.first_seen"), "event.end": _ends(found)}
     return _entries("finding", found.num_rows, columns)
+
+
+def _ends(found: pa.RecordBatch) -> pa.Array:
+    """Return when findings ended; those of earlier versions only tell when their last event began."""
+    last = found.column("finding.last_seen")
+    return pc.coalesce(found.column("event.end"), last) if "event.end" in found.schema.names else last
 
 
 def ordered(entries: Sequence[pa.RecordBatch]) -> pa.RecordBatch:

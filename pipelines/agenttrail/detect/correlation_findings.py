@@ -123,6 +123,8 @@ def _findings(
     start, end = (numbers(member.column(f"finding.{seen}_seen").cast(pa.int64())) for seen in ("first", "last"))
     columns["finding.first_seen"] = pa.array(min_by(which, count, start)).view(TIMESTAMP)
     columns["finding.last_seen"] = pa.array(max_by(which, count, end)).view(TIMESTAMP)
+    ended = numbers(member.column("event.end").cast(pa.int64()))
+    columns["event.end"] = pa.array(max_by(which, count, ended)).view(TIMESTAMP)
     columns["finding.evidence"] = _evidence(member, which, count)
     digests = ordinals(member.column(UNIT_DIGEST).cast(pa.binary()))
     earliest_first = np.lexsort((digests, start, which))

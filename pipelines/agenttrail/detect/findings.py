@@ -38,6 +38,7 @@ NOTHING = np.iinfo(np.int64).max
 """Place of the derived event of what rests on none."""
 MOST_EVIDENCE = 20
 """Events that a finding shows."""
+_LONG_AGO = -(1 << 61)
 _MOST_LISTED = 100
 KEY = ("entity.type", "entity.id", "job.id", "entity.anchor")
 """What sets the entity of a finding apart from every other."""
@@ -209,11 +210,17 @@ def _row_columns(
         "event.count": pa.array(np.bincount(finding, minlength=count)),
         "finding.first_seen": pa.array(min_by(finding, count, starts)).view(TIMESTAMP),
         "finding.last_seen": pa.array(max_by(finding, count, starts)).view(TIMESTAMP),
+        "event.end": pa.array(max_by(finding, count, np.maximum(starts, _ends(rows)[row]))).view(TIMESTAMP),
     }
     columns["@timestamp"] = columns["finding.first_seen"]
     for name in _SEVERAL_OF_ROW:
         columns[name] = distinct_lists(finding, count, _column(rows, name).take(index), _MOST_LISTED)
     return columns
+
+
+def _ends(rows: pa.RecordBatch) -> NDArray[np.int64]:
+    """Return when each row ended, in microseconds; long ago where it does not tell."""
+    return numbers(_column(rows, "event.end", TIMESTAMP).cast(pa.int64()), _LONG_AGO)
 
 
 def _conversation_columns(

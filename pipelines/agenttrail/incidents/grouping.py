@@ -104,9 +104,12 @@ def _all_findings(
 def _opening_findings(findings: pa.RecordBatch, which: NDArray[np.int64], count: int) -> dict[str, pa.Array]:
     """Return what only the findings that open an incident say of it."""
     first, last = (numbers(findings.column(f"finding.{name}_seen").cast(pa.int64())) for name in ("first", "last"))
+    ended = numbers(findings.column("event.end").cast(pa.int64()))
     columns = {
         "incident.first_seen": pa.array(min_by(which, count, first)).view(TIMESTAMP),
         "incident.last_seen": pa.array(max_by(which, count, last)).view(TIMESTAMP),
+        # what earlier versions wrote does not tell
+        "event.end": pa.array(max_by(which, count, np.maximum(last, ended))).view(TIMESTAMP),
         "destination.ip": _peers(findings, which, count),
         "destination.port": _merged(findings.column("peer.port"), which, count),
     }

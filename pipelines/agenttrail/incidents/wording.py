@@ -35,7 +35,7 @@ def summaries(columns: Mapping[str, pa.Array], rules: Sequence[Sequence[str]]) -
         ),
         *(
             columns[name].to_pylist()
-            for name in ("incident.first_seen", "incident.last_seen", "event.count", "attribution.status")
+            for name in ("incident.first_seen", "event.end", "event.count", "attribution.status")
         ),
         _calls(columns),
         strict=True,
