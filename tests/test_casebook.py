@@ -48,8 +48,6 @@ def _pieces(job: Job, block_bytes: int) -> list[tuple[str, int, pa.RecordBatch]]
         if format_.gives == "leases":
             parsed = parse(read_document(file))
             leases = parsed.events
-            if source.scope is not None:
-                pass
             out.append(("leases", file.source, with_scope(leases, source)))
             continue
         for part in plan_ranges(file, format_.headers):
@@ -72,6 +70,7 @@ class _Kept:
     def __init__(self) -> None:
         self.findings: dict[str, Any] = {}
         self.incidents: dict[str, Any] = {}
+        self.timelines: dict[str, list[Any]] = {}
 
     def hear(self, changes: Changes) -> None:
         for kept, batch, gone, id_ in (
@@ -81,6 +80,9 @@ class _Kept:
             kept.update({one[id_]: one for one in map(json.loads, json_objects(batch).to_pylist())})
             for id__ in gone.to_pylist():
                 kept.pop(id__)
+        for id_ in changes.incidents.column("incident.id").to_pylist():
+            mine = changes.timeline.filter(pc.equal(changes.timeline.column("incident.id"), id_))
+            self.timelines[id_] = json_objects(mine).to_pylist()
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +109,16 @@ def _without_place(findings: dict[str, Any]) -> dict[str, Any]:
     return findings
 
 
+def _take_in(book: Casebook, job: Job, terms: Terms, what: str, source: int, batch: pa.RecordBatch) -> None:
+    format_ = FORMATS[job.sources[source].format]
+    if what == "leases":
+        book.observe(batch)
+    elif format_.named:
+        book.take(source, None, batch)
+    else:
+        book.take(source, format_.name, batch.take(pa.array(terms.sieves[format_.name].may_matter(batch))))
+
+
 @pytest.mark.parametrize(("seed", "block_bytes", "every"), [(1, 1 << 20, 50), (2, 60_000, 200), (3, 1 << 17, 7)])
 def test_in_any_order_it_ends_where_the_batch_job_ends(day: Any, seed: int, block_bytes: int, every: int) -> None:
     job, findings, incidents = day
@@ -115,17 +127,15 @@ def test_in_any_order_it_ends_where_the_batch_job_ends(day: Any, seed: int, bloc
     random.Random(seed).shuffle(pieces)
     book, kept = Casebook(terms), _Kept()
     for number, (what, source, batch) in enumerate(pieces):
-        format_ = FORMATS[job.sources[source].format]
-        if what == "leases":
-            book.observe(batch)
-        elif format_.named:
-            book.take(source, None, batch)
-        else:
-            rows = terms.sieves[format_.name].may_matter(batch)
-            book.take(source, format_.name, batch.take(pa.array(rows)))
+        _take_in(book, job, terms, what, source, batch)
         if number % every == every - 1:
             kept.hear(book.judge(urgent=bool(number % 3)))
     kept.hear(book.judge())
+    at_once, whole = Casebook(terms), _Kept()
+    for what, source, batch in pieces:
+        _take_in(at_once, job, terms, what, source, batch)
+    whole.hear(at_once.judge())
+    assert {id_: kept.timelines[id_] for id_ in kept.incidents} == whole.timelines
     assert kept.incidents == incidents
     assert _without_place(kept.findings) == _without_place(findings)
 

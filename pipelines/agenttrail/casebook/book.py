@@ -26,7 +26,7 @@ from agenttrail.entities import WORKLOAD_DIGEST
 from agenttrail.gathering.gathered import Gathered, gather_shard
 from agenttrail.gathering.merging import merged
 from agenttrail.gathering.named import reports
-from agenttrail.gathering.observed import resolved, still_needed
+from agenttrail.gathering.observed import distinct, resolved, still_needed
 from agenttrail.schema import conform, record
 from agenttrail.seams import EVER as _EVER
 from agenttrail.seams import Living, heard_of
@@ -48,6 +48,8 @@ _MOST_KINDS = 1 << 20
 """Kinds of rows that are remembered; once there are more, all that were are forgotten and new again."""
 _BEFORE = 3_600_000_000
 """How long before all rows reports of progress are kept, in microseconds: those before may tell how far it was."""
+_LONGEST_RECORD = 6 * 3_600_000_000
+"""How long a record lasts at most, in microseconds, that is told when it ends and belongs to where it began."""
 _NO_WORKLOADS = pa.array([], pa.binary(16))
 
 
@@ -73,9 +75,11 @@ class _Due:
     urgent: pa.Array = field(default_factory=lambda: _NO_WORKLOADS)
     kinds: NDArray[np.bytes_] = field(default_factory=lambda: np.empty(0, dtype="S16"))
 
-    def add(self, workloads: Sequence[pa.Array]) -> None:
+    def add(self, workloads: Sequence[pa.Array], *, urgent: bool = True) -> None:
         """Take in workloads of which anything is known otherwise."""
-        self.some, self.urgent = (pa.concat_arrays([one, *workloads]).unique() for one in (self.some, self.urgent))
+        self.some = pa.concat_arrays([self.some, *workloads]).unique()
+        if urgent:
+            self.urgent = pa.concat_arrays([self.urgent, *workloads]).unique()
 
     def add_rows(self, segment: Segment) -> None:
         """Take in what came of rows."""
@@ -107,7 +111,8 @@ class Casebook:
         self._arrived = _Arrived()
         self._due = _Due()
         self._ledger = Ledger(terms)
-        self._span = None if start is None else replace(terms.span, start=start)
+        reach = max(terms.span.look_back, _LONGEST_RECORD)
+        self._span = None if start is None else replace(terms.span, start=start, look_back=reach)
         self._late: list[tuple[int, pa.RecordBatch]] = []
 
     @property
@@ -168,7 +173,7 @@ class Casebook:
         if not len(turn) or not self._segments:
             return Changes.none()
         gathered, holders = self._gathered(turn)
-        return self._ledger.say(gathered, holders, turn, self._held())
+        return self._ledger.say(gathered, holders, turn, self._held(), stories=not urgent)
 
     # -- what is let go
 
@@ -187,12 +192,15 @@ class Casebook:
         changes = self.judge()
         if self._span is not None and start <= self._span.start:
             return changes
-        self._span = replace(self._terms.span, start=start)
+        reach = max(self._terms.span.look_back, _LONGEST_RECORD)
+        self._span = replace(self._terms.span, start=start, look_back=reach)
         self._known = self._knowing()
         internal = self._terms.internal
         rows = [self._known.looked_at(segment.dataset, segment.raw, internal) for segment in self._segments]
         self._segments = self._kept(rows)
-        self._observed = [still_needed(self._observed, self._known.leases, self._span.first_day)]
+        if self._observed and self._known.living is not None:
+            ended = self._known.living.ended
+            self._observed = [still_needed(self._observed, self._known.leases, ended, self._span.first_day)]
         self._ledger.forget(self._held(), self._span)
         return changes
 
@@ -201,7 +209,9 @@ class Casebook:
         starts = [numbers(segment.raw.column("event.start").cast(pa.int64())) for segment in self._segments]
         told = [reporting(segment.raw) for segment in self._segments]
         others = [start[row][~of[row]] for start, of, row in zip(starts, told, rows, strict=True)]
-        first = min((int(times.min()) for times in others if len(times)), default=_EVER)
+        first = min(
+            [_EVER if self._span is None else self._span.start, *(times.min() for times in others if len(times))]
+        )
         kept = []
         for segment, row, start, of in zip(self._segments, rows, starts, told, strict=True):
             stays = row[~of[row] | (start[row] >= first - _BEFORE)]
@@ -253,7 +263,7 @@ class Casebook:
         self._arrived.leases = False
         before, self._known = self._known, self._knowing()
         if len(self._observed) >= _MANY:
-            self._observed = [pa.concat_batches(self._observed)]
+            self._observed = [distinct(self._observed)]
         if before is None:
             return
         addresses, names = _changed(before.leases, self._known.leases)
@@ -270,7 +280,7 @@ class Casebook:
             segment = self._judged(source, dataset, self._in_view(source, dataset, stacked(batches), known=known))
             self._segments.append(segment)
             self._due.add_rows(segment)
-            self._due.add(self._reached(segment.progress))
+            self._due.add(self._reached(segment.progress), urgent=False)
         self._put_together()
 
     def _knowing(self) -> Known:

@@ -128,7 +128,9 @@ class Ledger:
         known = {id_ for one in stays if one is not None for id_ in one.column("incident.id").to_pylist()}
         self._incidents = {id_: mark for id_, mark in self._incidents.items() if id_ in known}
 
-    def say(self, gathered: Gathered, holders: pa.RecordBatch, touched: pa.Array, held: pa.Array) -> Changes:
+    def say(
+        self, gathered: Gathered, holders: pa.RecordBatch, touched: pa.Array, held: pa.Array, *, stories: bool = True
+    ) -> Changes:
         """Put what was gathered of the ``touched`` workloads in the place of what was said of them.
 
         Args:
@@ -136,6 +138,7 @@ class Ledger:
             holders: whom the rows are about, as ``name_holders`` gives them.
             touched: digests of the workloads.
             held: digests of all workloads of which there are rows.
+            stories: whether an incident is told again, too, of which nothing but the timeline is otherwise.
         """
         findings = conform(gathered.findings, record("finding"))
         whose = workload_digests(findings)
@@ -143,15 +146,21 @@ class Ledger:
         self._findings.replace(touched, own.slim, whose)
         self._put_entries(gathered.timeline, holders, touched)
         compared = [own, self._correlate(gathered.units, touched, held)]
-        ids = pa.concat_arrays([one.incidents for one in compared]).unique()
+        told = [one.incidents for one in compared]
+        if stories:
+            of_touched = self._findings.of(touched, ["incident.id"])
+            told += [] if of_touched is None else [of_touched.column("incident.id")]
+        ids = pa.concat_arrays(told).unique()
         known = self._together(ids, touched)
         incidents = group(known.drop_columns([_MARK]), self._terms.kinds)
-        changed, closed = self._told(incidents, ids)
+        timelines = self._timeline(known, incidents)
+        changed, closed = self._told(incidents, _marks_of_stories(timelines, incidents), ids)
+        timelines = timelines.filter(pc.is_in(timelines.column("incident.id"), value_set=changed.column("incident.id")))
         whole = joined([one.changed for one in compared])
         gone = pa.concat_arrays([one.gone for one in compared])
         gone = gone.filter(pc.invert(pc.is_in(gone, value_set=whole.column("finding.id"))))
         whole = conform(whole, record("finding"))
-        return Changes(whole, gone, changed, closed, self._timeline(known, changed), closed)
+        return Changes(whole, gone, changed, closed, timelines, closed)
 
     def _put_entries(self, entries: pa.RecordBatch, holders: pa.RecordBatch, touched: pa.Array) -> None:
         entries = conform(entries, record("timeline"))
@@ -197,10 +206,10 @@ class Ledger:
         whole = whole.filter(pc.is_in(whole.column("incident.id"), value_set=incidents))
         return whole.take(pc.sort_indices(whole.column("finding.id")))
 
-    def _told(self, incidents: pa.RecordBatch, asked: pa.Array) -> tuple[pa.RecordBatch, pa.Array]:
+    def _told(self, incidents: pa.RecordBatch, marks_: pa.Array, asked: pa.Array) -> tuple[pa.RecordBatch, pa.Array]:
         """Return the incidents that are otherwise than told, and the ids of those of ``asked`` that are no more."""
         ids = incidents.column("incident.id").to_pylist()
-        marks = dict(zip(ids, _marks(incidents).to_pylist(), strict=True))
+        marks = dict(zip(ids, marks_.to_pylist(), strict=True))
         changed = pa.array([self._incidents.get(id_) != mark for id_, mark in marks.items()], pa.bool_())
         closed = [id_ for id_ in asked.to_pylist() if id_ not in marks and id_ in self._incidents]
         self._incidents |= marks
@@ -238,6 +247,22 @@ def _compared(before: pa.RecordBatch | None, now: pa.RecordBatch) -> _Compared:
     goes = pc.invert(pc.is_in(known, value_set=ids))
     touched = pa.concat_arrays([changed.column("incident.id"), before.column("incident.id").filter(goes)]).unique()
     return _Compared(changed, known.filter(goes), slim, touched)
+
+
+def _marks_of_stories(entries: pa.RecordBatch, incidents: pa.RecordBatch) -> pa.Array:
+    """Return 16 bytes per incident that differ wherever anything differs in it or in its timeline.
+
+    Args:
+        entries: timelines of all the incidents, sorted.
+        incidents: sorted by id.
+    """
+    ids = incidents.column("incident.id")
+    if not len(ids):
+        return _NO_DIGESTS
+    place = numbers(pc.index_in(entries.column("incident.id"), value_set=ids))
+    offsets = np.searchsorted(place, np.arange(len(ids) + 1)).astype(np.int32)
+    stories = pc.binary_join(pa.ListArray.from_arrays(pa.array(offsets), json_objects(entries)), "\n")
+    return content_digests([json_objects(incidents), stories])
 
 
 def _marks(documents: pa.RecordBatch) -> pa.Array:

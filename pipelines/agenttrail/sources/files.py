@@ -197,14 +197,14 @@ def _holds_beyond_top(file: InputFile, letter: bytes) -> bool:
     if FileSystems.get_scheme(file.path) is not None:
         return True
     held = bytearray(_SMALL_BYTES)
-    with Path(file.path).open("rb", buffering=0) as handle:
-        try:
+    try:
+        with Path(file.path).open("rb", buffering=0) as handle:
             handle.seek(_GLANCE_BYTES)
             while count := handle.readinto(held):
                 if held.find(letter, 0, count) >= 0:
                     return True
-        except OSError as error:
-            raise _unreadable(file.path, _GLANCE_BYTES, error) from error
+    except OSError as error:
+        raise _unreadable(file.path, _GLANCE_BYTES, error) from error
     return False
 
 

@@ -11,6 +11,7 @@ import os
 import re
 import time
 from dataclasses import dataclass
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -202,6 +203,8 @@ class KafkaReader:
                 ripe = self._ripe()
                 break
         for partition in ripe:
+            if self._told is None:  # what was fetched is lost: an error of one partition has all assigned anew
+                return
             yield self._piece(partition)
 
     def _ripe(self) -> list[int]:
@@ -256,13 +259,9 @@ class KafkaReader:
         if not messages or self._told is None:
             return
         self._is_back()
-        partitions: list[Any] = list(map(Message.partition, messages))
-        for partition in set(partitions):
-            of = (
-                messages
-                if partitions.count(partition) == len(messages)
-                else [message for message, one in zip(messages, partitions, strict=True) if one == partition]
-            )
+        partitions = np.fromiter(map(Message.partition, messages), np.int64, len(messages))
+        for partition in np.unique(partitions).tolist():
+            of = list(compress(messages, partitions == partition))
             self._hold(partition, list(map(Message.value, of)), list(map(Message.offset, of)))
 
     def _hold(self, partition: int, values: list[Any], numbers: list[Any]) -> None:
