@@ -92,10 +92,11 @@ class _Due:
             self.urgent = pa.concat_arrays([self.urgent, segment.workload.filter(pa.array(new))]).unique()
 
     def taken(self, *, urgent: bool) -> pa.Array:
-        """Return those whose turn it is, which are then due no more."""
+        """Return those whose turn it is; the urgent ones come up again with all others, for their timelines."""
         turn = self.urgent if urgent else self.some
-        self.some = self.some.filter(pc.invert(pc.is_in(self.some, value_set=turn)))
         self.urgent = _NO_WORKLOADS
+        if not urgent:
+            self.some = _NO_WORKLOADS
         return turn
 
 
