@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import pytest
-from tests.services import chromium, elasticsearch, flink, kafka
+from tests.services import beam_servers, chromium, elasticsearch, kafka
+from tests.services.beam_servers import BeamServer
 from tests.services.elasticsearch import Elasticsearch
-from tests.services.flink import Flink
 from tests.services.guarded import UnavailableError
 from tests.services.kafka import Kafka
 
@@ -36,7 +36,7 @@ _RUN = (
 _OWN = pytest.StashKey[Path]()
 _SERVICES: dict[str, tuple[Any, Any]] = {
     "elasticsearch": (Elasticsearch, elasticsearch.obtain),
-    "flink": (Flink, flink.obtain),
+    "beam": (BeamServer, beam_servers.obtain),
     "kafka": (Kafka, kafka.obtain),
 }
 
@@ -98,7 +98,7 @@ def _started(service: str, kind: str) -> Any:
             state.write_text(json.dumps(told))
         told = json.loads(state.read_text())
     if "unavailable" in told:
-        _give_up(service, told["unavailable"])
+        _give_up(f"{service} ({kind})", told["unavailable"])
     return made(**told)
 
 
@@ -151,10 +151,16 @@ def kafka_alone() -> Iterator[Kafka]:
         yield broker
 
 
-@pytest.fixture(name="flink", scope="session")
-def _job_server() -> Flink:
+@pytest.fixture(scope="session")
+def flink() -> BeamServer:
     """Give a job server of Flink that all tests share: the one at FLINK_JOB_ENDPOINT, or our own."""
-    return cast("Flink", _started("flink", "shared"))
+    return cast("BeamServer", _started("beam", "flink"))
+
+
+@pytest.fixture(scope="session")
+def expansion() -> BeamServer:
+    """Give Beam's expansion service with its source for Kafka: the one at BEAM_EXPANSION_SERVICE, or our own."""
+    return cast("BeamServer", _started("beam", "expansion"))
 
 
 @pytest.fixture(scope="session")

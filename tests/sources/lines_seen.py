@@ -16,7 +16,7 @@ from agenttrail.sources.stream import ARRIVALS, Arrival, BlocksOf
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.services.flink import Flink
+    from tests.services.beam_servers import BeamServer
 
 _LOCK = threading.Lock()
 
@@ -64,9 +64,9 @@ def options(prism: Path) -> PipelineOptions:
     ])  # fmt: skip
 
 
-def start(runner: Path | Flink, stream: BlocksOf, seen: Path) -> Any:
+def start(runner: Path | BeamServer, stream: BlocksOf, seen: Path) -> Any:
     """Run a stream on Prism or Flink; its blocks are kept in ``seen``.  Return Beam's result, to be waited for."""
-    there = options(runner) if isinstance(runner, Path) else PipelineOptions(runner.options())
+    there = options(runner) if isinstance(runner, Path) else PipelineOptions(runner.flink_options())
     pipeline = beam.Pipeline(options=there)
     arrived = pipeline | "Stream" >> stream
     _ = arrived[ARRIVALS] | "Keep" >> beam.ParDo(Keep(seen))

@@ -9,6 +9,7 @@ import pytest
 from tests.sources.lines_seen import kept, lines, start
 
 from agenttrail.errors import InputError
+from agenttrail.formats import FORMATS
 from agenttrail.parsing import Block
 from agenttrail.sources.kafka import KafkaReader, KafkaTopic, lines_of
 from agenttrail.sources.positions import Position
@@ -121,6 +122,19 @@ def test_what_was_not_taken_is_given_again(kafka: Kafka) -> None:
     reader.close()
 
 
+def test_the_end_of_a_partition_is_heard_of(kafka: Kafka) -> None:
+    """It is told once only, and may come in one go with the messages before it."""
+    topic = kafka.topic()
+    reader = _reader(kafka, topic)
+    reader.go_to({})
+    for number in range(20):
+        kafka.produce(topic, _values(3))
+        time.sleep(0.02 * (number % 5))
+        _read(reader, 3)
+        _until(reader, lambda _: not reader.standing().unread, seconds=5)
+    reader.close()
+
+
 def test_a_new_partition_is_read_from_its_beginning(kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agenttrail.sources.kafka._LOOK", 0.5)
     topic = kafka.topic()
@@ -176,6 +190,16 @@ def test_a_message_of_several_lines() -> None:
     data, numbers = lines_of([b"one", b"two\nthree\n", None, b"", b"four\r\n"], [5, 6, 9, 10, 11])
     assert data == b"one\ntwo\nthree\n\n\nfour\r\n"
     assert numbers.tolist() == [5, 6, 6, 9, 10, 11]
+
+
+def test_evidence_names_the_message_that_it_stands_in() -> None:
+    """Events and dead letters alike."""
+    line = b"2 1 eni-1 10.0.0.1 10.0.0.2 40000 443 6 1 40 1772409600 1772409660 ACCEPT OK"
+    data, numbers = lines_of([line, b"junk\n" + line, line], [5, 7, 9])
+    parsed = FORMATS["aws_vpc_flow"].parser({})(Block(data, "flow/3", 5, b"", 0, numbers))
+    assert parsed.events.column("log.offset").to_pylist() == [5, 7, 9]
+    assert parsed.events.column("log.file.path").to_pylist() == ["flow/3"] * 3
+    assert parsed.dead.column("log.offset").to_pylist() == [7]
 
 
 @pytest.mark.parametrize(

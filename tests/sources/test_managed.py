@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
 import pytest
@@ -14,6 +14,9 @@ from agenttrail.sources.kafka import KafkaTopic
 from agenttrail.sources.managed import GatherBlocks, ManagedKafka, ManagedPubSub
 from agenttrail.sources.stream import ARRIVALS
 from agenttrail.transforms.parsing import Parse, Source
+
+if TYPE_CHECKING:
+    from tests.services.beam_servers import BeamServer
 
 
 def _told(arrival: Any) -> tuple[str, bytes, list[int], int, int]:
@@ -45,6 +48,17 @@ def test_a_subscription_feeds_the_same_graph() -> None:
     graph = str(pipeline.to_runner_api())
     assert "beam:transform:pubsub_read:v1" in graph
     assert "projects/abcdef/subscriptions/flow" in graph
+
+
+def test_a_topic_feeds_the_same_graph(expansion: BeamServer) -> None:
+    pipeline = beam.Pipeline(options=PipelineOptions(["--streaming"]))
+    topic = KafkaTopic("flow", "broker:9092", tls=True)
+    arrived = pipeline | "Stream" >> ManagedKafka(0, topic, expansion_service=expansion.endpoint)
+    blocks = arrived[ARRIVALS] | beam.Map(lambda arrival: arrival.block)
+    parsed = blocks | Parse([Source("flow", "aws_vpc_flow", {})])
+    assert isinstance(parsed[EVENTS], beam.PCollection)
+    names = {step.unique_name for step in pipeline.to_runner_api().components.transforms.values()}
+    assert any("KafkaIO.ReadSourceDescriptors" in name for name in names), names
 
 
 @pytest.mark.parametrize(

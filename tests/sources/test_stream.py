@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
 from apache_beam.coders import VarIntCoder
+from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
 from apache_beam.transforms import userstate
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.utils.timestamp import Timestamp
@@ -17,7 +18,8 @@ from agenttrail.formats import FORMATS
 from agenttrail.sources.documents import RereadDocuments
 from agenttrail.sources.growing import GrowingFiles
 from agenttrail.sources.kafka import KafkaTopic
-from agenttrail.sources.stream import ARRIVALS, BlocksOf, Sizes
+from agenttrail.sources.positions import Progress, ProgressTracker
+from agenttrail.sources.stream import ARRIVALS, BlocksOf, ReadStream, Sizes
 from agenttrail.sources.watermarks import MedianTime, Pace
 from agenttrail.transforms.parsing import Parse, Source
 
@@ -116,6 +118,28 @@ def test_event_time_goes_as_far_as_the_slowest_partition(kafka: Kafka, prism: Pa
         assert _rung(tmp_path / "rung")[-1] == 700
     finally:
         running.cancel()
+
+
+def test_a_source_that_is_cut_off_goes_on_where_it_was(tmp_path: Path) -> None:
+    """A runner may do so at any time: what had been claimed is given, the rest is left, and nothing is given twice."""
+    for name in "abc":
+        (tmp_path / f"{name}.log").write_text(f"{name}\n")
+    reading = BlocksOf(0, FORMAT, GrowingFiles(f"{tmp_path}/*.log"), to_end=True).reading
+    source = ReadStream(reading, None, None)
+    source.setup()
+    seen: list[bytes] = []
+    rest = Progress()
+    for _ in range(3):
+        tracker = ProgressTracker(rest)
+        given = source.process(Progress(), tracker, ManualWatermarkEstimator(None))
+        seen.append(next(given).value.block.data)
+        cut = tracker.try_split(0)
+        assert cut is not None
+        rest = cut[1]
+        assert list(given) == []
+        tracker.check_done()
+    source.teardown()
+    assert sorted(seen) == [b"a\n", b"b\n", b"c\n"]
 
 
 def test_a_replay_of_files_parses_as_in_batch_and_ends(prism: Path, tmp_path: Path) -> None:

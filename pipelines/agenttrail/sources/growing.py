@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _LOOK = 1.0  # seconds between two looks at what files there are
-_POLL = 0.1
-_WAIT = 0.5  # seconds that a round waits for something to come
 _GRACE = 10.0  # seconds without a new line after which a file that has left the directory has ended
 _REMEMBERED = 600.0  # seconds for which a file that has vanished may come back as a copy
 _MOST_OPEN = 256
@@ -108,19 +106,11 @@ class GrowingReader:
 
     def read(self) -> Iterator[Piece]:
         """Yield a piece of each file that has enough, or whose first new line has waited long enough."""
-        deadline = time.monotonic() + _WAIT
-        some = False
-        while not some:
-            self._look()
-            for tail in list(self._tails.values()):
-                piece = tail.read(self._sizes, last=self._to_end or self._has_ended(tail))
-                if piece is not None:
-                    some = True
-                    yield piece
-            if self._to_end or time.monotonic() > deadline:
-                return
-            if not some:
-                time.sleep(_POLL)
+        self._look()
+        for tail in list(self._tails.values()):
+            piece = tail.read(self._sizes, last=self._to_end or self._has_ended(tail))
+            if piece is not None:
+                yield piece
 
     def standing(self) -> Standing:
         """Tell how the files stand."""
@@ -137,10 +127,13 @@ class GrowingReader:
         if not self._looked or (not self._to_end and now - self._looked >= _LOOK):
             self._look_around()
             self._looked = now
+        self._look_at_open_ones()
+        self._put_to_sleep()
+
+    def _look_at_open_ones(self) -> None:
         for tail in list(self._tails.values()):
             if tail.look():
                 self._check(tail)
-        self._put_to_sleep()
 
     def _look_around(self) -> None:
         there: dict[str, tuple[str, int]] = {}
@@ -149,6 +142,7 @@ class GrowingReader:
                 there[identity(os.stat(path))] = path, size  # noqa: PTH116 - Beam's paths are text
             except FileNotFoundError:  # it went meanwhile
                 continue
+        self._look_at_open_ones()  # before new files are: one of them may be the copy of one that was truncated
         known: dict[str, Position] = dict(self._wanted or {})
         self._wanted = None
         missing = set(known) - set(there) | set(self._asleep) - set(there)
@@ -200,8 +194,6 @@ class GrowingReader:
             if part in there:
                 continue
             tail.left = tail.left or now
-            if tail.look():
-                self._check(tail)
             if self._has_ended(tail) and not tail.unread() and not tail.holds_half_a_line():
                 self._lost[part] = now, tail.position
                 self._tails.pop(part).close()

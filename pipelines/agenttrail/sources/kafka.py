@@ -47,7 +47,7 @@ _AWAY = frozenset({
 })  # fmt: skip
 """Errors that pass by themselves.  A broker that comes back may not know its topics for a moment."""
 _MOST_MESSAGES = 4096  # at a time: each may hold a megabyte
-_POLL = 0.1
+_POLL = 0.02  # seconds for the client to hand over what it has fetched
 _ASKING = 5.0  # seconds that a broker has for an answer
 _LOOK = 30.0  # seconds between two looks at what partitions there are
 _LOOK_AWAY = 2.0  # the same while the broker is away
@@ -195,11 +195,11 @@ class KafkaReader:
             raise self._failed
         if not ready:
             return
-        deadline = time.monotonic() + self._sizes.block_seconds
         while not (ripe := self._ripe()):
             messages = self._client().consume(_MOST_MESSAGES, _POLL)
             self._take(messages)
-            if self._told is None or time.monotonic() > deadline or not (messages or self._held):
+            if len(messages) < _MOST_MESSAGES:
+                ripe = self._ripe()
                 break
         for partition in ripe:
             yield self._piece(partition)
@@ -271,8 +271,6 @@ class KafkaReader:
             count = int(np.searchsorted(np.array(numbers), stop))
             values, numbers = values[:count], numbers[:count]
             self._ends[partition] = stop
-        elif stop is None:
-            self._ends.pop(partition, None)
         if not values:
             return
         held = self._held.setdefault(partition, _Held(time.monotonic(), [], []))

@@ -30,7 +30,11 @@ if TYPE_CHECKING:
     from agenttrail.sources.files import Remains
 
 ARRIVALS = "arrivals"
-_AGAIN = 0.1  # seconds until a source that had nothing is asked again
+_AGAIN = 0.2
+"""Seconds until a source that had nothing is asked again.
+
+The wait is left to the runner: Prism keeps a processor busy as long as a bundle is being processed, whatever it does.
+"""
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class Reader(Protocol):
         """Read on from ``positions``, parts that are not among them from their beginning."""
 
     def read(self) -> Iterator[Piece]:
-        """Yield what has come, waiting up to a second; the caller has claimed each piece when it asks for the next."""
+        """Yield what has come, without waiting for more; the caller has claimed a piece when it asks for the next."""
 
     def lose(self) -> None:
         """Forget where it stands: what was given last was not taken."""
@@ -159,7 +163,7 @@ _READERS = _Shared()
 
 
 @dataclass(frozen=True)
-class _Reading:
+class Reading:
     """What the DoFn needs to know, in one value that is the key of its reader, too."""
 
     source: int
@@ -174,9 +178,7 @@ class _Reading:
 class ReadStream(beam.DoFn):
     """Start positions to arrivals; dead letters and accounts beside them."""
 
-    def __init__(
-        self, reading: _Reading, headers: Headers | None, newest: Callable[[Block], int | None] | None
-    ) -> None:
+    def __init__(self, reading: Reading, headers: Headers | None, newest: Callable[[Block], int | None] | None) -> None:
         """Read what ``reading`` says; see :class:`BlocksOf`."""
         self._reading, self._headers, self._newest = reading, headers, newest
         self._last: dict[str, float] = {}
@@ -323,14 +325,14 @@ class BlocksOf(beam.PTransform):
             sizes: how much is gathered before it goes on.
         """
         super().__init__()
-        self._reading = _Reading(
+        self.reading = Reading(
             source, name, spec, sizes or Sizes(), pace or Pace(), to_end=to_end, run=str(time.time_ns())
         )
         self._headers, self._newest, self._start = headers, newest, dict(start or {})
 
     def expand(self, begin: beam.pvalue.PBegin) -> Any:
         """Return the outputs by tag; the main one is ``ARRIVALS``."""
-        read = ReadStream(self._reading, self._headers, self._newest)
+        read = ReadStream(self.reading, self._headers, self._newest)
         return (
             begin
             | beam.Create([Progress(self._start)], reshuffle=False)

@@ -1,4 +1,4 @@
-"""Beam's Flink job server for the tests, with a Flink of its own inside, put together from Maven Central."""
+"""Beam's servers in Java for the tests, from Maven Central: Flink's job server, and the expansion service."""
 
 from __future__ import annotations
 
@@ -16,22 +16,51 @@ from tests.services.guarded import Guarded, UnavailableError, fetching, free_por
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-VERSION = "1.19-beam-2.62.0"
-KINDS = ("shared",)
-
 _HERE = Path(__file__).resolve().parent
-_HEAP = "-Xmx768m -XX:+UseSerialGC -Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
 _OPENED = ("util", "lang", "net", "time")  # packages of java.base that Flink 1.19 looks into
-_MAIN = "org.apache.beam.runners.flink.FlinkJobServerDriver"
+_JAVA = "-XX:+UseSerialGC -Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """One kind of server.
+
+    Attributes:
+        version: of what it runs, for the folder of its jars.
+        told: what is said before these are fetched.
+        variable: of the environment that may name one that runs already.
+        heap: its most memory.
+        main: class that is run.
+    """
+
+    version: str
+    told: str
+    variable: str
+    heap: str
+    main: str
+
+
+KINDS = {
+    "flink": _Kind(
+        "1.19-beam-2.62.0", "Flink from Maven Central (once, about 150 MB)", "FLINK_JOB_ENDPOINT", "768m",
+        "org.apache.beam.runners.flink.FlinkJobServerDriver",
+    ),
+    "expansion": _Kind(
+        "2.73.0", "Beam's expansion service from Maven Central (once, about 140 MB)", "BEAM_EXPANSION_SERVICE", "256m",
+        "org.apache.beam.sdk.expansion.service.ExpansionService",
+    ),
+}  # fmt: skip
+"""A job server with a Flink of its own inside, and what turns Beam's sources in Java into parts of a graph."""
+
 _START = 120.0  # seconds that a start may take
 
 
 @dataclass(frozen=True)
-class Flink:
-    """One job server.
+class BeamServer:
+    """One server.
 
     Attributes:
-        endpoint: where it takes jobs, ``host:port``.
+        endpoint: where it answers, ``host:port``.
         directory: everything that is its own; "" where it is not ours.
         command: what runs it.
         environment: in which.
@@ -45,7 +74,7 @@ class Flink:
     watch: int = 0
 
     def start(self) -> None:
-        """Start it and wait until it takes jobs.
+        """Start it and wait until it answers.
 
         Raises:
             UnavailableError: it does not come up; with the end of its log.
@@ -55,12 +84,12 @@ class Flink:
         while not self.answers():
             if not self.runs() or time.monotonic() > deadline:
                 self._guarded().stop()
-                msg = f"Flink does not come up: {self._guarded().last_words()}"
+                msg = f"Beam's server does not come up: {self._guarded().last_words()}"
                 raise UnavailableError(msg)
             time.sleep(0.1)
 
-    def options(self) -> list[str]:
-        """Return the options of Beam for a stream that ends; functions run in this process."""
+    def flink_options(self) -> list[str]:
+        """Return the options of Beam for a stream on Flink that ends; functions run in this process."""
         return [
             "--runner=PortableRunner", f"--job_endpoint={self.endpoint}", "--environment_type=LOOPBACK", "--streaming",
             "--parallelism=1", "--max_bundle_time_mills=200", "--shutdown_sources_after_idle_ms=1000",
@@ -88,8 +117,8 @@ class Flink:
         return Guarded(self.directory, self.command, self.environment or {}, self.watch, farewell=away)
 
 
-def obtain(kind: str, directory: Path, watch: int) -> Flink:  # noqa: ARG001 - as every service
-    """Return a job server that takes jobs.
+def obtain(kind: str, directory: Path, watch: int) -> BeamServer:
+    """Return a server that answers.
 
     Args:
         kind: one of ``KINDS``.
@@ -97,40 +126,44 @@ def obtain(kind: str, directory: Path, watch: int) -> Flink:  # noqa: ARG001 - a
         watch: pid of the test run.
 
     Raises:
-        UnavailableError: none is to be had: neither in FLINK_JOB_ENDPOINT, nor put together here.
+        UnavailableError: none is to be had: neither in the environment, nor put together here.
     """
-    given = os.environ.get("FLINK_JOB_ENDPOINT")
+    given = os.environ.get(KINDS[kind].variable)
     if given:
-        server = Flink(given)
+        server = BeamServer(given)
         if not server.answers():
-            msg = f"FLINK_JOB_ENDPOINT is set, but nothing answers at {given}"
+            msg = f"{KINDS[kind].variable} is set, but nothing answers at {given}"
             raise UnavailableError(msg)
         return server
     directory.mkdir(parents=True)
-    server = _assembled(directory, watch)
+    server = _assembled(kind, directory, watch)
     server.start()
     return server
 
 
-def _assembled(directory: Path, watch: int) -> Flink:
+def _assembled(kind: str, directory: Path, watch: int) -> BeamServer:
     java = shutil.which("java")
     if java is None:
         msg = "java is not installed"
         raise UnavailableError(msg)
-    with fetching(f"flink-{VERSION}", "fetching Flink from Maven Central (once, about 150 MB)") as (home, empty):
+    asked = KINDS[kind]
+    with fetching(f"{kind}-{asked.version}", f"fetching {asked.told}") as (home, empty):
         if empty:
             pieces = home.with_name(f"{home.name}.part")
             shutil.rmtree(pieces, ignore_errors=True)
-            pom = _HERE / "maven" / "flink" / "pom.xml"
+            pom = _HERE / "maven" / kind / "pom.xml"
             maven = ("mvn", "--quiet", "--batch-mode", "--strict-checksums", f"--file={pom}")
             run(*maven, "dependency:copy-dependencies", f"-DoutputDirectory={pieces}")
             pieces.rename(home)
     port = free_port()
     opened = [f"--add-opens=java.base/java.{name}=ALL-UNNAMED" for name in _OPENED]
-    command = (
-        java, *_HEAP.split(), *opened, "-cp", f"{home}/*", _MAIN, "--flink-master=[local]", "--job-host=127.0.0.1",
-        f"--job-port={port}", f"--artifact-port={free_port()}", f"--expansion-port={free_port()}",
-        f"--artifacts-dir={directory}/artifacts",
-    )  # fmt: skip
-    environment = {"PATH": os.environ["PATH"], "HOME": str(directory), "JAVA_TOOL_OPTIONS": ""}
-    return Flink(f"127.0.0.1:{port}", str(directory), command, environment, watch)
+    command = (java, f"-Xmx{asked.heap}", *_JAVA.split(), *opened, "-cp", f"{home}/*", asked.main)
+    if kind == "expansion":
+        arguments: tuple[str, ...] = (str(port),)
+    else:
+        arguments = (
+            "--flink-master=[local]", "--job-host=127.0.0.1", f"--job-port={port}", f"--artifact-port={free_port()}",
+            f"--expansion-port={free_port()}", f"--artifacts-dir={directory}/artifacts",
+        )  # fmt: skip
+    environment = {"PATH": os.environ["PATH"], "HOME": str(directory)}
+    return BeamServer(f"127.0.0.1:{port}", str(directory), (*command, *arguments), environment, watch)
