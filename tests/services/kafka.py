@@ -204,6 +204,6 @@ def _assembled(directory: Path, watch: int) -> Kafka:
     environment = {"PATH": os.environ["PATH"], "HOME": str(directory)}
     program = (java, *_HEAP.split(), "-cp", f"{home}/*")
     cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    storage = ("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties))
+    storage = ("kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(properties))
     run(*program, *storage, cwd=directory, environment=environment)
     return Kafka(f"127.0.0.1:{port}", str(directory), (*program, "kafka.Kafka", str(properties)), environment, watch)

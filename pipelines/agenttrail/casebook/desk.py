@@ -50,9 +50,9 @@ class SafePoint:
         told = {"needed": self.needed, "read": self.read, "start": self.start}
         return orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
 
-    def begins(self, source: int, part: str, *, anew: bool) -> int:
-        """Return where a part is read from; from the top where its source is read ``anew``."""
-        return 0 if anew else int(self.needed.get(str(source), {}).get(part, {"at": 0})["at"])
+    def begins(self, source: int, part: str) -> int:
+        """Return where a part is read from."""
+        return int(self.needed.get(str(source), {}).get(part, {"at": 0})["at"])
 
     @classmethod
     def from_json(cls, data: bytes) -> SafePoint:
@@ -77,11 +77,13 @@ class Said:
         changes: of findings and incidents.
         safe_point: as JSON.
         rows: that are held.
+        passed: event time that the stream has passed, in microseconds; None while that is not known.
     """
 
     changes: Changes
     safe_point: bytes
     rows: int
+    passed: int | None = None
 
 
 @dataclass
@@ -126,7 +128,7 @@ class Desk:
         self._expected = {
             (source, part): at
             for (source, part), at in self._again.items()
-            if at > self._since.begins(source, part, anew=source in anew)
+            if part and (source in anew or at > self._since.begins(source, part))
         }
 
     @property
@@ -145,7 +147,10 @@ class Desk:
     def deliver(self, delivery: Delivery) -> None:
         """Take a delivery in."""
         part = (delivery.source, delivery.part)
-        self._parts.setdefault(part, _Part()).take(delivery.before, delivery.after)
+        if delivery.before == delivery.after:
+            self._expect_no_more(*part)
+        if delivery.part:
+            self._parts.setdefault(part, _Part()).take(delivery.before, delivery.after)
         if delivery.leases is not None:
             self._book.observe(delivery.leases)
         events = delivery.events
@@ -156,6 +161,12 @@ class Desk:
         known = delivery.before["at"] < self._again.get(part, 0)
         numbered = with_columns(events, {ORIGIN: pa.array(np.full(events.num_rows, number))})
         self._book.take(delivery.source, self._terms.datasets[delivery.source], numbered, known=known)
+
+    def _expect_no_more(self, source: int, name: str) -> None:
+        """Take note that a part has been read to its end, or without a name all parts of a source: more may be gone."""
+        self._expected = {
+            part: at for part, at in self._expected.items() if part[0] != source or (name and part[1] != name)
+        }
 
     def judge(self, *, urgent: bool = False) -> Changes:
         """Say what is to be said otherwise than the last time, see :meth:`Casebook.judge`."""
