@@ -158,8 +158,7 @@ def test_the_version_is_that_of_the_package(said: Any) -> None:
         (["run", "j.yml", "--end-of-input"], "--end-of-input is for streams: add --streaming, or leave it out"),
         (
             ["run", "j.yml", "--streaming", "--runner", "DirectRunner"],
-            "--runner DirectRunner: reads every source to its end before it hands anything on, which a stream has not: "
-            "leave --runner out for Prism, or give --runner PortableRunner and the --job_endpoint of Flink",
+            "--runner DirectRunner: reads every source to its end before it hands anything on",
         ),
         (["rules", "check", "nowhere"], "nowhere: no such rule file or folder"),
         (["rules", "check", "--job", "none.yml"], "none.yml: cannot be read"),

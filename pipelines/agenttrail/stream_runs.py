@@ -123,10 +123,21 @@ def _heard() -> Iterator[None]:
             HALT.fail(error)
 
     sdk_worker.print = hear
+    if threading.excepthook is not _quietly:
+        threading.excepthook = _quietly
     try:
         yield
     finally:
         del sdk_worker.print
+
+
+_HOOK = threading.excepthook
+
+
+def _quietly(failed: threading.ExceptHookArgs) -> None:
+    """Say nothing where a thread of Beam's finds that the runner has been ended, which may be a while after."""
+    if not failed.exc_type.__module__.startswith("grpc"):
+        _HOOK(failed)
 
 
 def _end_runner(started: set[int]) -> None:
