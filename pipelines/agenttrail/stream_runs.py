@@ -5,6 +5,7 @@ Prism goes on when a step has failed, and waits for ever for one that has died: 
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -42,6 +43,9 @@ def execute(pipeline: beam.Pipeline) -> None:
         StreamError: the runner failed.
     """
     HALT.begin()
+    told = logging.getLogger("PrismJobServer")  # what Prism prints, which Beam lets through whatever it is
+    told.propagate = False
+    told.addHandler(logging.NullHandler())
     before = set(children_of(os.getpid()))
     with _heard(), _signals() as listen:
         result = pipeline.run()

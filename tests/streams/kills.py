@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from tests.sinks.documents import settings_of, sources, tidy
 from tests.streams.arrivals import as_files, as_topics, last_versions, over_the_wire, without_places
 
@@ -187,6 +188,12 @@ class Stage:
         out = self.folder / "out"
         there = in_elasticsearch(self._client, self._prefix, out) if self._server else []
         return [*self._day.unlike(out), *there]
+
+    def ends(self) -> list[tuple[str, int, int]]:
+        """Return the topics of flows with their partitions, and where each ends."""
+        job = yaml.safe_load((self.folder / "job.yml").read_text())
+        topics = [entry["kafka"]["topic"] for entry in job["events"] if "flow" in entry["format"]]
+        return [(topic, number, self._broker.end_of(topic, number)) for topic in topics for number in range(2)]
 
     def remove(self) -> None:
         """Remove its indices."""

@@ -104,3 +104,21 @@ def test_batch_runs_and_streams_do_not_share_a_directory(stage: Stage, day: Day)
         _, told = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "holds findings.ndjson of a batch run" in told
+
+
+def test_what_retention_has_deleted_holds_nobody_up(stage: Stage, kafka: Kafka) -> None:
+    """What had been said of it stands."""
+    with stage.start() as process:
+        stage.wait_until_said(process)
+        time.sleep(1)
+        os.kill(process.pid, signal.SIGTERM)
+        process.communicate(timeout=60)
+    out = stage.folder / "out"
+    before = read_incidents(str(out))
+    for topic, partition, end in stage.ends():
+        kafka.drop_before(topic, partition, end)
+    stage.finish()
+    assert before
+    told = json.loads((out / "safe_point.json").read_text())
+    for topic, partition, end in stage.ends():
+        assert any(parts.get(f"{topic}/{partition}", {}).get("at") == end for parts in told["read"].values())

@@ -159,6 +159,8 @@ class Versions:
             raise SinkError(msg)
         try:
             (self._directory / TIMELINE).mkdir(parents=True, exist_ok=True)
+            for part in (self._directory / TIMELINE).glob(".timeline-*.part"):  # of a run that was killed
+                part.unlink()
             if not safe_point.exists():  # before anything else is: it tells that all that follows is a stream's
                 self._replace(SAFE_POINT, SafePoint().to_json())
             return self._compacted()
@@ -182,6 +184,7 @@ class Versions:
                 severities = Counter(orjson.loads(line)[f"{kind}.severity"] for line in standing.values())
                 counted[f"{kind}s"] = dict(sorted(severities.items()))
             self._one_timeline(list(standing))
+            self._replace(f"{DEAD_LETTERS}.ndjson", b"".join(self._dead_letters()), private=True)
         except (OSError, ValueError, pa.ArrowException) as error:
             raise cannot(self._directory, "finished", error) from error
         return counted

@@ -244,7 +244,8 @@ class ReadStream(beam.DoFn):
             return  # it was not read, or cannot be asked
         up = {*positions, *standing.positions, *([] if standing.unread else [""])} - standing.unread - self._up
         for part in sorted(up):
-            here = standing.positions.get(part) or positions.get(part) or Position(0)
+            known, found = positions.get(part), standing.positions.get(part)
+            here = _told(found, known) if found is not None else known or Position(0)
             self._up.add(part)
             yield Arrival(Block(b"", part, here.at, here.header, self._reading.source), part, here, here)
 
