@@ -15,14 +15,12 @@ class Halt:
     def __init__(self) -> None:
         """Begin with a stream that goes on."""
         self._asked = threading.Event()
-        self._told = threading.Event()
         self.error: BaseException | None = None
 
     def begin(self) -> None:
         """Forget what was: a new stream begins."""
         self.error = None
         self._asked.clear()
-        self._told.clear()
 
     def ask(self) -> None:
         """Let sources end where they stand, so that what came is judged and written."""
@@ -33,16 +31,11 @@ class Halt:
         if self.error is None:
             self.error = error
         self._asked.set()
-        self._told.set()
 
     @property
     def asked(self) -> bool:
         """Whether the stream is to end before its sources do."""
         return self._asked.is_set()
-
-    def wait(self, seconds: float) -> bool:
-        """Wait for a failure; tell whether there was one."""
-        return self._told.wait(seconds)
 
 
 HALT = Halt()

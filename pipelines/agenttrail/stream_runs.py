@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +28,10 @@ if TYPE_CHECKING:
 _LOOK = 0.2  # seconds between two looks at a run
 _GRACE = 5.0  # seconds for a runner to end by itself
 _PRISM = "prism"
+_GONE = (
+    "the runner of the stream was ended before its work was done: look whether the machine ran out of memory "
+    "(journalctl -k), and start again with the same command"
+)
 
 
 class StreamError(AgentTrailError):
@@ -52,17 +55,16 @@ def execute(pipeline: beam.Pipeline) -> None:
         listen()  # the runner has put its own in their place
         ended = _Ended(result)
         try:
-            while not ended.wait(0) and not HALT.wait(_LOOK):
+            while not ended.wait(_LOOK) and HALT.error is None:
                 pass
-            if HALT.error is None:
-                ended.wait(None)
+            failed = HALT.error or ended.error
         finally:
             _end_runner(set(children_of(os.getpid())) - before)
             ended.wait(_GRACE)
-    if HALT.error is not None:
-        raise HALT.error
-    if ended.error is not None:
-        raise ended.error
+    if failed is not None and type(failed).__module__.startswith("grpc"):
+        raise StreamError(_GONE) from failed
+    if failed is not None:
+        raise failed
 
 
 class _Ended:
@@ -80,14 +82,9 @@ class _Ended:
         except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
             self.error = error
 
-    def wait(self, seconds: float | None) -> bool:
-        """Wait for so long, for ever with None, and tell whether the run is over."""
-        deadline = None if seconds is None else time.monotonic() + seconds
-        while self._thread.is_alive():
-            left = _LOOK if deadline is None else min(_LOOK, deadline - time.monotonic())
-            if left <= 0 or (deadline is None and HALT.error is not None):
-                break
-            self._thread.join(left)  # by short steps, so that signals are heard
+    def wait(self, seconds: float) -> bool:
+        """Wait for so long, and tell whether the run is over."""
+        self._thread.join(seconds)
         return not self._thread.is_alive()
 
 

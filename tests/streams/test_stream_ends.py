@@ -59,6 +59,17 @@ def test_a_step_that_fails_ends_the_run_with_a_sentence(stage: Stage) -> None:
     assert [pid for pid in runner if _lives(pid)] == []
 
 
+def test_a_runner_that_is_killed_ends_the_run_with_a_sentence(stage: Stage) -> None:
+    with stage.start() as process:
+        stage.wait_until_said(process)
+        for pid in below(process.pid):
+            os.kill(pid, signal.SIGKILL)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 1, told
+    assert "Traceback" not in told
+    assert "the runner of the stream was ended" in told
+
+
 def _lives(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
