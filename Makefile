@@ -53,6 +53,7 @@ acceptance: $(STAMP)
 	HYPOTHESIS_PROFILE=acceptance $(BIN)/python -m pytest -n $(WORKERS) $(ORACLES)
 	$(BIN)/python tests/acceptance/accept.py
 	$(BIN)/python tests/acceptance/kills.py
+	$(BIN)/python tests/acceptance/stream_kills.py
 
 ## make docs         write docs/fields.md from the schemas, and kibana/agenttrail.ndjson from its questions
 docs: $(STAMP)

@@ -151,7 +151,15 @@ def test_the_version_is_that_of_the_package(said: Any) -> None:
         (["run", "none.yml"], "none.yml: cannot be read: No such file or directory"),
         (["run", "j.yml", "--start", "2026-03-02", "--end", "2026-03-02"], "--start must lie before --end"),
         (["run", "j.yml", "--start", "1975-01-01"], "--start lies outside of the years 2000 to 2100"),
-        (["run", "j.yml", "--streaming"], "--streaming: jobs run in batch only so far; leave it out"),
+        (
+            ["run", "j.yml", "--streaming", "--start", "2026-01-01T00:00:00Z"],
+            "--start: a stream goes on from where it stopped; leave it out, or leave out --streaming",
+        ),
+        (["run", "j.yml", "--end-of-input"], "--end-of-input is for streams: add --streaming, or leave it out"),
+        (
+            ["run", "j.yml", "--streaming", "--runner", "DirectRunner"],
+            "--runner DirectRunner: reads every source to its end before it hands anything on",
+        ),
         (["rules", "check", "nowhere"], "nowhere: no such rule file or folder"),
         (["rules", "check", "--job", "none.yml"], "none.yml: cannot be read"),
         (["elasticsearch", "setup"], "no address: give --url, or set ELASTICSEARCH_URL"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -18,6 +19,7 @@ from agenttrail.metadata import parse_time
 from agenttrail.parsing import EARLIEST, LATEST
 from agenttrail.schema import record
 from agenttrail.sinks.files import TIMELINE, found_in, join, open_to_read, read_all
+from agenttrail.sinks.versions import is_stream, standing_lines
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -53,10 +55,13 @@ def read_timeline(directory: str, incident: str) -> list[Document]:
     Raises:
         InputError: it cannot be read.
     """
-    entries = []
+    entries: list[Document] = []
     try:
-        for path in found_in(directory, TIMELINE):
+        paths, stream = found_in(directory, TIMELINE), is_stream(directory)
+        for path in reversed(paths):
             entries += [checked(entry, "timeline", path) for entry in _entries(path, incident)]
+            if stream and entries:  # each of its files has whole timelines, the last of which holds
+                break
     except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
         msg = f"{join(directory, TIMELINE)}: cannot be read as a timeline: {shortened(str(error))}"
         raise InputError(msg) from error
@@ -99,8 +104,10 @@ def timelines(directory: str, incidents: Collection[str]) -> Iterator[tuple[str,
         paths = found_in(directory, TIMELINE)
         last = {id_: path for path in paths for id_ in _told_in(path, wanted)}
         waiting: dict[str, list[pa.Table]] = {}
+        stream = is_stream(directory)
         for path in paths:
-            rows = _wanted_rows(path, wanted)
+            here = [id_ for id_, place in last.items() if place == path]
+            rows = _wanted_rows(path, pa.array(here, pa.string()) if stream else wanted)
             for id_ in pc.unique(rows.column("incident.id")).to_pylist():
                 waiting.setdefault(id_, []).append(rows.filter(pc.equal(rows.column("incident.id"), id_)))
             for id_ in [id_ for id_ in waiting if last[id_] == path]:
@@ -170,6 +177,9 @@ def finding_lines(directory: str) -> Iterator[tuple[str, bytes]]:
     """
     path = join(directory, "findings.ndjson")
     try:
+        if is_stream(directory):
+            yield from ((f"{path}:{number}", line) for number, line in standing_lines(Path(path), "finding"))
+            return
         with closing(open_to_read(path)) as file:
             # a line is longer than the usual buffers
             for number, line in enumerate(io.BufferedReader(file, 1 << 20), start=1):  # type: ignore[type-var]
@@ -189,10 +199,13 @@ def _lines(directory: str, name: str) -> Iterator[tuple[str, Any]]:
     """Yield place and document of each line."""
     path = join(directory, name)
     try:
-        data = read_all(path)
-    except OSError as error:
+        if is_stream(directory):
+            lines = list(standing_lines(Path(path), name.removesuffix("s.ndjson")))
+        else:
+            lines = list(enumerate(read_all(path).splitlines(), start=1))
+    except (OSError, ValueError) as error:
         raise _unreadable(path, directory, error) from error
-    for number, line in enumerate(data.splitlines(), start=1):
+    for number, line in lines:
         try:
             yield f"{path}:{number}", orjson.loads(line)
         except orjson.JSONDecodeError as error:

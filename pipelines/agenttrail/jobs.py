@@ -23,6 +23,7 @@ from agenttrail.settling import SETTLEMENT, TOGETHER, HearOf, InSpan, Say, Settl
 from agenttrail.sinks import files as sink
 from agenttrail.sinks.earlier import INCIDENTS, ReadEarlier, carry_over, covered
 from agenttrail.sinks.files import WriteDeadLetters, WriteEvents, WriteSorted, WriteTimeline
+from agenttrail.sinks.versions import refuse_stream
 from agenttrail.sources.files import BLOCK_BYTES, RANGE_BYTES, ReadBlocks, ReadDocuments
 from agenttrail.transforms.attributing import Attribute, AttributeNamed, Resolve
 from agenttrail.transforms.detecting import Detect
@@ -399,6 +400,7 @@ def run(job: Job, options: RunOptions | None = None) -> None:
         from agenttrail.sinks.elasticsearch_upserts import check as check_elasticsearch
 
         check_elasticsearch(ElasticsearchSettings(**job.elasticsearch))
+    refuse_stream(str(job.directory))
     with sink.claimed(str(job.directory)):
         bounded = options.start is not None or options.stop is not None
         _run(job, options, span_of(job, options) if bounded else None)

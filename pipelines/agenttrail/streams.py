@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
 import msgspec
+import orjson
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -16,16 +17,17 @@ from agenttrail.casebook.desk import SafePoint
 from agenttrail.casebook.ledger import Changes
 from agenttrail.casebook.terms import Terms
 from agenttrail.formats import FORMATS
-from agenttrail.jobs import KINDS, view_of
+from agenttrail.jobs import KINDS, report, view_of
 from agenttrail.sinks import files as sink
-from agenttrail.sinks.saying import KeepDead, Say
+from agenttrail.sinks.saying import KeepAccounts, KeepDead, Say
 from agenttrail.sinks.versions import Versions
 from agenttrail.sources.positions import Position
 from agenttrail.sources.stream import ARRIVALS, BlocksOf, Sizes
 from agenttrail.sources.watermarks import MedianTime, Pace
+from agenttrail.stream_runs import execute
+from agenttrail.tally import TALLY
 from agenttrail.transforms.casework import SAID, Casework, Opening, Pacing
 from agenttrail.transforms.sifting import DELIVERIES, Sift
-from agenttrail.workers import watched
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,7 +78,7 @@ def build(
         stored: what an earlier run left.
     """
     terms = terms_of(job)
-    since = SafePoint() if stored is None or stored.safe_point is None else SafePoint.from_json(stored.safe_point)
+    since = SafePoint() if stored is None else SafePoint.from_json(stored.safe_point)
     anew = frozenset(number for number, source in enumerate(job.sources) if FORMATS[source.format].gives != "events")
     deliveries, dead, accounts = [], [], []
     for number, spec in streams.items():
@@ -112,6 +114,8 @@ def build(
     said = cased[SAID] | Say(str(job.directory), job.elasticsearch)
     for number, letters in enumerate([*dead, cased[DEAD], said[DEAD]]):
         _ = letters | f"KeepDead{number}" >> KeepDead(str(job.directory))
+    for number, account in enumerate([*accounts, cased[ACCOUNT], said[ACCOUNT]]):
+        _ = account | f"KeepAccounts{number}" >> KeepAccounts()
 
 
 def terms_of(job: Job) -> Terms:
@@ -124,11 +128,15 @@ def terms_of(job: Job) -> Terms:
 
 
 def _positions(places: Mapping[str, Mapping[str, Any]]) -> dict[str, Position]:
-    return {part: msgspec.convert(place, Position) for part, place in places.items()}
+    # where the earlier run was to end does not bind this one
+    return {part: replace(msgspec.convert(place, Position), stop=None) for part, place in places.items()}
 
 
-def run(job: Job, streams: Mapping[int, StreamSpec], options: StreamOptions) -> None:
+def run(job: Job, streams: Mapping[int, StreamSpec], options: StreamOptions) -> dict[str, Any]:
     """Run a job as a stream; returns when its sources have ended, or it was told to end.
+
+    Returns:
+        What ``run.json`` says.
 
     Raises:
         AgentTrailError: the run failed; what it says is for the user.
@@ -143,9 +151,22 @@ def run(job: Job, streams: Mapping[int, StreamSpec], options: StreamOptions) -> 
         versions = Versions(directory)
         stored = versions.begin()
         _take_back(job, stored)
-        with watched(), beam.Pipeline(options=PipelineOptions(flags_of(options))) as pipeline:
-            build(pipeline, job, streams, options, stored)
-        versions.begin()
+        TALLY.begin(stored.findings.column("finding.id").to_pylist(), stored.incidents)
+        pipeline = beam.Pipeline(options=PipelineOptions(flags_of(options)))
+        build(pipeline, job, streams, options, stored)
+        execute(pipeline)
+        summary = _summary(job, versions.finish())
+        versions.tell("run.json", orjson.dumps(summary, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    return summary
+
+
+def _summary(job: Job, counted: dict[str, dict[str, int]]) -> dict[str, Any]:
+    """Return what ``run.json`` says; whose events are changes as leases come, so that none are counted by that."""
+    told = report(job, TALLY.account, counted) | {"streaming": True, "rows_held": TALLY.rows}
+    for counts in (*told["sources"], told["total"]):
+        for status in ("attributed", "ambiguous", "unattributed"):
+            counts.pop(status)
+    return told
 
 
 def _take_back(job: Job, stored: Stored) -> None:
@@ -172,6 +193,7 @@ def flags_of(options: StreamOptions) -> list[str]:
 
         if "--prism_location" not in named:
             flags.append(f"--prism_location={install()}")
+        flags.append("--experiments=disable_prism_server_singleton")  # one of its own, which ends with it
         # also bounds how long state may be asked for: a stream would end after five minutes
         defaults = {"--environment_type": "LOOPBACK", "--job_server_timeout": str(_A_YEAR)}
         flags += [f"{name}={value}" for name, value in defaults.items() if name not in named]

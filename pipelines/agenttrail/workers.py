@@ -74,18 +74,18 @@ def watched() -> Iterator[None]:
 
 def _end_others() -> None:
     """End the workers that are left: one that waits for a job that is over would be waited for in turn."""
-    for pid in _below(os.getpid()):
+    for pid in children_of(os.getpid()):
         with suppress(OSError):  # gone already
             if _PROGRAM in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(pid, signal.SIGKILL)
 
 
-def _below(pid: int) -> Iterator[int]:
+def children_of(pid: int) -> Iterator[int]:
     """Give the processes that a process started, those first that these started; none where there is no /proc."""
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):
             for child in map(int, children.read_text().split()):
-                yield from _below(child)
+                yield from children_of(child)
                 yield child
 
 

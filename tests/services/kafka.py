@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from confluent_kafka import KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 from tests.services.guarded import Guarded, UnavailableError, fetching, free_port, run
@@ -103,6 +103,13 @@ class Kafka:
         admin = self._admin()  # held, since it takes what it has been asked with it when it goes
         admin.create_partitions([NewPartitions(topic, count)])[topic].result(30)
 
+    def end_of(self, topic: str, partition: int) -> int:
+        """Return the offset behind the last message of a partition."""
+        client = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "tests", "log_level": 0})
+        _, high = client.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
+        client.close()
+        return int(high)
+
     def drop_before(self, topic: str, partition: int, offset: int) -> None:
         """Delete the messages of a partition before ``offset``, as retention would."""
         admin = self._admin()
@@ -113,7 +120,9 @@ class Kafka:
         self, topic: str, values: Iterable[bytes | None], partition: int = 0, *, at: int = 0, **settings: str
     ) -> None:
         """Write messages, and wait until the broker has them; ``at``: their time in milliseconds, 0 is now."""
-        producer = Producer({"bootstrap.servers": self.bootstrap, "linger.ms": 20, "log_level": 0, **settings})
+        # idempotent, since otherwise what is sent again may come behind what was sent after it
+        own = {"bootstrap.servers": self.bootstrap, "linger.ms": 20, "enable.idempotence": True, "log_level": 0}
+        producer = Producer(own | settings)
         for value in values:
             while True:
                 try:
@@ -204,6 +213,6 @@ def _assembled(directory: Path, watch: int) -> Kafka:
     environment = {"PATH": os.environ["PATH"], "HOME": str(directory)}
     program = (java, *_HEAP.split(), "-cp", f"{home}/*")
     cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    storage = ("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties))
+    storage = ("kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(properties))
     run(*program, *storage, cwd=directory, environment=environment)
     return Kafka(f"127.0.0.1:{port}", str(directory), (*program, "kafka.Kafka", str(properties)), environment, watch)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import math
 import random
 from dataclasses import dataclass, field
+from time import sleep
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +20,8 @@ from agenttrail.parsing import Block
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.services.kafka import Kafka
 
     from agenttrail.job_files import Job
 
@@ -195,3 +199,64 @@ def spread(wire: Wire, number: int, partitions: int, seed: int) -> list[list[byt
         if line.source == number:
             out[int(dice.integers(partitions))].append(line.data)
     return out
+
+
+def as_topics(folder: Path, wire: Wire, target: Path, broker: Kafka, seed: int) -> Path:
+    """Write everything to topics, flows to two partitions each, and the job that reads them; return the job's path."""
+    job = yaml.safe_load((folder / "job.yml").read_text())
+    for number, entry in enumerate([*job["events"], *job["leases"]]):
+        del entry["path"]
+        parts = spread(wire, number, 2 if number < len(job["events"]) else 1, seed)
+        topic = broker.topic(len(parts))
+        for partition, lines in enumerate(parts):
+            broker.produce(topic, lines, partition)
+        entry["kafka"] = {"topic": topic, "bootstrap": broker.bootstrap}
+    return _written(job, target)
+
+
+def as_directories(folder: Path, wire: Wire, target: Path) -> Path:
+    """Write the job that reads a directory for each source, which :class:`Growing` fills; return the job's path."""
+    job = yaml.safe_load((folder / "job.yml").read_text())
+    for number, entry in enumerate([*job["events"], *job["leases"]]):
+        (target / f"{number}").mkdir(parents=True)
+        flows = number < len(job["events"])
+        entry["path"] = f"{number}/*.log" if flows else f"{number}/document.json"
+        if not flows:
+            (target / f"{number}" / "document.json").write_bytes(_document(wire, number, 0.2))
+    return _written(job, target)
+
+
+def grow(wire: Wire, target: Path, events: int, seconds: float, steps: int = 20) -> None:
+    """Write the lines of the first sources to files that grow, two each, in so many steps; metadata grows, too."""
+    dice = random.Random(steps)
+    size = -(-len(wire.lines) // steps)
+    begun: set[Path] = set()
+    for step in range(steps):
+        for line in wire.lines[step * size : (step + 1) * size]:
+            if line.source < events:
+                path = target / f"{line.source}" / f"{dice.randrange(2)}.log"
+                with path.open("ab") as file:
+                    if path not in begun and line.source in wire.headers:
+                        file.write(wire.headers[line.source] + b"\n")
+                    begun.add(path)
+                    file.write(line.data + b"\n")
+        for folder in target.glob("*/document.json"):
+            part = folder.with_suffix(".part")
+            part.write_bytes(_document(wire, int(folder.parent.name), (step + 1) / steps))
+            part.replace(folder)
+        sleep(seconds / steps)
+
+
+def _document(wire: Wire, number: int, share: float) -> bytes:
+    """Return what metadata tells once a share of it has come."""
+    items = [line.data for line in wire.lines if line.source == number and not line.again and line.data.strip()]
+    items = items[: math.ceil(len(items) * share)]
+    head = [wire.headers[number]] if number in wire.headers else []
+    return b"".join(item + b"\n" for item in [*head, *items])
+
+
+def _written(job: dict[str, Any], target: Path) -> Path:
+    job["output"] = {"directory": "out"}
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "job.yml").write_text(yaml.safe_dump(job, sort_keys=False))
+    return target / "job.yml"

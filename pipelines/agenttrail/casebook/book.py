@@ -145,14 +145,21 @@ class Casebook:
         if events.num_rows:
             self._arrived.events.setdefault((source, dataset, known), []).append(events)
 
-    def remember(self, findings: pa.RecordBatch, incidents: Sequence[str]) -> None:
-        """Take in what had been said before a restart; once all has come again, what does not hold any more goes.
+    def remember(self, findings: pa.RecordBatch, incidents: Sequence[str]) -> pa.Array:
+        """Take in what had been said before a restart.
 
         Args:
             findings: in the shape of the finding record, without evidence.
             incidents: ids.
+
+        Returns:
+            Digests of the workloads to :meth:`doubt` once all rows have come again.
         """
-        self._due.add([self._ledger.remember(findings, incidents, self._span)])
+        return self._ledger.remember(findings, incidents, self._span)
+
+    def doubt(self, workloads: Sequence[pa.Array]) -> None:
+        """Judge workloads, whether anything came of them or not: what does not hold any more goes."""
+        self._due.add(workloads)
 
     def distinct(self, name: str) -> NDArray[np.int64]:
         """Return the distinct values of a column of numbers of the rows that are held."""

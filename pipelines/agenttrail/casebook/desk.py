@@ -50,9 +50,9 @@ class SafePoint:
         told = {"needed": self.needed, "read": self.read, "start": self.start}
         return orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
 
-    def begins(self, source: int, part: str, *, anew: bool) -> int:
-        """Return where a part is read from; from the top where its source is read ``anew``."""
-        return 0 if anew else int(self.needed.get(str(source), {}).get(part, {"at": 0})["at"])
+    def begins(self, source: int, part: str) -> int:
+        """Return where a part is read from."""
+        return int(self.needed.get(str(source), {}).get(part, {"at": 0})["at"])
 
     @classmethod
     def from_json(cls, data: bytes) -> SafePoint:
@@ -77,11 +77,13 @@ class Said:
         changes: of findings and incidents.
         safe_point: as JSON.
         rows: that are held.
+        passed: event time that the stream has passed, in microseconds; None while that is not known.
     """
 
     changes: Changes
     safe_point: bytes
     rows: int
+    passed: int | None = None
 
 
 @dataclass
@@ -123,10 +125,12 @@ class Desk:
             for source, parts in self._since.read.items()
             for part, place in parts.items()
         }
+        self._lacking = False  # some of what had come before a restart is gone
+        self._remembered: list[pa.Array] = []  # workloads that findings from before it are on
         self._expected = {
             (source, part): at
             for (source, part), at in self._again.items()
-            if at > self._since.begins(source, part, anew=source in anew)
+            if part and (source in anew or at > self._since.begins(source, part))
         }
 
     @property
@@ -137,15 +141,17 @@ class Desk:
     @property
     def behind(self) -> bool:
         """Whether some of what had been taken in before a restart has not come again yet: it is too soon to judge."""
-        return any(
-            (one := self._parts.get(part)) is None or one.read is None or one.read["at"] < at
-            for part, at in self._expected.items()
-        )
+        return any(not self._has_come(part, at) for part, at in self._expected.items())
 
     def deliver(self, delivery: Delivery) -> None:
         """Take a delivery in."""
         part = (delivery.source, delivery.part)
-        self._parts.setdefault(part, _Part()).take(delivery.before, delivery.after)
+        if part in self._expected and part not in self._parts:
+            self._lacking |= int(delivery.before["at"]) > self._since.begins(*part)
+        if delivery.part:
+            self._parts.setdefault(part, _Part()).take(delivery.before, delivery.after)
+        if delivery.before == delivery.after:
+            self._expect_no_more(*part)
         if delivery.leases is not None:
             self._book.observe(delivery.leases)
         events = delivery.events
@@ -157,13 +163,30 @@ class Desk:
         numbered = with_columns(events, {ORIGIN: pa.array(np.full(events.num_rows, number))})
         self._book.take(delivery.source, self._terms.datasets[delivery.source], numbered, known=known)
 
+    def _expect_no_more(self, source: int, name: str) -> None:
+        """Take note that a part has been read to its end, or without a name all parts of a source: more may be gone."""
+        over = {part: at for part, at in self._expected.items() if part[0] == source and name in ("", part[1])}
+        self._lacking |= any(not self._has_come(part, at) for part, at in over.items())
+        self._expected = {part: at for part, at in self._expected.items() if part not in over}
+
+    def _has_come(self, part: tuple[int, str], at: int) -> bool:
+        one = self._parts.get(part)
+        return one is not None and one.read is not None and bool(one.read["at"] >= at)
+
+    def _come_again(self) -> None:
+        """Let what had been said before a restart be judged, unless some of what it rests on is there no more."""
+        if self._remembered and not self._lacking:
+            self._book.doubt(self._remembered)
+        self._remembered = []
+
     def judge(self, *, urgent: bool = False) -> Changes:
         """Say what is to be said otherwise than the last time, see :meth:`Casebook.judge`."""
+        self._come_again()
         return self._book.judge(urgent=urgent)
 
     def remember(self, findings: pa.RecordBatch, incidents: Sequence[str]) -> None:
         """Take in what had been said before a restart, see :meth:`Casebook.remember`."""
-        self._book.remember(findings, incidents)
+        self._remembered = [self._book.remember(findings, incidents)]
 
     @property
     def due(self) -> bool:
@@ -172,6 +195,7 @@ class Desk:
 
     def evict(self, start: int) -> Changes:
         """Judge everything, and let go of what is not looked at from ``start`` on, see :meth:`Casebook.evict`."""
+        self._come_again()
         self._start = start if self._start is None else max(start, self._start)
         return self._book.evict(start)
 

@@ -43,7 +43,14 @@ def add(subparsers: argparse._SubParsersAction[Any]) -> None:
         help="write to this Elasticsearch; credentials from ELASTICSEARCH_API_KEY, or "
         "ELASTICSEARCH_USERNAME and ELASTICSEARCH_PASSWORD",
     )
-    parser.add_argument("--streaming", action="store_true", help="not yet: jobs run in batch")
+    parser.add_argument(
+        "--streaming",
+        action="store_true",
+        help="go on with what comes, in topics of Kafka and in files that grow, until SIGTERM or ^C",
+    )
+    parser.add_argument(
+        "--end-of-input", action="store_true", help="with --streaming: read what is there at the beginning, then end"
+    )
     parser.add_argument("--json", action="store_true", help="print run.json instead of a summary")
     parser.set_defaults(command=command, takes_beam_options=True)
 
@@ -53,13 +60,15 @@ def command(arguments: argparse.Namespace) -> int:
     from agenttrail.job_files import load_job
     from agenttrail.jobs import RunOptions
 
-    if arguments.streaming:
-        told = "--streaming: jobs run in batch only so far; leave it out"
-        raise DefinitionError([Problem("command line", 0, told)])
-    start, stop = _range(arguments)
     check_beam_options(arguments.beam_options)
-    job = load_job(arguments.job, output=arguments.output, elasticsearch=arguments.elasticsearch)
-    summary = run_job(job, RunOptions(start=start, stop=stop, flags=tuple(arguments.beam_options)))
+    if arguments.streaming:
+        from agenttrail.commands.streaming import run_stream
+
+        job, summary = run_stream(arguments)
+    else:
+        start, stop = _range(arguments)
+        job = load_job(arguments.job, output=arguments.output, elasticsearch=arguments.elasticsearch)
+        summary = run_job(job, RunOptions(start=start, stop=stop, flags=tuple(arguments.beam_options)))
     report = write_run_report(job)
     if arguments.json:
         print_json(summary, indent=True)
@@ -71,6 +80,8 @@ def command(arguments: argparse.Namespace) -> int:
 
 def _range(arguments: argparse.Namespace) -> tuple[int | None, int | None]:
     problems, times = [], []
+    if arguments.end_of_input:
+        problems.append(Problem("command line", 0, "--end-of-input is for streams: add --streaming, or leave it out"))
     for name in ("start", "end"):
         text = getattr(arguments, name)
         try:
@@ -173,7 +184,11 @@ def summary_text(job: Job, summary: dict[str, Any]) -> str:
     count = {name: f"{value:,}" for name, value in total.items() if isinstance(value, int)}
     findings, incidents = (_counts(summary[f"{kind}_by_severity"]) for kind in ("findings", "incidents"))
     books = f"{count['with_events']} with events + {count['skipped']} skipped + {count['dead']} dead"
-    owners = f"{count['attributed']} attributed, {count['ambiguous']} ambiguous, {count['unattributed']} unattributed"
+    if summary.get("streaming"):
+        owners = f"{count.get('may_matter', '0')} may matter, {count.get('late', '0')} too late"
+    else:
+        kinds = ("attributed", "ambiguous", "unattributed")
+        owners = ", ".join(f"{count[kind]} {kind}" for kind in kinds)
     lines = [
         f"{summary['job']}: {count['lines']} lines = {books}",
         f"{count['events']} events: {owners}",

@@ -8,12 +8,14 @@ import apache_beam as beam
 
 from agenttrail.accounting import ACCOUNT, DEAD
 from agenttrail.sinks.versions import Versions
+from agenttrail.tally import TALLY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     import pyarrow as pa
 
+    from agenttrail.accounting import Account
     from agenttrail.casebook.desk import Said
     from agenttrail.sinks.elasticsearch_changes import ChangesWriter
 
@@ -40,6 +42,7 @@ class _Say(beam.DoFn):
             for kind, written in self._writer.write(said.changes):
                 yield from told(kind, written)
         self._versions.safe(said.safe_point)
+        TALLY.say(said)
 
 
 class Say(beam.PTransform):
@@ -75,3 +78,17 @@ class KeepDead(beam.PTransform):
     def expand(self, letters: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[None]:
         """Return nothing."""
         return letters | beam.ParDo(self._fn)
+
+
+class _Keep(beam.DoFn):
+    def process(self, account: Account) -> Iterator[None]:
+        TALLY.add(account)
+        yield from ()
+
+
+class KeepAccounts(beam.PTransform):
+    """Accounts to the tally of this process."""
+
+    def expand(self, accounts: beam.PCollection[Account]) -> beam.PCollection[None]:
+        """Return nothing."""
+        return accounts | beam.ParDo(_Keep())

@@ -7,18 +7,23 @@ next start.  That something does not hold any more is a line, too: ``{"finding.i
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
+from agenttrail.casebook.desk import SafePoint
 from agenttrail.columns.json_text import json_lines, json_objects
 from agenttrail.documents import read_records
 from agenttrail.errors import SinkError
 from agenttrail.schema import record
-from agenttrail.sinks.files import DEAD_LETTERS, TIMELINE, cannot, dead_letter_lines, is_local, write_rows
+from agenttrail.sinks.files import DEAD_LETTERS, TIMELINE, cannot, dead_letter_lines, event_table, is_local, write_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,14 +47,14 @@ class Stored:
         incidents: ids.
         gone_findings: ids of those that held once.
         gone_incidents: likewise.
-        safe_point: as it was written last; None where none was.
+        safe_point: as it was written last.
     """
 
     findings: pa.RecordBatch
     incidents: tuple[str, ...]
     gone_findings: tuple[str, ...]
     gone_incidents: tuple[str, ...]
-    safe_point: bytes | None
+    safe_point: bytes
 
 
 def last_versions(path: Path, kind: str) -> tuple[dict[str, bytes], set[str]]:
@@ -70,6 +75,43 @@ def last_versions(path: Path, kind: str) -> tuple[dict[str, bytes], set[str]]:
             standing[id_] = line
             gone.discard(id_)
     return standing, gone
+
+
+def standing_lines(path: Path, kind: str) -> Iterator[tuple[int, bytes]]:
+    """Yield number and text of each line of a file that holds, also while it is written.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: a line is no version.
+    """
+    last: dict[str, int] = {}
+    with path.open("rb") as file:
+        number = 0
+        for number, line in enumerate(file, start=1):
+            if line.endswith(b"\n"):
+                id_, superseded = _version(line, kind)
+                last[id_] = 0 if superseded else number
+        wanted = set(last.values()) - {0}
+        file.seek(0)
+        for place, line in enumerate(islice(file, number), start=1):
+            if place in wanted:
+                yield place, line
+
+
+def is_stream(directory: str) -> bool:
+    """Tell whether an output directory is a stream's: of one id the last line holds."""
+    return is_local(directory) and (Path(directory) / SAFE_POINT).exists()
+
+
+def refuse_stream(directory: str) -> None:
+    """Refuse a directory for a batch run.
+
+    Raises:
+        SinkError: it is a stream's, which would go on with what a batch run left.
+    """
+    if is_stream(directory):
+        msg = f"{directory}: a stream writes there; name another directory with --output, or add --streaming"
+        raise SinkError(msg)
 
 
 def _whole_lines(path: Path) -> Iterator[bytes]:
@@ -110,11 +152,61 @@ class Versions:
         Raises:
             SinkError: it cannot be read or written.
         """
+        safe_point = self._directory / SAFE_POINT
+        left = [name for name in _KINDS.values() if (self._directory / name).exists()]
+        if left and not safe_point.exists():
+            msg = f"{self._directory}: holds {left[0]} of a batch run; name another directory with --output"
+            raise SinkError(msg)
         try:
             (self._directory / TIMELINE).mkdir(parents=True, exist_ok=True)
+            for part in (self._directory / TIMELINE).glob(".timeline-*.part"):  # of a run that was killed
+                part.unlink()
+            if not safe_point.exists():  # before anything else is: it tells that all that follows is a stream's
+                self._replace(SAFE_POINT, SafePoint().to_json())
             return self._compacted()
         except (OSError, ValueError, pa.ArrowException) as error:
             raise cannot(self._directory, "gone on with", error) from error
+
+    def finish(self) -> dict[str, dict[str, int]]:
+        """Leave what a batch run leaves, once everything is written everywhere: each id once, and what holds alone.
+
+        Returns:
+            How many findings and incidents there are of each severity.
+
+        Raises:
+            SinkError: it cannot be read or written.
+        """
+        counted: dict[str, dict[str, int]] = {}
+        try:
+            for kind, name in _KINDS.items():
+                standing, _ = last_versions(self._directory / name, kind)
+                self._replace(name, b"".join(standing[id_] for id_ in sorted(standing)))
+                severities = Counter(orjson.loads(line)[f"{kind}.severity"] for line in standing.values())
+                counted[f"{kind}s"] = dict(sorted(severities.items()))
+            self._one_timeline(list(standing))
+            self._replace(f"{DEAD_LETTERS}.ndjson", b"".join(self._dead_letters()), private=True)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise cannot(self._directory, "finished", error) from error
+        return counted
+
+    def _one_timeline(self, incidents: list[str]) -> None:
+        """Put the last timeline of each of these incidents into one file."""
+        folder = self._directory / TIMELINE
+        paths = sorted(folder.glob("timeline-*.parquet"))
+        wanted, kept = set(incidents), []
+        for path in reversed(paths):
+            table = pq.read_table(path)
+            ids = table.column("incident.id").cast(pa.string())
+            mine = pc.is_in(ids, value_set=pa.array(sorted(wanted), pa.string()))
+            kept.append(table.filter(mine))
+            wanted -= set(ids.unique().to_pylist())
+        if len(paths) < 2 and sum(map(len, kept)) == sum(pq.read_metadata(path).num_rows for path in paths):  # noqa: PLR2004 - one is as it is to be
+            return
+        rows = pa.concat_tables(kept, promote_options="default")
+        order = [("incident.id", "ascending"), ("@timestamp", "ascending"), ("timeline.id", "ascending")]
+        self._append_timeline(rows.sort_by(order))
+        for path in paths:
+            path.unlink()
 
     def _compacted(self) -> Stored:
         gone: dict[str, tuple[str, ...]] = {}
@@ -129,8 +221,7 @@ class Versions:
         safe_point = self._directory / SAFE_POINT
         findings = read_records(pa.array(line.decode() for line in standing["finding"].values()), record("finding"))
         return Stored(
-            findings, tuple(sorted(standing["incident"])), gone["finding"], gone["incident"],
-            safe_point.read_bytes() if safe_point.exists() else None,
+            findings, tuple(sorted(standing["incident"])), gone["finding"], gone["incident"], safe_point.read_bytes()
         )  # fmt: skip
 
     def _dead_letters(self) -> dict[bytes, None]:
@@ -155,7 +246,7 @@ class Versions:
         """
         try:
             if changes.timeline.num_rows:
-                self._append_timeline(changes.timeline)
+                self._append_timeline(event_table(changes.timeline, "timeline"))
             for kind, batch, gone in (
                 ("finding", changes.findings, changes.gone_findings),
                 ("incident", changes.incidents, changes.gone_incidents),
@@ -174,13 +265,13 @@ class Versions:
             file.flush()
             os.fsync(file.fileno())
 
-    def _append_timeline(self, entries: pa.RecordBatch) -> None:
+    def _append_timeline(self, entries: pa.Table) -> None:
         """Write whole timelines of incidents as a file of their own: of an incident's, that in the last file holds."""
         folder = self._directory / TIMELINE
         numbers = [int(path.stem.removeprefix("timeline-")) for path in folder.glob("timeline-*.parquet")]
         path = folder / f"timeline-{max(numbers, default=-1) + 1:05d}.parquet"
         part = folder / f".{path.stem}-{os.getpid()}.part"
-        write_rows(str(part), entries, "timeline")
+        write_table(str(part), entries)
         part.replace(path)
 
     def dead(self, letters: pa.RecordBatch) -> None:

@@ -19,6 +19,7 @@ from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP, Duration, Timestamp
 
 from agenttrail.accounting import ACCOUNT, DEAD, Account
+from agenttrail.halting import HALT
 from agenttrail.parsing import Block, dead_letters
 from agenttrail.sources.positions import OneProgress, Position, Progress
 from agenttrail.sources.watermarks import TIMELESS, Pace, watermark
@@ -118,7 +119,7 @@ class StreamSpec(Protocol):
 
 @dataclass(frozen=True)
 class Arrival:
-    """A block, and where in its source it stands.
+    """A block, and where in its source it stands; without lines where a part has been read to its end for now.
 
     Attributes:
         block: lines.
@@ -182,6 +183,7 @@ class ReadStream(beam.DoFn):
         """Read what ``reading`` says; see :class:`BlocksOf`."""
         self._reading, self._headers, self._newest = reading, headers, newest
         self._last: dict[str, float] = {}
+        self._up: set[str] = set()
 
     def setup(self) -> None:
         """Open the reader, or share the one that another thread has opened."""
@@ -207,7 +209,7 @@ class ReadStream(beam.DoFn):
             reader.go_to(positions)
             while True:
                 had = size
-                for piece in reader.read():
+                for piece in () if HALT.asked else reader.read():
                     content, before, positions[piece.part] = self._placed(piece, positions.get(piece.part))
                     if not tracker.try_claim(Progress(dict(positions))):
                         reader.lose()
@@ -216,6 +218,10 @@ class ReadStream(beam.DoFn):
                     held = estimator.current_watermark() or MIN_TIMESTAMP
                     yield from self._given(content, piece.part, before, positions[piece.part], held)
                 standing = reader.standing()
+                for notice in self._read_up(positions, standing):
+                    yield TimestampedValue(notice, estimator.current_watermark() or MIN_TIMESTAMP)
+                if HALT.asked:
+                    standing = replace(standing, ended=True)
                 positions |= {part: _told(found, positions.get(part)) for part, found in standing.positions.items()}
                 for part in standing.gone:
                     positions.pop(part, None)
@@ -228,6 +234,20 @@ class ReadStream(beam.DoFn):
                 if size == had or size >= sizes.bundle_bytes or time.monotonic() > until:
                     tracker.defer_remainder(Duration(0 if size > had else _AGAIN))
                     return
+
+    def _read_up(self, positions: Mapping[str, Position], standing: Standing) -> Iterator[Arrival]:
+        """Yield once for each part that it has been read to its end, and with no name once that all have been.
+
+        Whoever waits for what had come before a restart then knows that no more of it will: it may be gone by now.
+        """
+        if HALT.asked or (standing.unread and not standing.positions):
+            return  # it was not read, or cannot be asked
+        up = {*positions, *standing.positions, *([] if standing.unread else [""])} - standing.unread - self._up
+        for part in sorted(up):
+            known, found = positions.get(part), standing.positions.get(part)
+            here = _told(found, known) if found is not None else known or Position(0)
+            self._up.add(part)
+            yield Arrival(Block(b"", part, here.at, here.header, self._reading.source), part, here, here)
 
     def _placed(self, piece: Piece, known: Position | None) -> tuple[Block | Remains, Position, Position]:
         """Return the piece with the header in force, and the positions before and behind it with what they lack."""

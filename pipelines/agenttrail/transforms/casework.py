@@ -25,6 +25,7 @@ from apache_beam.utils.timestamp import Timestamp
 from agenttrail.accounting import ACCOUNT, DEAD, Account
 from agenttrail.casebook.deliveries import Delivery
 from agenttrail.casebook.desk import Desk, SafePoint, Said
+from agenttrail.halting import HALT
 from agenttrail.transforms.sifting import late_letters
 
 if TYPE_CHECKING:
@@ -160,7 +161,10 @@ class _Casework(beam.DoFn):
         """Take note of what the watermark has passed."""
         with _LOCK:
             ready = self._ready(key, bag, count)
-            ready.passed, ready.stepping = at.micros, False
+            ready.stepping = False
+            if HALT.asked:
+                return  # the sources have let go of time: it has come no further
+            ready.passed = at.micros
             yield from self._turn(ready)
 
     @on_timer(END)  # type: ignore[untyped-decorator]
@@ -173,7 +177,8 @@ class _Casework(beam.DoFn):
         """Judge everything: nothing more comes."""
         with _LOCK:
             ready = self._ready(key, bag, count)
-            yield from self._judged(ready, lambda desk: desk.judge(), whole=True)
+            if not ready.desk.behind:  # one that is told to end before it has caught up leaves everything as it is
+                yield from self._judged(ready, lambda desk: desk.judge(), whole=True)
 
     def _ready(self, key: int, bag: Any, count: Any) -> _Ready:
         """Return the desk with all that was delivered; made of the bag where this process has none, or another."""
@@ -223,7 +228,7 @@ class _Casework(beam.DoFn):
         spent = ready.urgent - began
         if whole:
             ready.all, ready.cost = ready.urgent, spent
-        yield Said(changes, ready.desk.safe_point().to_json(), ready.desk.rows)
+        yield Said(changes, ready.desk.safe_point().to_json(), ready.desk.rows, ready.passed)
         yield beam.pvalue.TaggedOutput(ACCOUNT, Account(seconds=Counter({"judge": spent})))
 
 

@@ -64,6 +64,10 @@ class _Sift(Timed):
     def process(self, arrival: Arrival) -> Iterator[Any]:
         started = self._started()
         block, source = arrival.block, self._sources[arrival.block.source]
+        places = [msgspec.to_builtins(place) for place in (arrival.before, arrival.after)]
+        if not block.data and arrival.before == arrival.after:
+            yield 0, Delivery(block.source, arrival.part, *places).packed()
+            return
         format_ = FORMATS[source.format]
         parse, sieve = self._tools(block.source)
         parsed = parse(block)
@@ -83,7 +87,6 @@ class _Sift(Timed):
             if sieve is not None:
                 events = events.take(pa.array(sieve.may_matter(events)))
             account.add(Account.of(block.source, may_matter=events.num_rows))
-        places = [msgspec.to_builtins(place) for place in (arrival.before, arrival.after)]
         account.seconds.update(self._seconds(started))
         there = [batch if batch is not None and batch.num_rows else None for batch in (events, leases)]
         yield 0, Delivery(block.source, arrival.part, *places, *there).packed()

@@ -1,0 +1,149 @@
+"""A stream while it runs: it ends where its sources do, when it is told to, and when one of its steps fails.
+
+Prism goes on when a step has failed, and waits for ever for one that has died: so somebody else must look.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from apache_beam.runners.worker import sdk_worker
+
+from agenttrail.errors import AgentTrailError
+from agenttrail.halting import HALT
+from agenttrail.workers import children_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import apache_beam as beam
+
+_LOOK = 0.2  # seconds between two looks at a run
+_GRACE = 5.0  # seconds for a runner to end by itself
+_PRISM = "prism"
+_GONE = (
+    "the runner of the stream was ended before its work was done: look whether the machine ran out of memory "
+    "(journalctl -k), and start again with the same command"
+)
+
+
+class StreamError(AgentTrailError):
+    """A stream ended otherwise than by its end; says why."""
+
+
+def execute(pipeline: beam.Pipeline) -> None:
+    """Run a pipeline to its end; SIGTERM and SIGINT let its sources end where they stand.
+
+    Raises:
+        Exception: what a step raised, once the runner has been ended.
+        StreamError: the runner failed.
+    """
+    HALT.begin()
+    told = logging.getLogger("PrismJobServer")  # what Prism prints, which Beam lets through whatever it is
+    told.propagate = False
+    told.addHandler(logging.NullHandler())
+    before = set(children_of(os.getpid()))
+    with _heard(), _signals() as listen:
+        result = pipeline.run()
+        listen()  # the runner has put its own in their place
+        ended = _Ended(result)
+        try:
+            while not ended.wait(_LOOK) and HALT.error is None:
+                pass
+            failed = HALT.error or ended.error
+        finally:
+            _end_runner(set(children_of(os.getpid())) - before)
+            ended.wait(_GRACE)
+    if failed is not None and type(failed).__module__.startswith("grpc"):
+        raise StreamError(_GONE) from failed
+    if failed is not None:
+        raise failed
+
+
+class _Ended:
+    """Waits for the end of a run in a thread of its own: signals are heard by the main one only."""
+
+    def __init__(self, result: Any) -> None:
+        self.error: Exception | None = None
+        self._result = result
+        self._thread = threading.Thread(target=self._wait, daemon=True)
+        self._thread.start()
+
+    def _wait(self) -> None:
+        try:
+            self._result.wait_until_finish()
+        except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
+            self.error = error
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for so long, and tell whether the run is over."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+
+@contextmanager
+def _signals() -> Iterator[Any]:
+    """Let SIGTERM and SIGINT ask for the end; gives a function that listens (again)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    names = (signal.SIGTERM, signal.SIGINT)
+    handlers = {name: signal.getsignal(name) for name in names}
+
+    def heard(*_: object) -> None:
+        if HALT.asked:  # a second time: at once
+            raise KeyboardInterrupt
+        HALT.ask()
+
+    def listen() -> None:
+        for name in names:
+            signal.signal(name, heard)
+
+    listen()
+    try:
+        yield listen
+    finally:
+        for name, handler in handlers.items():
+            signal.signal(name, handler)
+
+
+@contextmanager
+def _heard() -> Iterator[None]:
+    """Hear of steps that fail in this process, where Beam prints what they raised and goes on."""
+
+    def hear(*_: object, **__: object) -> None:
+        error = sys.exc_info()[1]
+        if error is not None:
+            HALT.fail(error)
+
+    sdk_worker.print = hear
+    if threading.excepthook is not _quietly:
+        threading.excepthook = _quietly
+    try:
+        yield
+    finally:
+        del sdk_worker.print
+
+
+_HOOK = threading.excepthook
+
+
+def _quietly(failed: threading.ExceptHookArgs) -> None:
+    """Say nothing where a thread of Beam's finds that the runner has been ended, which may be a while after."""
+    if not failed.exc_type.__module__.startswith("grpc"):
+        _HOOK(failed)
+
+
+def _end_runner(started: set[int]) -> None:
+    """End a Prism that this run started, whatever it is doing."""
+    for pid in started:
+        with suppress(OSError):
+            if Path(os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0])).name == _PRISM:
+                os.kill(pid, signal.SIGKILL)

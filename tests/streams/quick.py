@@ -1,0 +1,20 @@
+"""``agenttrail`` that judges hastily in small blocks, so that a small day has many of both."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+
+from agenttrail import streams
+from agenttrail.cli import main
+from agenttrail.sinks import elasticsearch_connection
+from agenttrail.sources.stream import Sizes
+from agenttrail.transforms.casework import Pacing
+
+QUICK = Pacing(urgent=0.3, all=1.0, share=0.9, evict=2.0)
+SMALL = Sizes(block_bytes=1 << 16, bundle_bytes=1 << 18)
+
+if __name__ == "__main__":
+    elasticsearch_connection._LONGEST_WAIT = 2.0  # noqa: SLF001 - seconds, so as not to idle
+    streams.StreamOptions = partial(streams.StreamOptions, pacing=QUICK, sizes=SMALL)  # type: ignore[misc, assignment]
+    sys.exit(main())

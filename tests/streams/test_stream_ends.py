@@ -1,0 +1,135 @@
+"""How a stream ends: with its error, when it is told to, and what may stand where it writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow.parquet as pq
+import pytest
+from tests.streams.kills import Day, Stage, below, day_of
+
+from agenttrail.incident_files import read_findings, read_incidents, read_timeline
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from tests.services.kafka import Kafka
+
+
+@pytest.fixture(scope="module")
+def day(tmp_path_factory: pytest.TempPathFactory) -> Day:
+    return day_of(tmp_path_factory.mktemp("day"), 12)
+
+
+@pytest.fixture
+def stage(day: Day, tmp_path: Path, kafka: Kafka, prism: Path) -> Stage:  # noqa: ARG001 - it must be there
+    return Stage(day, tmp_path, kafka, None, "stage")
+
+
+def _until(there: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not there.exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_step_that_fails_ends_the_run_with_a_sentence(stage: Stage) -> None:
+    """And nothing of it is left behind."""
+    out = stage.folder / "out"
+    with stage.start() as process:
+        _until(out / "timeline", process)
+        (out / "timeline").rmdir()
+        (out / "timeline").touch()
+        stage.wait_until_said(process, out / "safe_point.json")
+        runner = list(below(process.pid))
+        began = time.monotonic()
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Traceback" not in told
+    *_, last = told.splitlines()
+    assert last.startswith("agenttrail: ")
+    assert "cannot be written" in last
+    assert time.monotonic() - began < 30
+    assert [pid for pid in runner if _lives(pid)] == []
+
+
+def test_a_runner_that_is_killed_ends_the_run_with_a_sentence(stage: Stage) -> None:
+    with stage.start() as process:
+        stage.wait_until_said(process)
+        for pid in below(process.pid):
+            os.kill(pid, signal.SIGKILL)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 1, told
+    assert "Traceback" not in told
+    assert "the runner of the stream was ended" in told
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGINT])
+def test_one_that_is_told_to_end_writes_what_came_and_goes_on_another_time(stage: Stage, name: signal.Signals) -> None:
+    out = stage.folder / "out"
+    with stage.start() as process:
+        stage.wait_until_said(process)
+        time.sleep(1)
+        seen = read_incidents(str(out))
+        os.kill(process.pid, name)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 0, told
+    for kind in ("finding", "incident"):
+        lines = [json.loads(line) for line in (out / f"{kind}s.ndjson").read_text().splitlines()]
+        ids = [one[f"{kind}.id"] for one in lines]
+        assert ids == sorted(set(ids))
+        assert not any("superseded" in one for one in lines)
+    assert json.loads((out / "run.json").read_text())["total"]["lines"] > 0
+    (timeline,) = (out / "timeline").iterdir()
+    incidents = read_incidents(str(out))
+    assert set(pq.read_table(timeline).column("incident.id").to_pylist()) == {one["incident.id"] for one in incidents}
+    assert seen
+    stage.finish()
+    assert stage.unlike() == []
+    for incident in read_incidents(str(out)):
+        assert read_timeline(str(out), incident["incident.id"])
+        found = {one["finding.id"] for one in read_findings(str(out), incident["incident.id"])}
+        assert found == set(incident["finding.id"])
+
+
+def test_batch_runs_and_streams_do_not_share_a_directory(stage: Stage, day: Day) -> None:
+    stage.finish()
+    done = stage.run_batch(day.folder / "batch" / "job.yml", stage.folder / "out")
+    assert done.returncode == 1
+    assert "a stream writes there" in done.stderr
+    (stage.folder / "out" / "safe_point.json").unlink()
+    with stage.start("--end-of-input") as process:
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "holds findings.ndjson of a batch run" in told
+
+
+def test_what_retention_has_deleted_holds_nobody_up(stage: Stage, kafka: Kafka) -> None:
+    """What had been said of it stands."""
+    with stage.start() as process:
+        stage.wait_until_said(process)
+        time.sleep(1)
+        os.kill(process.pid, signal.SIGTERM)
+        process.communicate(timeout=60)
+    out = stage.folder / "out"
+    before = read_incidents(str(out))
+    for topic, partition, end in stage.ends():
+        kafka.drop_before(topic, partition, end)
+    stage.finish()
+    assert before
+    told = json.loads((out / "safe_point.json").read_text())
+    for topic, partition, end in stage.ends():
+        assert any(parts.get(f"{topic}/{partition}", {}).get("at") == end for parts in told["read"].values())

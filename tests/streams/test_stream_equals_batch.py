@@ -1,0 +1,93 @@
+"""What a stream leaves is what the batch run on the same lines leaves, but for the places where evidence stood."""
+
+from __future__ import annotations
+
+import json
+import threading
+from time import sleep
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+from tests.sinks.documents import client_of, tidy, until
+from tests.streams.arrivals import as_directories, as_topics, grow
+from tests.streams.kills import Day, day_of, in_elasticsearch
+from tests.streams.quick import QUICK, SMALL
+
+from agenttrail import streams
+from agenttrail.halting import HALT
+from agenttrail.job_files import load_job
+from agenttrail.sinks.elasticsearch import setup
+from agenttrail.tally import TALLY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from elasticsearch import Elasticsearch
+    from tests.services.elasticsearch import Elasticsearch as Server
+    from tests.services.kafka import Kafka
+
+SEED = 12
+
+
+@pytest.fixture(scope="module")
+def day(tmp_path_factory: pytest.TempPathFactory) -> Day:
+    day = day_of(tmp_path_factory.mktemp("day"), SEED)
+    assert day.incidents
+    assert day.too_late
+    return day
+
+
+@pytest.fixture
+def indices(elasticsearch: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Elasticsearch, dict[str, str]]]:
+    """Give a client and the settings of a job, for indices of the test's own."""
+    prefix = f"t{uuid4().hex[:12]}"
+    client = client_of(elasticsearch, monkeypatch)
+    setup(client, prefix=prefix)
+    yield client, {"url": elasticsearch.url, "prefix": prefix}
+    tidy(client, prefix)
+
+
+@pytest.mark.usefixtures("prism")
+def test_topics_on_prism_into_elasticsearch(
+    day: Day, kafka: Kafka, indices: tuple[Elasticsearch, dict[str, str]], tmp_path: Path
+) -> None:
+    client, elasticsearch = indices
+    path = as_topics(day.folder, day.wire, tmp_path, kafka, SEED)
+    path.write_text(path.read_text().replace("directory: out", f"directory: out\n  elasticsearch: {elasticsearch}"))
+    job = load_job(path, streaming=True)
+    options = streams.StreamOptions(to_end=True, pacing=QUICK, sizes=SMALL)
+    summary = streams.run(job, job.streams, options)
+    out = tmp_path / "out"
+    assert day.unlike(out) == []
+    assert in_elasticsearch(client, elasticsearch["prefix"], out) == []
+    assert json.loads((out / "safe_point.json").read_text())["start"] is not None
+    assert summary["findings"] == len(day.findings)
+    assert summary["total"]["lines"] == len(day.wire.lines) + 2 * len(day.wire.headers)
+    assert summary["total"]["late"] == sum(line.too_late for line in day.wire.lines)
+
+
+def _read(events: int) -> int:
+    """Return the lines of the first sources that were read."""
+    return sum(TALLY.account.counts[source, "lines"] for source in range(events))
+
+
+@pytest.mark.usefixtures("prism")
+def test_files_that_grow_meanwhile_on_prism(day: Day, tmp_path: Path) -> None:
+    path = as_directories(day.folder, day.wire, tmp_path)
+    job = load_job(path, streaming=True)
+    events = sum(type(stream).__name__ == "GrowingFiles" for stream in job.streams.values())
+
+    def write() -> None:
+        grow(day.wire, tmp_path, events, seconds=10)
+        flows = [line for line in day.wire.lines if line.source < events]
+        until(lambda: _read(events) >= len(flows))
+        sleep(4)  # a document is looked at once a second, and read when it has been as it is for another
+        HALT.ask()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    streams.run(job, job.streams, streams.StreamOptions(pacing=QUICK, sizes=SMALL))
+    thread.join()
+    assert day.unlike(tmp_path / "out") == []
