@@ -17,6 +17,7 @@ from agenttrail.casebook.terms import Terms
 from agenttrail.columns.json_text import json_objects
 from agenttrail.columns.text import constant
 from agenttrail.formats import FORMATS
+from agenttrail.gathering.observed import distinct
 from agenttrail.job_files import load_job
 from agenttrail.jobs import view_of
 from agenttrail.simulate import simulate
@@ -141,7 +142,10 @@ def test_in_any_order_it_ends_where_the_batch_job_ends(day: Any, seed: int, bloc
 
 
 @pytest.mark.parametrize("every", [40, 150])
-def test_what_ended_is_let_go_and_what_was_said_of_it_stands(day: Any, every: int) -> None:
+def test_what_ended_is_let_go_and_what_was_said_of_it_stands(
+    day: Any, every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agenttrail.casebook.book._LONGEST_RECORD", 0)  # the day is shorter
     job, findings, incidents = day
     terms = _terms(job)
     pieces = sorted(_pieces(job, 30_000), key=lambda piece: (piece[0] != "leases", _first(piece[2])))
@@ -169,3 +173,21 @@ def test_what_ended_is_let_go_and_what_was_said_of_it_stands(day: Any, every: in
 def _first(batch: pa.RecordBatch) -> int:
     times = batch.column("event.start" if "event.start" in batch.schema.names else "lease.start").cast(pa.int64())
     return int(pc.min(times).as_py() or 0)
+
+
+def test_without_leases_it_lets_go_all_the_same(day: Any) -> None:
+    job, _, _ = day
+    terms = _terms(job)
+    book = Casebook(terms)
+    for what, source, batch in _pieces(job, 1 << 20):
+        if what == "events":
+            _take_in(book, job, terms, what, source, batch)
+    book.evict(_first(batch) + 10 * 86_400_000_000)
+    assert book.judge().findings.num_rows == 0
+
+
+def test_leases_that_are_read_again_are_held_once(day: Any) -> None:
+    job, _, _ = day
+    leases = [batch for what, _, batch in _pieces(job, 1 << 20) if what == "leases"]
+    once = distinct(leases).num_rows
+    assert distinct([*leases * 5]).num_rows == once > 0
