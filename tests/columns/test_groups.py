@@ -9,7 +9,15 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agenttrail.columns.groups import agreed, distinct_lists, group_codes, group_rows, rank_in_group, smallest_by
+from agenttrail.columns.groups import (
+    agreed,
+    distinct_lists,
+    group_codes,
+    group_rows,
+    latest_by,
+    rank_in_group,
+    smallest_by,
+)
 
 _ROWS = st.lists(
     st.tuples(st.none() | st.sampled_from("abc"), st.integers(0, 3), st.none() | st.text("xy", max_size=2)), max_size=40
@@ -66,3 +74,9 @@ def test_codes_are_numbered_in_ascending_order(codes: list[int], space: int) -> 
     which, found = group_codes(np.array(codes, dtype=np.int64), space)
     assert found.tolist() == sorted(set(codes))
     assert found[which].tolist() == codes
+
+
+def test_what_has_not_ended_ends_later_than_all() -> None:
+    times = pa.array([5, 9, 7, None], pa.timestamp("us", "UTC"))
+    latest = latest_by(np.array([0, 0, 1, 1]), 2, times)
+    assert latest.cast(pa.int64()).to_pylist() == [9, None]

@@ -8,12 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from agenttrail.columns.numbers import numbers
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-_MOST_CODES = 1 << 62
+_MOST_CODES, _NEVER = 1 << 62, (1 << 63) - 1
 _SPARSE = 16  # places of a table per row, from which on sorting is quicker
 
 
@@ -132,6 +134,13 @@ def smallest_by(groups: NDArray[np.int64], count: int, column: pa.Array) -> pa.A
     """Return per group the smallest value that is not null; null where there is none.  No group may be empty."""
     order = np.lexsort((ordinals(column), groups))
     return _plain(column).take(pa.array(order[np.searchsorted(groups[order], np.arange(count))]))
+
+
+def latest_by(groups: NDArray[np.int64], count: int, times: pa.Array) -> pa.Array:
+    """Return per group the latest of some times; null where one of them is: what has not ended ends later than all."""
+    micros = numbers(times.cast(pa.int64()), _NEVER)
+    latest = max_by(groups, count, micros)
+    return pa.array(latest, mask=latest == _NEVER).cast(times.type)
 
 
 def lists_by(groups: NDArray[np.int64], count: int, values: pa.Array) -> pa.Array:

@@ -16,6 +16,7 @@ from agenttrail.columns.groups import (
     agreed,
     distinct_lists,
     group_rows,
+    latest_by,
     lists_by,
     max_by,
     min_by,
@@ -29,7 +30,7 @@ from agenttrail.columns.numbers import numbers
 from agenttrail.columns.offsets import ranges
 from agenttrail.detect.correlated import Correlated, correlate_all
 from agenttrail.detect.correlation_needs import silent
-from agenttrail.detect.findings import KEY, MOST_EVIDENCE, NAMES, STATE
+from agenttrail.detect.findings import KEY, LEASE_END, MOST_EVIDENCE, NAMES, STATE
 from agenttrail.detect.signals import digest_words
 from agenttrail.schema import TIMESTAMP, conform, record
 from agenttrail.seams import seen_whole
@@ -114,6 +115,7 @@ def _findings(
     columns |= {name: agreed(which, count, member.column(name), null_agrees=False) for name in (*NAMES, "peer.ip")}
     columns["destination.ip"] = distinct_lists(which, count, member.column("peer.ip"), _MOST_LISTED)
     columns |= {name: smallest_by(which, count, member.column(name)) for name in STATE}
+    columns[LEASE_END] = latest_by(which, count, member.column(LEASE_END))
     columns["attribution.level"] = columns["entity.type"]
     for name in _LISTS:
         lists = member.column(name)

@@ -14,6 +14,7 @@ from agenttrail.columns.groups import (
     agreed,
     distinct_lists,
     group_rows,
+    latest_by,
     lists_by,
     max_by,
     min_by,
@@ -46,8 +47,9 @@ NAMES = (
     "gen_ai.agent.id", "trajectory.id", "sandbox.id", "host.name", "k8s.namespace.name", "k8s.pod.uid",
 )  # fmt: skip
 """What it is called, where all agree."""
-STATE = ("attribution.status", "attribution.level", "attribution.lease_start", "attribution.lease_end")
+STATE = ("attribution.status", "attribution.level", "attribution.lease_start")
 """How well it is known, and since when; the least of several."""
+LEASE_END = "attribution.lease_end"
 _SEVERAL_OF_HOLDER = ("attribution.scope", "attribution.lease_id")
 _SEVERAL_OF_ROW = ("network.transport", "network.direction", "event.dataset", "event.outcome", "attribution.reason")
 
@@ -186,6 +188,7 @@ def _holder_columns(
     of_finding, of_holder = finding[first], holder[first]
     index = pa.array(of_holder)
     columns = {name: smallest_by(of_finding, count, holders.column(name).take(index)) for name in (*KEY, *STATE)}
+    columns[LEASE_END] = latest_by(of_finding, count, holders.column(LEASE_END).take(index))
     for name in NAMES:
         columns[name] = agreed(of_finding, count, holders.column(name).take(index), null_agrees=False)
     for name in _SEVERAL_OF_HOLDER:

@@ -16,6 +16,7 @@ from agenttrail.columns.groups import (
     agreed,
     distinct_lists,
     group_rows,
+    latest_by,
     max_by,
     min_by,
     ordinals,
@@ -39,7 +40,8 @@ _KEY = ("entity.type", "entity.id", "job.id", "entity.anchor")
 _NAMES = (
     "gen_ai.agent.id", "trajectory.id", "sandbox.id", "host.name", "k8s.namespace.name", "k8s.pod.uid",
 )  # fmt: skip
-_STATE = ("attribution.status", "attribution.level", "attribution.lease_start", "attribution.lease_end")
+_STATE = ("attribution.status", "attribution.level", "attribution.lease_start")
+_LEASE_END = "attribution.lease_end"
 _CALL = ("gen_ai.tool.name", "gen_ai.tool.call.id", "gen_ai.tool.call.start", "gen_ai.tool.call.gap")
 _PROOF = ("attribution.scope", "attribution.lease_id", "attribution.candidates", "attribution.reason")
 
@@ -117,6 +119,7 @@ def _opening_findings(findings: pa.RecordBatch, which: NDArray[np.int64], count:
     # a host or an address may have had several holders on its day: what one of them is called, the others need not be
     columns |= {name: agreed(which, count, findings.column(name), null_agrees=False) for name in _NAMES}
     columns |= {name: smallest_by(which, count, findings.column(name)) for name in _STATE}
+    columns[_LEASE_END] = latest_by(which, count, findings.column(_LEASE_END))
     for name in (*_PROOF, "threat.technique.id", "threat.tactic.name", "recommendation"):
         columns[name] = _merged(findings.column(name), which, count)
     return columns | _first_call(findings, which, count, first)
