@@ -207,12 +207,12 @@ def _progress(gpu: Sequence[Document], steps: Sequence[Document]) -> list[Moment
     """Return what GPUs did and whether their job made steps, by runs of minutes that are alike in both."""
     use = {_start(entry): float(entry.get("gpu.utilization", 0.0)) for entry in gpu}
     step = {_start(entry): int(entry.get("training.step", 0)) for entry in steps}
-    onward = stepping(step)
+    onward, seen = stepping(step), reported(step)
     alike = {minute: (_level(use.get(minute)), minute in onward) for minute in use.keys() | step.keys()}
     moments = []
     for run in _runs(alike, _PAUSE):
         for part in _absorbed(_cut(run, alike), alike):
-            told = [_gpus([use[minute] for minute in part if minute in use]), _steps(part, step, onward)]
+            told = [_gpus([use[minute] for minute in part if minute in use]), _steps(part, step, onward, seen)]
             text = ", ".join(filter(None, told))
             moments.append(Moment(part[0], part[-1] + _MINUTE, "gpu", text, _BESIDE, exact=False))
     return moments
@@ -235,6 +235,19 @@ def stepping(step: dict[int, int]) -> set[int]:
     found: set[int] = set()
     for run in _runs(rises, _STEPLESS):
         found.update(range(run[0], run[-1] + 1, _MINUTE))
+    return found
+
+
+def reported(step: dict[int, int]) -> set[int]:
+    """Return the minutes of which it is known whether a job made a step.
+
+    Those with a report, and those between two reports that are close enough, or of which the later has no larger step.
+    """
+    found, last = set(step), None
+    for minute in sorted(step):
+        if last is not None and (minute - last <= _STEPLESS or step[minute] <= step[last]):
+            found.update(range(last, minute, _MINUTE))
+        last = minute
     return found
 
 
@@ -268,12 +281,15 @@ def _gpus(use: Sequence[float]) -> str:
     return f"GPUs at {high} %" if low == high else f"GPUs at {low}-{high} %"
 
 
-def _steps(part: Sequence[int], step: dict[int, int], onward: set[int]) -> str:
+def _steps(part: Sequence[int], step: dict[int, int], onward: set[int], seen: set[int]) -> str:
     if not step:
         return ""
     told = [step[minute] for minute in part if minute in step]
     if part[0] not in onward:
-        return "no step" if told else "no step reported"
+        unseen = sum(1 for minute in part if minute not in seen)
+        if unseen == len(part):
+            return "progress not reported"
+        return f"no step, progress not reported in {unseen} of {len(part)} minutes" if unseen else "no step"
     if not told:
         return "steps before and after"
     return f"step {told[0]:,}" if min(told) == max(told) else f"steps {min(told):,} to {max(told):,}"

@@ -19,7 +19,7 @@ from agenttrail.columns.offsets import ranges
 from agenttrail.columns.text import printable
 from agenttrail.errors import shortened
 from agenttrail.report.pages import moment
-from agenttrail.timeline_story import size, stepping
+from agenttrail.timeline_story import reported, size, stepping
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -282,12 +282,16 @@ def _gpus(axis: _Axis, rows: Mapping[str, pa.RecordBatch]) -> list[Lane]:
     if gpu is not None:
         starts = _times(gpu)[0]
         use = np.clip(_numbers(gpu, "gpu.utilization"), 0.0, 100.0)
-        idle = (use >= _HOT) & ~np.isin(starts, onward) if steps else np.zeros(len(use), bool)
+        busy = (use >= _HOT) & ~np.isin(starts, onward) if steps else np.zeros(len(use), bool)
+        idle = busy & np.isin(starts, np.array(sorted(reported(steps)), np.int64))  # what was not reported was not seen
+        silent = int((busy & ~idle).sum())
         shapes.append(Shape("gpu", _area(axis.heights(starts[~idle], use[~idle]), _TALL, _TALL / 100)))
         notes.append(f"area: GPU use, 0 to 100 %, {use.min():.0f} to {use.max():.0f} % here")
         if idle.any():
             shapes.append(Shape("stepless", _area(axis.heights(starts[idle], use[idle]), _TALL, _TALL / 100)))
             notes.append(f"red: {int(idle.sum()):,} minutes busy while its job made no step")
+        if silent:
+            notes.append(f"{silent:,} more minutes busy, progress not reported")
     if steps:
         shapes.append(Shape("step", _line(axis, steps)))
         low, high = min(steps.values()), max(steps.values())
