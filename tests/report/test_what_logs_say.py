@@ -68,7 +68,12 @@ def test_what_was_blocked_is_said_with_who_says_so_and_who_does_not() -> None:
 
 @pytest.mark.parametrize(
     "changed",
-    [{"peer.ip": "198.51.100.8"}, {"event.outcome": ["failure"]}, {"event.dataset": ["alibaba_cloud_firewall"]}],
+    [
+        {"peer.ip": "198.51.100.8"},
+        {"event.outcome": ["failure"]},
+        {"event.dataset": ["alibaba_cloud_firewall"]},
+        {"event.dataset": ["alibaba_cloud_firewall", "aws_vpc_flow"]},  # one log of the two may be who says so
+    ],
 )
 def test_what_does_not_speak_against_it_is_not_said_to(changed: Document) -> None:
     told = block_of([_blocked(), _context(**changed)])
