@@ -109,12 +109,12 @@ def incident_page(case: Case, rules: Mapping[str, Condition], around: Around) ->
         _finding(number, one, budget) | _condition(one, rules) for number, one in enumerate(case.findings, start=1)
     ]
     _say_once(findings)
-    fired = _fired(findings)
+    fired, screen = _fired(findings), _first_screen(case, around)
     agent = incident.get("gen_ai.agent.id")
     return render(
         "incident.html.j2", "timeline.js",
-        incident=incident, **_first_screen(case, around), fired=fired,
-        others=_others(case, {one["title"] for one in fired}, headline_of(incident, case.findings)),
+        incident=incident, **screen, fired=fired,
+        others=_others(case, {one["title"] for one in fired}, screen["lead"]["what"]),
         agent_page=agent_file(agent) if agent else "", drawing=drawing, one_day=one_day,
         story=_rows(key, _MOST_MOMENTS, dated=not one_day), talks=talks,
         whole=_rows(moments, _MOST_LINES, dated=not one_day), moments=len(moments),
@@ -176,8 +176,8 @@ def latest_of(timeline: pa.RecordBatch) -> int | None:
     """Return the last time that a timeline knows, in microseconds since 1970; None where it has no entry."""
     if not timeline.num_rows:
         return None
-    ends = pc.max_element_wise(*(timeline.column(name).cast(pa.int64()) for name in ("@timestamp", "event.end")))
-    return int(pc.max(ends).as_py())
+    times = (pc.max(timeline.column(name).cast(pa.int64())).as_py() for name in ("@timestamp", "event.end"))
+    return max(int(time) for time in times if time is not None)
 
 
 def _until(timeline: pa.RecordBatch) -> str:
