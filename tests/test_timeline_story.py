@@ -79,14 +79,28 @@ def test_a_job_that_makes_a_step_every_few_minutes_gets_on_all_the_time() -> Non
     assert _told(_gpus(range(90), 95.0), steps) == [
         "00:00-00:05  GPUs at 95 %, no step",
         "00:05-00:56  GPUs at 95 %, steps 101 to 111",
-        "00:56-01:30  GPUs at 95 %, no step",
+        "00:56-01:30  GPUs at 95 %, no step, progress not reported in 9 of 34 minutes",
     ]
 
 
 def test_where_steps_are_not_reported_it_is_not_said_that_there_were_none() -> None:
     late = _steps(dict.fromkeys(range(60, 80), 7))
     (line,) = _told(_gpus(range(20), 95.0), late)[:1]
-    assert line == "00:00-00:20  GPUs at 95 %, no step reported"
+    assert line == "00:00-00:20  GPUs at 95 %, progress not reported"
+
+
+def test_minutes_in_which_progress_was_silent_are_not_said_to_be_without_a_step() -> None:
+    """Nor where a report from before the silence stands in the same minute."""
+    steps = _steps({**{minute: minute for minute in range(10)}, **dict.fromkeys(range(10, 13), 9)})
+    silence = {
+        "timeline.kind": "gap", "@timestamp": _time(12), "event.end": _time(14),
+        "event.reason": "training progress silent",
+    }  # fmt: skip
+    told = _told(_gpus(range(14), 90.0), steps, [silence])
+    assert "00:10-00:14  GPUs at 90 %, no step, progress not reported in 2 of 4 minutes" in told
+    assert "00:10-00:14  GPUs at 90 %, no step, progress not reported in 1 of 4 minutes" in _told(
+        _gpus(range(14), 90.0), steps, [{**silence, "event.reason": "another"}]
+    )
 
 
 def test_a_blink_belongs_to_what_was_before() -> None:

@@ -7,9 +7,11 @@ as it is: nothing in it moves a cursor.
 from __future__ import annotations
 
 import textwrap
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +39,8 @@ _QUIET = 15 * _MINUTE
 """The same for egress to listed peers, which is not what the story is about."""
 _STEPLESS = 8 * _MINUTE
 """A job without a step for longer stands still: what the analytic ``gpu_progress`` asks for, too."""
+UNREPORTED = ("no training progress reported at any rung", "training progress silent")
+"""Reasons of gaps in which it is not known whether a job made steps."""
 _SHORTEST = 3 * _MINUTE
 """A level of use that lasts less belongs to the run before it."""
 _IDLE, _HOT = 10.0, 70.0  # per cent
@@ -112,7 +116,12 @@ def _told(moments: list[Moment], others: Iterable[Document]) -> list[Moment]:
     by_kind: dict[str, list[Document]] = defaultdict(list)
     for entry in others:
         by_kind[entry["timeline.kind"]].append(entry)
-    moments += _progress(by_kind.pop("gpu", []), by_kind.pop("step", []))
+    silences = [
+        (_start(entry), _time(entry, "event.end"))
+        for entry in by_kind["gap"]
+        if entry.get("event.reason") in UNREPORTED and "event.end" in entry
+    ]
+    moments += _progress(by_kind.pop("gpu", []), by_kind.pop("step", []), silences)
     opened = [entry for entry in by_kind["finding"] if entry.get("finding.severity") in _OPENING]
     called = {entry.get("gen_ai.tool.call.id") for entry in opened} - {None}
     for kind, some in by_kind.items():
@@ -203,16 +212,17 @@ def _runs(minutes: Iterable[int], pause: int) -> list[list[int]]:
     return runs
 
 
-def _progress(gpu: Sequence[Document], steps: Sequence[Document]) -> list[Moment]:
+def _progress(gpu: Sequence[Document], steps: Sequence[Document], silences: Sequence[tuple[int, int]]) -> list[Moment]:
     """Return what GPUs did and whether their job made steps, by runs of minutes that are alike in both."""
     use = {_start(entry): float(entry.get("gpu.utilization", 0.0)) for entry in gpu}
     step = {_start(entry): int(entry.get("training.step", 0)) for entry in steps}
     onward = stepping(step)
     alike = {minute: (_level(use.get(minute)), minute in onward) for minute in use.keys() | step.keys()}
+    seen = reported(alike, step, silences)
     moments = []
     for run in _runs(alike, _PAUSE):
         for part in _absorbed(_cut(run, alike), alike):
-            told = [_gpus([use[minute] for minute in part if minute in use]), _steps(part, step, onward)]
+            told = [_gpus([use[minute] for minute in part if minute in use]), _steps(part, step, onward, seen)]
             text = ", ".join(filter(None, told))
             moments.append(Moment(part[0], part[-1] + _MINUTE, "gpu", text, _BESIDE, exact=False))
     return moments
@@ -235,6 +245,31 @@ def stepping(step: dict[int, int]) -> set[int]:
     found: set[int] = set()
     for run in _runs(rises, _STEPLESS):
         found.update(range(run[0], run[-1] + 1, _MINUTE))
+    return found
+
+
+def reported(minutes: Iterable[int], step: dict[int, int], silences: Iterable[tuple[int, int]]) -> set[int]:
+    """Return the minutes of which it is known whether a job made a step.
+
+    Those with a report, and those between two reports that are close enough, or of which the later has no larger step;
+    but none in which progress was silent.
+
+    Args:
+        minutes: their starts, in microseconds since 1970.
+        step: the step that a job had reported, by minute.
+        silences: starts and ends of the times in which progress was not reported, in microseconds since 1970.
+    """
+    reports, silent = sorted(step), sorted(silences)
+    begins = [start for start, _ in silent]
+    over = list(accumulate((end for _, end in silent), max))
+    found = set()
+    for minute in minutes:
+        place = bisect_right(reports, minute)
+        last, following = reports[max(place - 1, 0) : place], reports[place : place + 1]
+        between = last and following and (following[0] - last[0] <= _STEPLESS or step[following[0]] <= step[last[0]])
+        begun = bisect_left(begins, minute + _MINUTE)
+        if (minute in step or between) and not (begun and over[begun - 1] > minute):
+            found.add(minute)
     return found
 
 
@@ -268,12 +303,15 @@ def _gpus(use: Sequence[float]) -> str:
     return f"GPUs at {high} %" if low == high else f"GPUs at {low}-{high} %"
 
 
-def _steps(part: Sequence[int], step: dict[int, int], onward: set[int]) -> str:
+def _steps(part: Sequence[int], step: dict[int, int], onward: set[int], seen: set[int]) -> str:
     if not step:
         return ""
     told = [step[minute] for minute in part if minute in step]
     if part[0] not in onward:
-        return "no step" if told else "no step reported"
+        unseen = sum(1 for minute in part if minute not in seen)
+        if unseen == len(part):
+            return "progress not reported"
+        return f"no step, progress not reported in {unseen} of {len(part)} minutes" if unseen else "no step"
     if not told:
         return "steps before and after"
     return f"step {told[0]:,}" if min(told) == max(told) else f"steps {min(told):,} to {max(told):,}"

@@ -55,6 +55,7 @@ def finding(number: int, **changed: Any) -> Document:
         "event.id": "e", "event.dataset": "aws_vpc_flow", "event.start": at(base + 10), "destination.port": 22,
         "source.ip": "10.0.0.1", "source.port": 40_000, "destination.ip": "198.51.100.7", "network.direction": "egress",
         "event.action": "accept", "event.outcome": "success", "source.bytes": 1_500, "source.packets": 12,
+        "destination.domain": "peer.example",
         "event.original": f"2 1 eni-1 10.0.0.1 198.51.100.7 40000 22 6 {number}", "log.file.path": "flow.log",
         "log.offset": 10,
     }  # fmt: skip

@@ -420,6 +420,16 @@ def test_the_first_screen_says_who_what_why_and_what_to_do(page: Chrome, demo: P
             assert element.text
 
 
+def test_on_a_narrow_screen_what_to_do_comes_first(page: Chrome, report: Path) -> None:
+    _see(page, width=NARROW)
+    _open(page, _first_page(report))
+    tops = [page.find_element(By.CSS_SELECTOR, f".card.{name}").rect["y"] for name in ("do", "who", "sure")]
+    assert tops == sorted(tops)
+    command = page.find_element(By.CSS_SELECTOR, ".command")
+    assert command.text == "agenttrail incidents list --peer 198.51.100.7"
+    assert command.rect["height"] < 40  # unbroken
+
+
 def test_what_is_long_is_folded_and_unfolds_by_keyboard(page: Chrome, tmp_path: Path) -> None:
     """Patterns and original lines: what matched and what they say stands outside."""
     out = write_output(tmp_path / "out", [incident(0)], [finding(0), call_finding(0)], timeline(0))
@@ -470,6 +480,9 @@ def test_what_logs_hold_is_shown_and_does_nothing(page: Chrome, hostile: Path, w
     _open(page, hostile / incident_file(f"{0:032x}"))
     lead = page.find_element(By.CSS_SELECTOR, "h1").text
     assert "<script>document.title" in lead
+    # the name of its peer is shown as it is, and no address that is none becomes part of a command
+    assert ", in logs named <script>" in page.find_element(By.CSS_SELECTOR, ".lead").text
+    assert page.find_elements(By.CSS_SELECTOR, ".command") == []
     whole = str(page.find_element(By.TAG_NAME, "body").get_attribute("textContent"))
     for shown in ("{{ 7 * 7 }}{% raw %}", "\\x1b[2J", "\\u202egnp.exe\\u2066\\u2028\\u200b\\x00", "characters…]"):
         assert shown in whole

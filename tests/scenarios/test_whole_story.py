@@ -203,7 +203,7 @@ def test_people_are_told_the_story_in_a_few_lines(morning: Path, capsys: pytest.
         '01:04:50     tool call shell call-2 {"command": "PASSWORD=[REDACTED]',  # and goes on
         "01:05-01:45  GPUs at 97 %, no step",
         f"01:05-01:45  to {POOL} port 443: 36.0 kB up, 60.0 kB down, allowed",
-        "01:45-02:00  GPUs at 2 %, no step",
+        "01:45-02:00  GPUs at 2 %, no step, progress not reported in 1 of 15 minutes",
         "01:59:00     not seen: training progress silent, until 02:00:00",
         "02:00:00     lease ends",
     ]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+    from agenttrail.report.advice import Step
     from agenttrail.report.same_act import Twin
 
 Document = dict[str, Any]
@@ -275,7 +276,7 @@ def incident_text(
         *_proof(incident),
         f"  techniques    {', '.join(incident.get('threat.technique.id', [])) or 'none'}",
         f"  risk          {incident['incident.risk_score']:.0f} = {', '.join(incident['incident.risk_factors'])}",
-        *(f"  do            {number}. {step.text.rstrip(':')}" for number, step in numbered),
+        *(f"  do            {number}. {_step_text(step)}" for number, step in numbered),
         *(f"  its rule says {text}" for text in (said if whole else authors(incident, findings))),
     ]
     told += ["", *timeline]
@@ -286,6 +287,10 @@ def incident_text(
     if folded:
         told += ["", *_context(context)]
     return "\n".join(printable(shortened(line, _LINE)) for line in told) + "\n\n"
+
+
+def _step_text(step: Step) -> str:
+    return f"{step.text} {step.command}" if step.command else step.text.rstrip(":")
 
 
 def _context(findings: Sequence[Document]) -> list[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from agenttrail.report.names import OPENING, agent_file, incident_file, peer_of
 from agenttrail.report.pages import short, when
-from agenttrail.report.standing import standing, verdict_of
+from agenttrail.report.standing import block_of, standing, verdict_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -20,15 +21,19 @@ _ALIKE = 0.6
 _SHORTEST = 4
 """Letters of a word that counts."""
 _MOST_ADVICE, _MOST_TWINS = 6, 3
+_METADATA_SERVICES = ("169.254.169.254", "100.100.100.200", "fd00:ec2::254")
+"""Where clouds tell an instance its role's credentials."""
+_OF_CREDENTIALS = "T1552"
 
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to do: a text, and the page that helps with it; "" for none."""
+    """One thing to do: a text, and the page or the command that helps with it; "" for none."""
 
     text: str
     page: str = ""
     link: str = ""
+    command: str = ""
 
 
 def steps(
@@ -45,11 +50,25 @@ def steps(
         twins: incidents that are probably the same act.
         paged: ids of incidents that have a page.
     """
-    told = [*_first(incident, twins, paged), *_peer(incident, findings), *_call(incident)]
+    who, revoked = _first(incident, twins, paged), _credentials(incident)
+    # a sandbox that runs would fetch new ones
+    first = [*who, *revoked] if standing(incident).state == "running" else [*revoked, *who]
+    told = [*first, *_peer(incident, findings), *_call(incident)]
     agent = incident.get("gen_ai.agent.id")
     if agent:
         told.append(Step(f"See what else agent {short(agent)} did:", agent_file(str(agent)), "its page"))
     return told
+
+
+def _credentials(incident: Mapping[str, Any]) -> list[Step]:
+    """Return what to do about credentials, which outlive the sandbox that may have fetched them."""
+    techniques = [str(one) for one in incident.get("threat.technique.id", ())]
+    if not (is_metadata_service(incident) and any(one.startswith(_OF_CREDENTIALS) for one in techniques)):
+        return []
+    now = "The sandbox has ended; credentials that it may have fetched may still work"
+    now = now if standing(incident).state == "ended" else "It may have fetched credentials, which outlive the sandbox"
+    since = when(incident["incident.first_seen"])
+    return [Step(f"{now}: revoke the sessions of the node's role that were issued since {since}.")]
 
 
 def _first(incident: Mapping[str, Any], twins: Sequence[Twin], paged: AbstractSet[str]) -> list[Step]:
@@ -89,8 +108,8 @@ def _sandbox(incident: Mapping[str, Any]) -> Step:
     where = _where(incident)
     if now.state == "ended":
         return Step(
-            f"Nothing is left to stop: {name}{where} ended at {when(now.until)}.  Preserve its image, volumes and "
-            f"logs before they are cleared away."
+            f"Nothing is left to stop: {name}{where} has ended.  Preserve its image, volumes and logs before they are "
+            f"cleared away."
         )
     if now.state == "running":
         return Step(
@@ -113,14 +132,40 @@ def _peer(incident: Mapping[str, Any], findings: Sequence[Mapping[str, Any]]) ->
     peer = peer_of(incident)
     if not peer:
         return []
-    search = "Then see who else talked to it: agenttrail incidents list --peer."
-    decided = verdict_of(findings)
-    if decided == "blocked":
-        return [Step(f"Check that {peer} stays blocked: every connection that the findings count was.  {search}")]
-    if decided == "partly blocked":
-        return [Step(f"Block {peer} for all sandboxes: only some of the connections were blocked.  {search}")]
-    let = "its connections were allowed" if decided == "allowed" else "no log says whether it was let through"
-    return [Step(f"Block {peer} for all sandboxes, or find out why they may reach it: {let}.  {search}")]
+    if is_metadata_service(incident):
+        return [Step(f"Deny pods the metadata service ({peer}), for example by a hop limit of 1.")]
+    searched = _searched(incident)
+    search = "  Then see who else talked to it:" if searched else ""
+    decided, blocked = verdict_of(findings), block_of(findings)
+    if blocked:
+        doubt = f"  But {blocked.against}: find out what got through." if blocked.against else ""
+        text = f"Check that {peer} stays blocked, as {blocked.by} says it was.{doubt}"
+    elif decided == "partly blocked":
+        text = f"Block {peer} for all sandboxes: only some of the connections were blocked."
+    else:
+        let = "its connections were allowed" if decided == "allowed" else "no log says whether it was let through"
+        text = f"Block {peer} for all sandboxes, or find out why they may reach it: {let}."
+    return [Step(text + search, command=searched)]
+
+
+def _searched(incident: Mapping[str, Any]) -> str:
+    """Return the command that lists incidents with its first peer; "" where that is no address as one is written."""
+    peer = str(next(iter(incident.get("destination.ip", ())), ""))
+    return f"agenttrail incidents list --peer {peer}" if _canonical(peer) else ""
+
+
+def _canonical(address: str) -> bool:
+    """Tell whether a text is an IP address and nothing else: only such a one may stand in a command."""
+    try:
+        return str(ip_address(address)) == address and "%" not in address
+    except ValueError:
+        return False
+
+
+def is_metadata_service(incident: Mapping[str, Any]) -> bool:
+    """Tell whether all peers of an incident are the metadata service of a cloud."""
+    peers = incident.get("destination.ip", ())
+    return bool(peers) and all(peer in _METADATA_SERVICES for peer in peers)
 
 
 def _call(incident: Mapping[str, Any]) -> list[Step]:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agenttrail.report.names import OPENING
-from agenttrail.report.pages import short, when
+from agenttrail.report.names import OPENING, is_of_a_call
+from agenttrail.report.pages import lasting, micros, short, when
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+_SECOND = 1_000_000
 _NEEDED = {"gen_ai.tool.call.start", "gen_ai.tool.call.gap"}
-
-
-def is_of_a_call(finding: Mapping[str, Any]) -> bool:
-    """Tell whether what a finding rests on is a tool call itself, not what came after one."""
-    return any(event.get("gen_ai.operation.name") == "execute_tool" for event in finding.get("finding.evidence", ()))
 
 
 def call_before(document: Mapping[str, Any], what: str = "it") -> str:
@@ -30,14 +26,30 @@ def call_before(document: Mapping[str, Any], what: str = "it") -> str:
     return f"The last tool call before {what} is {_named(document)} at {start}, {gap:,.1f} s earlier."
 
 
-def call_of(incident: Mapping[str, Any], findings: Sequence[Mapping[str, Any]]) -> str:
-    """Return what is known of a tool call behind an incident, and no more than that; "" where none is known."""
+def call_of(incident: Mapping[str, Any], findings: Sequence[Mapping[str, Any]], ended: int | None = None) -> str:
+    """Return what is known of a tool call behind an incident, and no more than that; "" where none is known.
+
+    Args:
+        incident: the incident.
+        findings: its findings, with their evidence.
+        ended: when the last call before it was over, in microseconds since 1970; None where that is not known.
+    """
     told = next((one for one in findings if one["finding.severity"] in OPENING and is_of_a_call(one)), None)
     if told is not None and told.keys() >= _NEEDED:
         start = when(told["gen_ai.tool.call.start"])
         return f"The text of tool call {_named(told)} at {start} tells by itself: {short(told['finding.title'])}."
     before = call_before(incident)
+    if before and ended is not None and incident.get("gen_ai.tool.call.gap"):
+        before += f"  {_over(ended, micros(incident['incident.first_seen']))}"
     return f"{before}  Coming before is no proof that it is the cause." if before else ""
+
+
+def _over(ended: int, began: int) -> str:
+    """Return whether the call was over when the act began."""
+    if ended >= began:
+        return "The call was still running when it began."
+    ago = began // _SECOND - ended // _SECOND  # as the times are shown
+    return f"The call had ended {f'{lasting(ago * _SECOND)}' if ago else 'less than 1 s'} before."
 
 
 def _named(document: Mapping[str, Any]) -> str:

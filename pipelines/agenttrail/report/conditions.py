@@ -35,6 +35,10 @@ _OF_FINDING = (
     "event.count",
 )
 """Fields that a finding tells of all its events."""
+PER_RECORD = ("source.bytes", "destination.bytes", "network.bytes")
+"""Amounts that each record tells of itself."""
+NOT_THERE = ("not there",)
+"""What stands for the values of a field that no event had."""
 _SECOND = 1_000_000
 _LONGEST = 160
 """Characters of a pattern that are shown."""
@@ -217,7 +221,7 @@ def _judged(question: Question, kept: Sequence[str]) -> Value:
     asked = in_words(match).removeprefix(f"{match.field} ")
     asked = f"not: {asked}" if question.negated else asked
     holds = [None if one is None else one != question.negated for one in judged]
-    return Value(match.field, _few(kept) or ("not there",), "the first that it fired on", asked, _verdict(holds))
+    return Value(match.field, _few(kept) or NOT_THERE, "the first that it fired on", asked, _verdict(holds))
 
 
 def _verdict(holds: Sequence[bool | None]) -> str:
@@ -250,6 +254,11 @@ def _in_evidence(field: str, finding: Mapping[str, Any]) -> Value:
         value = finding[field] if field in finding else finding.get("destination.ip", [])
         return Value(field, _few(value if isinstance(value, list) else [value]), "all its events")
     seen = [event[field] for event in finding.get("finding.evidence", []) if field in event]
+    amounts = [value for value in seen if isinstance(value, int)]
+    if (
+        field in PER_RECORD and amounts
+    ):  # several records tell of one conversation: which are more than others says nothing
+        return Value(field, (str(max(amounts)),), "the largest of its first events")
     return Value(field, _few(seen), "its first events")
 
 

@@ -19,7 +19,7 @@ from agenttrail.columns.offsets import ranges
 from agenttrail.columns.text import printable
 from agenttrail.errors import shortened
 from agenttrail.report.pages import moment
-from agenttrail.timeline_story import size, stepping
+from agenttrail.timeline_story import UNREPORTED, reported, size, stepping
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -282,12 +282,17 @@ def _gpus(axis: _Axis, rows: Mapping[str, pa.RecordBatch]) -> list[Lane]:
     if gpu is not None:
         starts = _times(gpu)[0]
         use = np.clip(_numbers(gpu, "gpu.utilization"), 0.0, 100.0)
-        idle = (use >= _HOT) & ~np.isin(starts, onward) if steps else np.zeros(len(use), bool)
+        busy = (use >= _HOT) & ~np.isin(starts, onward) if steps else np.zeros(len(use), bool)
+        seen = reported(starts[busy].tolist(), steps, _silences(rows.get("gap")))
+        idle = busy & np.isin(starts, np.array(sorted(seen), np.int64))
+        silent = int((busy & ~idle).sum())
         shapes.append(Shape("gpu", _area(axis.heights(starts[~idle], use[~idle]), _TALL, _TALL / 100)))
         notes.append(f"area: GPU use, 0 to 100 %, {use.min():.0f} to {use.max():.0f} % here")
         if idle.any():
             shapes.append(Shape("stepless", _area(axis.heights(starts[idle], use[idle]), _TALL, _TALL / 100)))
-            notes.append(f"red: {int(idle.sum()):,} minutes busy while its job made no step")
+            notes.append(f"red: {_minutes(int(idle.sum()))} busy while its job made no step")
+        if silent:
+            notes.append(f"{_minutes(silent)} more of busy GPUs, progress not reported")
     if steps:
         shapes.append(Shape("step", _line(axis, steps)))
         low, high = min(steps.values()), max(steps.values())
@@ -297,6 +302,19 @@ def _gpus(axis: _Axis, rows: Mapping[str, pa.RecordBatch]) -> list[Lane]:
     else:
         notes.append("no training step was reported")
     return [Lane("GPU use and steps", "; ".join(notes), _TALL, tuple(shapes))]
+
+
+def _minutes(count: int) -> str:
+    return f"{count:,} minute{'' if count == 1 else 's'}"
+
+
+def _silences(gaps: pa.RecordBatch | None) -> list[tuple[int, int]]:
+    """Return from when to when it is not known whether a job made steps."""
+    if gaps is None:
+        return []
+    rows = gaps.filter(pc.is_in(gaps.column("event.reason").cast(pa.string()), pa.array(UNREPORTED)))
+    starts, stops = _times(rows)
+    return list(zip(starts.tolist(), stops.tolist(), strict=True))
 
 
 def _line(axis: _Axis, steps: Mapping[int, int]) -> Markup:

@@ -72,12 +72,20 @@ def lines(finding: Mapping[str, Any], most: int, budget: Budget) -> list[Line]:
         place_in_log[log] = place_in_log.get(log, 0) + 1
         order.append((place_in_log[log], number))
     out: list[Line] = []
+    sensors: dict[str, str] = {}
     for event in [evidence[number] for number in sorted(number for _, number in sorted(order)[:most])]:
         text = shortened(str(event.get("event.original", "")), _LINE)
         if not budget.take(text):
             break
-        out.append(_line(event, text))
+        out.append(_line(event, text, again=_again(event, sensors)))
     return out
+
+
+def _again(event: Document, sensors: dict[str, str]) -> bool:
+    """Tell whether another sensor told of the same conversation above; take note of the first one that does."""
+    conversation = event.get("network.community_id")
+    sensor = f"{event.get('event.dataset', '')} {event.get('observer.name', '')}"
+    return bool(conversation) and sensors.setdefault(str(conversation), sensor) != sensor
 
 
 def own_addresses(findings: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -91,7 +99,7 @@ def own_addresses(findings: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(found)
 
 
-def _line(event: Document, text: str) -> Line:
+def _line(event: Document, text: str, *, again: bool) -> Line:
     place, offset = str(event.get("log.file.path", "")), event.get("log.offset")
     place += f" byte {offset:,}" if isinstance(offset, int) and place else ""
     ends = [_end(event, side) for side in ("source", "destination")]
@@ -100,7 +108,7 @@ def _line(event: Document, text: str) -> Line:
         way=" → ".join(end or "?" for end in ends) if any(ends) else "",
         verdict=_verdict(event) if any(ends) else "",
         carried=_carried(event),
-        what=_what(event),
+        what=", ".join(filter(None, ["second sensor of the same connection" if again else "", _what(event)])),
         dataset=str(event.get("event.dataset", "")),
         place=place,
         text=text,

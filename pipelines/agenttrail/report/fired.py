@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from agenttrail.errors import shortened
+from agenttrail.report.conditions import NOT_THERE
 from agenttrail.report.names import several
 from agenttrail.report.pages import short
 from agenttrail.timeline_story import size
@@ -28,16 +30,17 @@ _MOST_TEXTS = 3
 _WORDS = {
     "beacon.count": ("contacts", ""), "beacon.period": ("period", "s"), "beacon.score": ("regularity", "of 1"),
     "beacon.evenness": ("evenness of gaps", "of 1"), "connection.count": ("conversations", ""),
-    "connection.duration": ("lasted", "s"), "connection.gpu_overlap": ("coincides with busy GPUs", "of 1"),
-    "connection.gpu_share": ("share with busy GPUs", "of 1"),
-    "connection.lease_share": ("share of its sandbox's life", "of 1"), "connection.rate": ("rate", "bytes/s"),
-    "connection.sockets": ("sockets", ""), "connection.upload_share": ("share of the bytes that it sent", "of 1"),
+    "connection.duration": ("lasted", "s"), "connection.gpu_overlap": ("coincides with busy GPUs", "share"),
+    "connection.gpu_share": ("share with busy GPUs", "share"),
+    "connection.lease_share": ("share of its sandbox's life", "share"), "connection.rate": ("rate", "bytes/s"),
+    "connection.sockets": ("sockets", ""), "connection.upload_share": ("share of the bytes that it sent", "share"),
     "egress.bytes": ("sent", "bytes"), "egress.peers": ("peers", ""), "gpu.busy_duration": ("GPUs busy", "s"),
-    "gpu.utilization": ("GPU use", "%"), "gpu.tensor_active": ("tensor cores active", "of 1"),
+    "gpu.utilization": ("GPU use", "%"), "gpu.tensor_active": ("tensor cores active", "share"),
+    "temporal": ("rules that hit", ""), "temporal_ordered": ("rules that hit in order", ""),
     "gen_ai.tool.call.arguments": ("text of the call:", ""),
     "gen_ai.tool.call.gap": ("since the last tool call", "s"), "peer.ip": ("peer", ""), "peer.port": ("port", ""),
-    "source.bytes": ("sent in one record", "bytes"), "destination.bytes": ("received in one record", "bytes"),
-    "network.bytes": ("carried in one record", "bytes"),
+    "source.bytes": ("largest record sent", "bytes"), "destination.bytes": ("largest record received", "bytes"),
+    "network.bytes": ("largest record", "bytes"),
     "rule.category": ("sensor's category", ""), "rule.name": ("sensor's rule", ""), "event.outcome": ("outcome", ""),
     "network.direction": ("direction", ""), "network.transport": ("transport", ""),
     "network.application": ("protocol", ""), "event.count": ("events", ""), "destination.domain": ("name", ""),
@@ -46,6 +49,10 @@ _WORDS = {
 _LAST = ("peer.ip", "peer.port", "network.direction", "network.transport", "event.outcome")
 """What is said elsewhere on the first screen: told only where there is nothing else."""
 _LONGEST_NUMBER = 24
+_WHOLE_SECONDS = 100
+"""From so many on the rest of a second says nothing."""
+_OF_RULES = ("temporal", "temporal_ordered")
+"""Counts of rules, of those that a correlation names."""
 _BOUNDS = ("is below ", "is at most ", "is above ", "is at least ")
 
 
@@ -64,23 +71,36 @@ class Term:
     asked: str
 
 
-def because(condition: Condition, known: Sequence[Value], matched: Mapping[str, str]) -> list[Term]:
+def because(
+    condition: Condition,
+    known: Sequence[Value],
+    matched: Mapping[str, str],
+    totals: Mapping[str, float] = MappingProxyType({}),
+) -> list[Term]:
     """Return the values for which a rule fired, those that say most first.
 
     Args:
         condition: what it asks for.
         known: what stood in its fields.
         matched: the part of a field's text that matched a pattern, by field.
+        totals: bytes in all, by the field that has those of one record.
     """
     terms = [Term(_label(field), f"“{text}”", "") for field, text in matched.items()]
-    told = {value.field: value for value in known if value.field not in matched}
+    told = {value.field: value for value in known if value.field not in matched and value.values != NOT_THERE}
     asked = {field: _asked(condition, field) for field in told}
     for field in sorted(told, key=lambda one: (one in _LAST, not asked[one])):
         if terms and field in _LAST and not asked[field]:
             continue
         texts = several([_amount(text, field) for text in told[field].values])
-        terms.append(Term(_label(field), texts, asked[field]))
+        of = f" of {len(condition.parts)}" if field in _OF_RULES and condition.parts else ""
+        terms.append(Term(_label(field), texts + of, asked[field]))
+    if totals and not any(term.label == _WORDS["egress.bytes"][0] for term in terms):
+        terms[:0] = [_total(field, amount) for field, amount in totals.items() if field in told and amount]
     return terms[:_MOST_TERMS]
+
+
+def _total(field: str, amount: float) -> Term:
+    return Term("sent in all" if field == "source.bytes" else "received in all", size(amount), "")
 
 
 def _label(field: str) -> str:
@@ -98,6 +118,10 @@ def _amount(text: str, field: str) -> str:
         return shortened(text, 80)
     if unit.startswith("bytes"):
         return size(number) + unit.removeprefix("bytes")
+    if unit == "share":
+        return f"{f'{100 * number:,.1f}'.removesuffix('.0')} %"
+    if unit == "s" and number >= _WHOLE_SECONDS:
+        return f"{number:,.0f} s"
     return f"{f'{number:,.2f}'.rstrip('0').rstrip('.')} {unit}"
 
 

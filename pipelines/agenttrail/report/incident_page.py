@@ -16,10 +16,20 @@ from agenttrail.report.conditions import Condition, values
 from agenttrail.report.drawing import Bar, draw
 from agenttrail.report.evidence import Budget, lines
 from agenttrail.report.fired import because, folded, matched_parts
-from agenttrail.report.names import OPENING, TECHNIQUES, agent_file, headline, incident_file, peer_of, several
+from agenttrail.report.names import (
+    OPENING,
+    TECHNIQUES,
+    agent_file,
+    headline_of,
+    incident_file,
+    peer_names,
+    peer_of,
+    several,
+)
 from agenttrail.report.pages import Rows, lasting, micros, moment, render, short, when
 from agenttrail.report.proof import proof
-from agenttrail.report.standing import standing, verdict_of
+from agenttrail.report.same_act import agree
+from agenttrail.report.standing import block_of, standing, verdict_of
 from agenttrail.timeline_story import REST, Moment, story_of, told_moments
 
 if TYPE_CHECKING:
@@ -35,6 +45,7 @@ _MOST_EVIDENCE, _MOST_CONTEXT = 6, 2
 _EVIDENCE_BUDGET = 60_000
 """Characters of original lines on one page."""
 _MOST_MOMENTS, _MOST_LINES, _MOST_ENTRIES, _MOST_NAMES = 30, 250, 400, 12
+_SECOND = 1_000_000
 _MOST_FIRED = 3
 """Rules whose values stand on the first screen."""
 _MOST_TALKS = 8
@@ -42,8 +53,10 @@ _MOST_TALKS = 8
 _KEY_KINDS = ("lease_start", "lease_end", "gap")
 _IDENTITY = (
     ("Agent", "gen_ai.agent.id"), ("Trajectory", "trajectory.id"), ("Sandbox", "sandbox.id"), ("Job", "job.id"),
-    ("Host", "host.name"), ("Namespace", "k8s.namespace.name"), ("Pod uid", "k8s.pod.uid"),
+    ("Host", "host.name"),
 )  # fmt: skip
+_FURTHER = (("Namespace", "k8s.namespace.name"), ("Pod uid", "k8s.pod.uid"))
+"""Names that are folded."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,7 @@ class Around:
         told: whose leases are.
         notes: what the run says could not be seen.
         readers: formats that the run read leases from.
+        sources: formats of the logs that the run read.
         twins: by id, the incidents that are probably the same act.
         paged: ids of the incidents that have a page.
     """
@@ -61,6 +75,7 @@ class Around:
     told: Told
     notes: Sequence[str] = ()
     readers: Sequence[str] = ()
+    sources: AbstractSet[str] = frozenset()
     twins: Mapping[str, Sequence[Twin]] = field(default_factory=dict)
     paged: AbstractSet[str] = frozenset()
 
@@ -94,12 +109,12 @@ def incident_page(case: Case, rules: Mapping[str, Condition], around: Around) ->
         _finding(number, one, budget) | _condition(one, rules) for number, one in enumerate(case.findings, start=1)
     ]
     _say_once(findings)
-    fired = _fired(findings)
+    fired, screen = _fired(findings), _first_screen(case, around)
     agent = incident.get("gen_ai.agent.id")
     return render(
         "incident.html.j2", "timeline.js",
-        incident=incident, **_first_screen(case, around), fired=fired,
-        others=_others(case, {one["title"] for one in fired}),
+        incident=incident, **screen, fired=fired,
+        others=_others(case, {one["title"] for one in fired}, screen["lead"]["what"]),
         agent_page=agent_file(agent) if agent else "", drawing=drawing, one_day=one_day,
         story=_rows(key, _MOST_MOMENTS, dated=not one_day), talks=talks,
         whole=_rows(moments, _MOST_LINES, dated=not one_day), moments=len(moments),
@@ -107,8 +122,8 @@ def incident_page(case: Case, rules: Mapping[str, Condition], around: Around) ->
         opened=[one for one in findings if one["severity"] in OPENING],
         context=[one for one in findings if one["severity"] not in OPENING], kinds=_kinds(findings),
         findings=case.counted, shown=len(findings),
-        unseen=_unseen(incident, moments, case.timeline, dated=not one_day), notes=around.notes,
-        span=lasting(last - first), first=first, last=last,
+        unseen=_unseen(incident, moments, case.timeline, dated=not one_day), notes=_notes(incident, around),
+        span=lasting(last // _SECOND * _SECOND - first // _SECOND * _SECOND), first=first, last=last,
         techniques=[(one, TECHNIQUES.get(one, "")) for one in incident.get("threat.technique.id", [])[:_MOST_NAMES]],
     )  # fmt: skip
 
@@ -120,15 +135,27 @@ def _first_screen(case: Case, around: Around) -> dict[str, Any]:
     """Return what is to be known within a minute."""
     incident = case.incident
     twins = around.twins.get(incident["incident.id"], ())
+    said, ended = _said(incident, case.timeline)
+    now = standing(incident)
     return {
         "identity": _identity(incident),
-        "lead": _lead(incident),
+        "further": [(label, str(incident[name])) for label, name in _FURTHER if incident.get(name)],
+        "lead": _lead(case),
         "severe": _severe(case),
-        "call": call_of(incident, case.findings),
-        "said": _said(incident, case.timeline),
-        "standing": standing(incident),
+        "call": call_of(incident, case.findings, ended) or _no_call(incident, case.timeline),
+        "said": said,
+        "standing": now,
+        "until": _until(case.timeline) if now.state == "running" else "",
         "verdict": verdict_of(case.findings),
-        "twins": [(twin, incident_file(twin.id) if twin.id in around.paged else "") for twin in twins],
+        "blocked": block_of(case.findings),
+        "twins": [
+            (
+                twin,
+                incident_file(twin.id) if twin.id in around.paged else "",
+                agree(around.told.acts, incident["incident.id"], twin.id),
+            )
+            for twin in twins
+        ],
         "proof": proof(incident, case.findings, around.told.leases, around.readers),
         "steps": steps(incident, case.findings, twins, around.paged),
         "authors": authors(incident, case.findings),
@@ -145,14 +172,43 @@ def _identity(incident: Document) -> list[tuple[str, str]]:
     return [("Agent", unknown), (incident["entity.type"].capitalize(), str(incident["entity.id"])), *named]
 
 
-def _lead(incident: Document) -> dict[str, str]:
+def latest_of(timeline: pa.RecordBatch) -> int | None:
+    """Return the last time that a timeline knows, in microseconds since 1970; None where it has no entry."""
+    if not timeline.num_rows:
+        return None
+    times = (pc.max(timeline.column(name).cast(pa.int64())).as_py() for name in ("@timestamp", "event.end"))
+    return max(int(time) for time in times if time is not None)
+
+
+def _until(timeline: pa.RecordBatch) -> str:
+    latest = latest_of(timeline)
+    return "" if latest is None else when(latest)
+
+
+def _notes(incident: Document, around: Around) -> list[str]:
+    """Return the notes of a run but those on sources that show nothing of the incident."""
+    others = {name for name in around.sources if name not in incident.get("event.dataset", ())}
+    return [note for note in around.notes if note.partition(" ")[0] not in others]
+
+
+def _no_call(incident: Document, timeline: pa.RecordBatch) -> str:
+    if incident["attribution.status"] != "attributed" or not timeline.num_rows:
+        return ""
+    if pc.any(pc.equal(timeline.column("timeline.kind"), "tool_call")).as_py():
+        return ""
+    return "No tool call of it was in the spans: what its agent did before is not known."
+
+
+def _lead(case: Case) -> dict[str, str]:
     """Return the parts of the sentence that says what happened."""
+    incident = case.incident
     agent = incident.get("gen_ai.agent.id")
     who = f"Agent {short(agent)}" if agent else f"{incident['entity.type'].capitalize()} {short(incident['entity.id'])}"
     first, last = incident["incident.first_seen"], incident["incident.last_seen"]
     until = when(last) if moment(first).date() != moment(last).date() else f"{moment(last):%H:%M:%S}"
     return {
-        "who": who, "what": headline(incident), "whom": peer_of(incident), "from": when(first), "until": until,
+        "who": who, "what": headline_of(incident, case.findings), "whom": peer_of(incident), "from": when(first),
+        "until": until, "named": peer_names(incident, case.findings), "job": str(incident.get("job.id", "")),
     }  # fmt: skip
 
 
@@ -161,32 +217,43 @@ def _severe(case: Case) -> str:
     severity = case.incident["incident.severity"]
     worst = next((one["finding.severity"] for one in case.findings), severity)
     if worst == severity:
-        more = "" if severity == "critical" else "; a second kind of source that agrees would raise it one step"
-        return f"{severity}, as its worst finding{more}"
+        return f"{severity}, as its worst finding" + ("" if severity == "critical" else f"; {_would_raise(case)}")
     factors = (text.partition(" ")[2] for text in case.incident["incident.risk_factors"])
     agree = next((text for text in factors if text.startswith("independent sources agree")), "")
     return f"{severity}, as its worst finding is {worst}" + (f", one step up because {agree}" if agree else "")
 
 
-def _said(incident: Document, timeline: pa.RecordBatch) -> str:
-    """Return the arguments of that call; "" where none are known."""
+def _would_raise(case: Case) -> str:
+    """Return what would raise its severity, and why other logs that it was seen in did not."""
+    opened = {log for one in case.findings if one["finding.severity"] in OPENING for log in one["event.dataset"]}
+    others = [log for log in case.incident.get("event.dataset", ()) if log not in opened]
+    if opened and others:
+        return f"what {several(others)} shows of it opens no incident by itself, so that does not count"
+    return "a second kind of source that agrees would raise it one step"
+
+
+def _said(incident: Document, timeline: pa.RecordBatch) -> tuple[str, int | None]:
+    """Return the arguments of that call, "" where none are known, and when it was over, None where that is not."""
     call, at = incident.get("gen_ai.tool.call.id"), incident.get("gen_ai.tool.call.start")
     if not at:
-        return ""
+        return "", None
     its_own = pc.equal(timeline.column("gen_ai.tool.call.id"), call) if call else _at(timeline, at)
     its_own = pc.and_kleene(pc.equal(timeline.column("timeline.kind"), "tool_call"), its_own)
-    said = timeline.column("gen_ai.tool.call.arguments").filter(pc.fill_null(its_own, fill_value=False))
-    return shortened(str(said[0].as_py() or ""), 400) if len(said) else ""
+    chosen = pc.fill_null(its_own, fill_value=False)
+    said = timeline.column("gen_ai.tool.call.arguments").filter(chosen)
+    if not len(said):
+        return "", None
+    ended = timeline.column("event.end").cast(pa.int64()).filter(chosen)[0].as_py()
+    return shortened(str(said[0].as_py() or ""), 400), ended
 
 
 def _at(timeline: pa.RecordBatch, time: str) -> pa.Array:
     return pc.equal(timeline.column("@timestamp").cast(pa.int64()), micros(time))
 
 
-def _others(case: Case, said: AbstractSet[str]) -> list[str]:
+def _others(case: Case, said: AbstractSet[str], title: str) -> list[str]:
     """Return the titles of what opened the incident that neither its headline says nor ``said`` holds."""
     opened = [one["finding.title"] for one in case.findings if one["finding.severity"] in OPENING]
-    title = str(case.incident["incident.title"])
     return [one for one in dict.fromkeys(opened) if one not in said and not title.startswith(one)][:6]
 
 
@@ -293,7 +360,12 @@ def _condition(finding: Document, rules: Mapping[str, Condition]) -> dict[str, A
     return {
         "condition": condition,
         "values": known,
-        "terms": because(condition, known, matched_parts(condition, finding)),
+        "terms": because(
+            condition,
+            known,
+            matched_parts(condition, finding),
+            {name: finding.get(name, 0) for name in ("source.bytes", "destination.bytes")},
+        ),
         "asks": [(part.rule, folded(part)) for part in condition.parts],
         "above": "",
     }

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 Document = dict[str, Any]
+_MOST_NAMES = 2
+_NAME = 64
+"""Characters of the name of a peer."""
 OPENING = ("medium", "high", "critical")
 """Severities of the findings that open an incident; the others are context."""
 TECHNIQUES = {
@@ -55,6 +58,40 @@ def headline(incident: Mapping[str, Any]) -> str:
     if not (more and number.isdecimal()):
         return short(what)
     return short(f"{head}, and {number} more kind{'' if number == '1' else 's'} of finding")
+
+
+def headline_of(incident: Mapping[str, Any], findings: Sequence[Mapping[str, Any]]) -> str:
+    """Return what an incident is about by its findings, the worst first: an act that a tool call tells, else the worst.
+
+    Args:
+        incident: the incident, whose own title stands where it has no finding.
+        findings: its heaviest findings, the worst first, with their evidence.
+    """
+    opened = [one for one in findings if one["finding.severity"] in OPENING]
+    told = next((one for one in opened if is_of_a_call(one)), opened[0] if opened else None)
+    if told is None:
+        return headline(incident)
+    more = len({one["finding.title"] for one in opened}) - 1
+    further = f", and {more} more kind{'' if more == 1 else 's'} of finding" if more else ""
+    return short(f"{told['finding.title']}{further}")
+
+
+def is_of_a_call(finding: Mapping[str, Any]) -> bool:
+    """Tell whether what a finding rests on is a tool call itself, not what came after one."""
+    return any(event.get("gen_ai.operation.name") == "execute_tool" for event in finding.get("finding.evidence", ()))
+
+
+def peer_names(incident: Mapping[str, Any], findings: Sequence[Mapping[str, Any]]) -> str:
+    """Return what logs call the peers of an incident, at most two names; "" where none does."""
+    peers = incident.get("destination.ip", ())
+    names = dict.fromkeys(
+        str(event["destination.domain"])
+        for finding in findings
+        for event in finding.get("finding.evidence", ())
+        if event.get("destination.domain") and event.get("destination.ip") in peers
+    )
+    told = [short(name, _NAME) for name in list(names)[:_MOST_NAMES]]
+    return ", ".join(told) + (f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else "")
 
 
 def several(some: Sequence[Any], most: int = 3) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from agenttrail.incidents.scoring import LEVELS
 from agenttrail.report.names import TECHNIQUES, agent_file, headline, incident_file, several
 from agenttrail.report.pages import micros, render, short, when
+from agenttrail.report.same_act import agree
 from agenttrail.report.standing import standing, verdict
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from agenttrail.report.incident_page import Around
     from agenttrail.report.reading import Sandbox
+    from agenttrail.report.standing import Standing
 
 Document = dict[str, Any]
 MOST_LISTED = 2_000
@@ -44,18 +46,36 @@ def row(incident: Document, around: Around) -> dict[str, Any]:
         "until": micros(incident["incident.last_seen"]) // 1_000_000,
         "agent": short(incident.get("gen_ai.agent.id", "")),
         "entity": short(f"{incident['entity.type']} {incident['entity.id']}"),
-        "what": headline(incident),
+        "what": around.told.headlines.get(incident["incident.id"]) or headline(incident),
+        "named": around.told.names.get(incident["incident.id"], ""),
+        "job": short(incident.get("job.id", "")),
+        "disputed": incident["incident.id"] in around.told.disputed,
         "whom": ", ".join(short(peer) for peer in peers[:2]) + (f" +{len(peers) - 2}" if len(peers) > 2 else ""),  # noqa: PLR2004
         "ports": several(ports, 2),
         "verdict": verdict(decided) if peers else "",
         "sandbox": short(incident.get("sandbox.id", "")),
         "state": now.state,
-        "standing": now.text if now.state != "not known" else "not known whether it runs",
+        "standing": _standing(incident, around, now),
         "techniques": [short(one, 40) for one in incident.get("threat.technique.id", [])[:_MOST_WORDS]],
         "called": [TECHNIQUES.get(one, "") for one in incident.get("threat.technique.id", [])[:_MOST_WORDS]],
         "status": incident["attribution.status"],
-        "twins": [(twin, incident_file(twin.id) if twin.id in paged else "") for twin in twins],
+        "twins": [
+            (
+                twin,
+                incident_file(twin.id) if twin.id in paged else "",
+                agree(around.told.acts, incident["incident.id"], twin.id),
+            )
+            for twin in twins
+        ],
     }
+
+
+def _standing(incident: Document, around: Around, now: Standing) -> str:
+    """Return whether its sandbox runs; of one that does, the last time that its timeline knows."""
+    latest = around.told.latest.get(incident["incident.id"])
+    if now.state == "running" and latest is not None:
+        return f"{now.text}; last entry of its timeline {when(latest)}"
+    return now.text if now.state != "not known" else "not known whether it runs"
 
 
 def index_page(
@@ -83,7 +103,14 @@ def index_page(
             (one, TECHNIQUES.get(one, "")) for one in sorted({each for one in rows for each in one["techniques"]})
         ],
         job=run.get("job", ""), covered=_covered(run), seen=_seen(incidents), notes=around.notes,
+        again=sum(one["attribution.status"] == "ambiguous" and one["incident.id"] in around.twins for one in incidents),
+        running=_running(rows), latest=max(around.told.latest.values(), default=None),
     )  # fmt: skip
+
+
+def _running(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row for each sandbox that still ran at the end of the logs, of the first of its incidents."""
+    return list({one["sandbox"]: one for one in reversed(rows) if one["state"] == "running"}.values())[::-1]
 
 
 def _agents(incidents: Sequence[Document], pages: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -121,6 +148,13 @@ def readers_of(run: Document) -> list[str]:
     sources = run.get("sources")
     known = [one for one in sources if isinstance(one, dict)] if isinstance(sources, list) else []
     return [str(one.get("format", "")) for one in known if one.get("leases")]
+
+
+def sources_of(run: Document) -> frozenset[str]:
+    """Return the formats of the logs that a run read."""
+    sources = run.get("sources")
+    known = [one for one in sources if isinstance(one, dict)] if isinstance(sources, list) else []
+    return frozenset(str(one.get("format", "")) for one in known)
 
 
 def notes_of(run: Document) -> list[str]:

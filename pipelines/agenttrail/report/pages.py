@@ -154,7 +154,12 @@ def lasting(duration: int) -> str:
     if seconds < _MINUTE:
         return f"{seconds} s"
     if seconds < _HOUR:
-        return f"{seconds // _MINUTE} min {seconds % _MINUTE} s"
+        return _two(seconds, _MINUTE, "min", 1, "s")
     if seconds < _DAY:
-        return f"{seconds // _HOUR} h {seconds % _HOUR // _MINUTE} min"
-    return f"{seconds // _DAY} d {seconds % _DAY // _HOUR} h"
+        return _two(seconds, _HOUR, "h", _MINUTE, "min")
+    return _two(seconds, _DAY, "d", _HOUR, "h")
+
+
+def _two(seconds: int, large: int, name: str, small: int, part: str) -> str:
+    rest = seconds % large // small
+    return f"{seconds // large} {name}" + (f" {rest} {part}" if rest else "")

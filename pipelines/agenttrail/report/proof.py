@@ -129,12 +129,14 @@ def _held(incident: Mapping[str, Any], addresses: Sequence[str]) -> str:
     what = several(addresses) or "its address"
     also = "  Records that name the sandbox themselves agree." if named else ""
     held = f"{what} {'were' if len(addresses) > 1 else 'was'} held by {who} {during}"
-    return f"{held}; {_lies(incident, start, stop)}.  No other holder fits.{also}"
+    networks = incident.get("attribution.scope", ())
+    where = f"In network {several(networks)} no" if networks else "No"  # in another one the address may be another's
+    return f"{held}; {_lies(incident, start, stop)}.  {where} other holder fits.{also}"
 
 
 def _lies(incident: Mapping[str, Any], start: str, stop: str | None) -> str:
     first, last = incident["incident.first_seen"], incident["incident.last_seen"]
-    act = f"the act ({between(first, last)})"
+    act = "the act"
     try:
         begin, end = micros(start), None if stop is None else micros(stop)
     except ValueError:  # only times of an incident and its findings are known to be some

@@ -13,7 +13,8 @@ from agenttrail.incident_files import finding_lines, read_incidents, timeline_sc
 from agenttrail.incident_shapes import checked
 from agenttrail.incidents.scoring import LEVELS
 from agenttrail.metadata import parse_time
-from agenttrail.report.standing import outcomes
+from agenttrail.report.names import OPENING
+from agenttrail.report.standing import accepted_elsewhere, outcomes
 from agenttrail.sinks.files import join, read_all
 
 if TYPE_CHECKING:
@@ -27,6 +28,13 @@ MOST_FINDINGS = 24
 """Findings of an incident that its page shows; the heaviest."""
 MOST_SANDBOXES = 300
 """Sandboxes that the page of an agent lists."""
+_MOST_ACTS = 100
+"""Findings of an incident that are compared with those of another."""
+_ACT = (
+    "rule.id", "peer.ip", "peer.port", "finding.first_seen", "finding.last_seen", "event.count", "event.dataset",
+    "network.conversations", "source.bytes", "destination.bytes",
+)  # fmt: skip
+"""What two findings on the same records have in common."""
 _KEY = frozenset({"finding.id", "finding.severity", "finding.first_seen"})
 _WHOM = ("gen_ai.agent.id", "trajectory.id", "sandbox.id", "job.id", "host.name")
 
@@ -90,6 +98,12 @@ class Told:
         sandboxes: of each agent, by what tells occupancies apart; at most ``MOST_SANDBOXES``.
         leases: whose each lease is.
         outcomes: what sensors decided on connections of each incident.
+        disputed: ids of incidents to whose peers findings that are context show accepted connections.
+        acts: of each incident, what its findings that opened it count: the same counts, bytes and times are the same
+            connections; of incidents with very many, not all.
+        headlines: of incidents with a page, what they are about.
+        names: of incidents with a page, what logs call their peers.
+        latest: of incidents with a page, the last time that their timeline knows, in microseconds since 1970.
         whole: whether findings without an incident were looked at, too.
     """
 
@@ -98,11 +112,22 @@ class Told:
     sandboxes: dict[str, dict[tuple[str, ...], Sandbox]] = field(default_factory=dict)
     leases: dict[str, dict[str, str]] = field(default_factory=dict)
     outcomes: dict[str, set[str]] = field(default_factory=dict)
+    disputed: set[str] = field(default_factory=set)
+    acts: dict[str, set[tuple[Any, ...]]] = field(default_factory=dict)
+    headlines: dict[str, str] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    latest: dict[str, int] = field(default_factory=dict)
     whole: bool = True
 
-    def add_outcomes(self, finding: Mapping[str, Any]) -> None:
+    def add_outcomes(self, finding: Mapping[str, Any], peers: Sequence[str] = ()) -> None:
         """Take note of what sensors decided, as a finding of an incident that is shown tells it."""
-        self.outcomes.setdefault(finding["incident.id"], set()).update(outcomes(finding))
+        id_ = finding["incident.id"]
+        self.outcomes.setdefault(id_, set()).update(outcomes(finding))
+        if accepted_elsewhere(finding, peers):
+            self.disputed.add(id_)
+        acts = self.acts.setdefault(id_, set())
+        if finding["finding.severity"] in OPENING and len(acts) < _MOST_ACTS:
+            acts.add(tuple(str(finding.get(name)) for name in _ACT))
 
     def add(self, document: Mapping[str, Any], *, finding: bool) -> None:
         """Take note of an incident or a finding."""
@@ -187,7 +212,7 @@ class Directory:
                 of_incident = heaviest.get(head.get("incident.id", ""))
                 if of_incident is not None:
                     of_incident.add(weight(head), place, line)
-                    told.add_outcomes(head)
+                    told.add_outcomes(head, wanted[head["incident.id"]].get("destination.ip", ()))
             except (TypeError, KeyError, ValueError, AttributeError):
                 checked(_loaded(line, place), "finding", place)  # which says what is wrong with it
                 raise
@@ -265,7 +290,7 @@ class Asked:
             findings = sorted(self.store.findings(incident["incident.id"]), key=weight)
             for finding in findings:
                 told.add(finding, finding=True)
-                told.add_outcomes(finding)
+                told.add_outcomes(finding, incident.get("destination.ip", ()))
             entries = batch_of(self.store.timeline(incident["incident.id"]))
             yield Case(incident, findings[:MOST_FINDINGS], len(findings), entries)
 

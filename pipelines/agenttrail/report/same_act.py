@@ -11,6 +11,7 @@ from agenttrail.report.pages import between, micros, short
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
 Document = dict[str, Any]
 MOST = 5
@@ -74,15 +75,23 @@ def _in_common(sure: Mapping[str, Any], unsure: Mapping[str, Any]) -> str:
     whose = short(sure.get("sandbox.id") or sure["entity.id"])
     port = f" port {several(ports)}" if ports else ""
     candidates = len(unsure["attribution.candidates"])
+    nameless = sure.get("attribution.scope") and not unsure.get("attribution.scope")
+    network = ", which names no network" if nameless else ""
     return (
         f"same peer {several(peers)}{port}, at the same time ({between(first, last)}), and {whose} is one of "
-        f"the {candidates} candidates of the ambiguous one"
+        f"the {candidates} candidates of the ambiguous one{network}"
     )
 
 
 def _shared(one: Mapping[str, Any], other: Mapping[str, Any], name: str) -> Sequence[Any]:
     theirs = set(other.get(name, ()))
     return [value for value in one.get(name, ()) if value in theirs]
+
+
+def agree(acts: Mapping[str, AbstractSet[tuple[Any, ...]]], one: str, other: str) -> bool:
+    """Tell whether all that opened one incident opened the other, too: the same counts, bytes and times."""
+    first, second = acts.get(one, set()), acts.get(other, set())
+    return bool(first) and first == second
 
 
 def _twin(incident: Mapping[str, Any], why: str) -> Twin:

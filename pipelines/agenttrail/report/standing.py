@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from agenttrail.report.names import OPENING
+from agenttrail.report.names import OPENING, several
 from agenttrail.report.pages import when
+from agenttrail.timeline_story import size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
 _ONE_OCCUPANCY = ("trajectory", "sandbox")
@@ -52,6 +53,12 @@ def outcomes(finding: Mapping[str, Any]) -> set[str]:
     return set(finding.get("event.outcome", ())) if network and finding["finding.severity"] in OPENING else set()
 
 
+def accepted_elsewhere(finding: Mapping[str, Any], peers: Sequence[str]) -> bool:
+    """Tell whether a finding that is context shows a connection to one of some peers as accepted."""
+    context = finding["finding.severity"] not in OPENING
+    return context and finding.get("peer.ip") in peers and "success" in finding.get("event.outcome", ())
+
+
 def verdict(decided: AbstractSet[str]) -> str:
     """Return what was decided in a word or two."""
     if {"success", "failure"} <= decided:
@@ -62,3 +69,53 @@ def verdict(decided: AbstractSet[str]) -> str:
 def verdict_of(findings: Iterable[Mapping[str, Any]]) -> str:
     """Return what sensors decided on the connections of some findings."""
     return verdict(set().union(*map(outcomes, findings)))
+
+
+@dataclass(frozen=True)
+class Block:
+    """What is known of connections that were blocked, by the kind of log that says it.
+
+    Attributes:
+        by: logs that say so, and of how many conversations.
+        against: what speaks against it; "" where nothing does.
+    """
+
+    by: str
+    against: str
+
+
+def block_of(findings: Sequence[Mapping[str, Any]]) -> Block | None:
+    """Return who says that connections of some findings were blocked, and what does not agree; None unless all were."""
+    opened = [one for one in findings if outcomes(one)]
+    if verdict_of(opened) != "blocked":
+        return None
+    logs = dict.fromkeys(str(log) for one in opened for log in one.get("event.dataset", ()))
+    counted = max(one.get("network.conversations", 0) for one in opened)
+    by = several(list(logs)) + (f" ({counted:,} conversation{'' if counted == 1 else 's'})" if counted else "")
+    against = _accepted(opened, findings, logs.keys())
+    back = max(one.get("destination.bytes", 0) for one in opened)
+    if back:  # counted by the log that says "blocked"
+        against.append(f"{size(back)} came back")
+    return Block(by, "; ".join(against))
+
+
+def _accepted(
+    opened: Sequence[Mapping[str, Any]], findings: Iterable[Mapping[str, Any]], logs: AbstractSet[str]
+) -> list[str]:
+    """Return which other logs show connections to the same peers as accepted."""
+    peers = [one["peer.ip"] for one in opened if one.get("peer.ip")]
+    blocked = {key for one in opened for key in _conversations(one)}
+    told = []
+    for one in findings:
+        others = [log for log in one.get("event.dataset", ()) if log not in logs]
+        if others and len(others) == len(one["event.dataset"]) and accepted_elsewhere(one, peers):
+            same = len(blocked & _conversations(one))
+            what = f"at least {same:,} of them" if same else "connections to the same peer"
+            told.append(f"{several(others)} shows {what} as accepted")
+    return told[:2]
+
+
+def _conversations(finding: Mapping[str, Any]) -> set[str]:
+    """Return what tells conversations apart in the evidence that was kept."""
+    events = finding.get("finding.evidence", ())
+    return {str(event["network.community_id"]) for event in events if event.get("network.community_id")}

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from agenttrail.errors import InputError, SinkError, shortened
 from agenttrail.incident_filters import riskiest_first
-from agenttrail.report.incident_page import Around, incident_page
-from agenttrail.report.names import incident_file
-from agenttrail.report.overview import agent_page, agent_pages, index_page, notes_of, readers_of
+from agenttrail.report.incident_page import Around, incident_page, latest_of
+from agenttrail.report.names import headline_of, incident_file, peer_names
+from agenttrail.report.overview import agent_page, agent_pages, index_page, notes_of, readers_of, sources_of
 from agenttrail.report.reading import Told
 from agenttrail.report.same_act import same_acts
 from agenttrail.sinks.files import REPORT, claimed, join
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from agenttrail.incident_filters import IncidentFilters
     from agenttrail.report.conditions import Condition
-    from agenttrail.report.reading import Material
+    from agenttrail.report.reading import Case, Material
 
 Document = dict[str, Any]
 MOST_PAGES = 200
@@ -70,13 +70,14 @@ def write_report(
         told.add(incident, finding=False)
     run = material.run()
     paged = {incident["incident.id"] for incident in chosen}
-    around = Around(told, notes_of(run), readers_of(run), same_acts(incidents), paged)
+    around = Around(told, notes_of(run), readers_of(run), sources_of(run), same_acts(incidents), paged)
     with claimed(folder):
         stage(folder)
         names = []
         for case in material.cases(chosen, told):
             names.append(incident_file(case.incident["incident.id"]))
             write_page(folder, names[-1], _page(case, rules, around))
+            _note(case, told)
         for agent, name in agents.items():
             own = [one for one in incidents if one.get("gen_ai.agent.id") == agent]
             write_page(folder, name, agent_page(agent, own, around))
@@ -84,6 +85,16 @@ def write_report(
         write_page(folder, INDEX, index_page(incidents, around, agents, run, asked))
         put_in_place(folder, [*names, *agents.values(), INDEX])
     return Written(join(folder, INDEX), len(incidents), len(chosen))
+
+
+def _note(case: Case, told: Told) -> None:
+    """Take note of what the first page says of an incident and only its findings and its timeline tell."""
+    id_ = case.incident["incident.id"]
+    told.headlines[id_] = headline_of(case.incident, case.findings)
+    told.names[id_] = peer_names(case.incident, case.findings)
+    latest = latest_of(case.timeline)
+    if latest is not None:
+        told.latest[id_] = latest
 
 
 def _page(case: Any, rules: Mapping[str, Condition], around: Around) -> bytes:

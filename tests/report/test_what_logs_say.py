@@ -1,0 +1,279 @@
+"""What a page says is what its records prove: who blocked, what was logged twice, what a peer is called, what ran."""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+from tests.report.cases import at, call_finding, finding, incident, timeline, unsure, write_output
+
+from agenttrail.cli import main
+from agenttrail.report.advice import steps
+from agenttrail.report.calls import call_of
+from agenttrail.report.conditions import Condition, Part, Value, values
+from agenttrail.report.evidence import Budget, lines
+from agenttrail.report.fired import because
+from agenttrail.report.names import headline_of, incident_file, peer_names
+from agenttrail.report.pages import micros
+from agenttrail.report.proof import proof
+from agenttrail.report.standing import Block, block_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Document = dict[str, Any]
+_HOSTILE = '<b onload="x">\x1b[31m\u202e'
+
+
+def _seen(finding_: Document, **changed: Any) -> Document:
+    """Return a finding whose evidence is changed."""
+    return {**finding_, "finding.evidence": [{**event, **changed} for event in finding_["finding.evidence"]]}
+
+
+def _blocked(**changed: Any) -> Document:
+    told = finding(0, **{"event.outcome": ["failure"], "event.dataset": ["alibaba_cloud_firewall"], **changed})
+    return _seen(told, **{"network.community_id": "1:a"})
+
+
+def _context(**changed: Any) -> Document:
+    told = finding(0, **{"finding.severity": "low", "finding.id": f"{7:032x}", **changed})
+    return _seen(told, **{"network.community_id": "1:a"})
+
+
+def _page(tmp_path: Path, incidents: list[Document], findings: list[Document], entries: list[Document]) -> str:
+    """Return the text of the page of the first incident, and leave the report there."""
+    out = write_output(tmp_path / "out", incidents, findings, entries)
+    assert main(["incidents", "report", "--from", str(out)]) == 0
+    return _text(tmp_path, incident_file(incidents[0]["incident.id"]))
+
+
+def _text(tmp_path: Path, name: str) -> str:
+    page = (tmp_path / "out" / "report" / name).read_text(encoding="utf-8")
+    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", "", page)))
+
+
+# -- blocked, and by whom
+
+
+def test_what_was_blocked_is_said_with_who_says_so_and_who_does_not() -> None:
+    assert block_of([_blocked(), _context()]) == Block(
+        "alibaba_cloud_firewall (1 conversation)", "aws_vpc_flow shows at least 1 of them as accepted; 900 B came back"
+    )
+    assert block_of([finding(0), _context()]) is None
+    assert block_of([_blocked(**{"destination.bytes": 0})]) == Block("alibaba_cloud_firewall (1 conversation)", "")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"peer.ip": "198.51.100.8"},
+        {"event.outcome": ["failure"]},
+        {"event.dataset": ["alibaba_cloud_firewall"]},
+        {"event.dataset": ["alibaba_cloud_firewall", "aws_vpc_flow"]},  # one log of the two may be who says so
+    ],
+)
+def test_what_does_not_speak_against_it_is_not_said_to(changed: Document) -> None:
+    told = block_of([_blocked(), _context(**changed)])
+    assert told is not None
+    assert told.against == "900 B came back"
+
+
+def test_other_conversations_with_the_same_peer_are_said_to_be_such() -> None:
+    other = _seen(_context(), **{"network.community_id": "1:b"})
+    told = block_of([_blocked(), other])
+    assert told is not None
+    assert told.against.startswith("aws_vpc_flow shows connections to the same peer as accepted")
+
+
+def test_the_index_says_it_too(tmp_path: Path) -> None:
+    _page(tmp_path, [incident(0)], [_blocked(), _context()], timeline(0))
+    assert "blocked other records show it accepted" in _text(tmp_path, "index.html")
+    _page(tmp_path, [incident(0)], [_blocked(), _context(**{"peer.ip": "198.51.100.8"})], timeline(0))
+    assert "other records show" not in _text(tmp_path, "index.html")
+
+
+# -- the same connections, logged twice
+
+
+@pytest.mark.parametrize(
+    ("changed", "same"), [({}, True), ({"source.bytes": 4_001}, False), ({"event.count": 4}, False)]
+)
+def test_the_same_counts_bytes_and_times_are_the_same_connections(
+    tmp_path: Path, changed: Document, *, same: bool
+) -> None:
+    sure = incident(0, **{"attribution.scope": ["vpc-1"]})
+    doubt = {name: value for name, value in unsure(9, sure).items() if name != "attribution.scope"}
+    again = finding(0, **{"incident.id": doubt["incident.id"], "finding.id": "f" * 32, **changed})
+    page = _page(tmp_path, [sure, doubt], [finding(0), again], timeline(0))
+    assert ("The same connections, logged a second time" in page) == same
+    assert ("Probably the same act" in page) != same
+    assert "of the ambiguous one, which names no network" in page
+    assert "1 of them is probably another's act again." in _text(tmp_path, "index.html")
+
+
+def test_no_other_holder_fits_in_its_network() -> None:
+    told = proof(incident(0, **{"attribution.scope": ["vpc-1"]}), [finding(0)], {})
+    assert "In network vpc-1 no other holder fits." in told.held
+
+
+def test_a_second_sensor_of_a_connection_is_named_in_the_evidence() -> None:
+    (event,) = finding(0)["finding.evidence"]
+    event["network.community_id"] = "1:a"
+    other = {**event, "event.dataset": "alibaba_cloud_firewall"}
+    told = lines({"finding.evidence": [event, event, other]}, 6, Budget(9_999))
+    assert [line.what.startswith("second sensor of the same connection") for line in told] == [False, False, True]
+
+
+# -- amounts
+
+
+def test_of_several_records_the_total_and_the_largest_are_told() -> None:
+    part = Part("r", ("source.bytes is at least 200000000",), ("source.bytes",))
+    condition = Condition("", "", (part,))
+    events = [{"source.bytes": amount} for amount in (3_700_000_000, 13_900_000_000, 5_400_000_000)]
+    known = values(condition, {"finding.evidence": events})
+    assert [(one.values, one.of) for one in known] == [(("13900000000",), "the largest of its first events")]
+    terms = because(condition, known, {}, {"source.bytes": 13_900_000_000})
+    assert [(term.label, term.value, term.asked) for term in terms] == [
+        ("sent in all", "13.9 GB", ""), ("largest record sent", "13.9 GB", "at least 200 MB"),
+    ]  # fmt: skip
+
+
+def test_values_are_told_in_words_that_people_use() -> None:
+    parts = (Part("r", (), ()), Part("s", (), ()))
+    known = [
+        Value("temporal", ("2",), "x"), Value("connection.gpu_overlap", ("0.974",), "x"),
+        Value("network.initiator", ("not there",), "x"), Value("connection.duration", ("2071.93",), "x"),
+    ]  # fmt: skip
+    assert {(term.label, term.value) for term in because(Condition("", "", parts), known, {})} == {
+        ("rules that hit", "2 of 2"), ("coincides with busy GPUs", "97.4 %"), ("lasted", "2,072 s"),
+    }  # fmt: skip
+
+
+def test_a_duration_is_what_lies_between_the_times_that_are_shown(tmp_path: Path) -> None:
+    seen = {"incident.first_seen": "2026-03-02T07:00:04.900Z", "incident.last_seen": "2026-03-02T07:14:04.100Z"}
+    assert "from 2026-03-02 07:00:04 to 07:14:04 UTC (14 min)" in _page(tmp_path, [incident(0, **seen)], [], [])
+
+
+# -- the call before
+
+
+@pytest.mark.parametrize(
+    ("ended", "said"),
+    [
+        (at(10), "was still running when it began"), (at(10.5), "was still running when it began"),
+        (at(9.75), "had ended 15 s before"), ("2026-03-02T00:09:59.900Z", "had ended 1 s before"),
+    ],
+)  # fmt: skip
+def test_the_call_before_is_said_to_run_or_to_have_ended(ended: str, said: str) -> None:
+    assert said in call_of(incident(0), [finding(0)], micros(ended))
+    assert "The call" not in call_of(incident(0), [finding(0)])
+
+
+def test_the_end_of_the_call_is_read_from_the_timeline(tmp_path: Path) -> None:
+    assert "The call had ended 24 s before." in _page(tmp_path, [incident(0)], [finding(0)], timeline(0))
+
+
+def test_where_no_call_was_recorded_that_is_said(tmp_path: Path) -> None:
+    calls = {name for name in incident(0) if name.startswith("gen_ai.tool.")}
+    quiet = {name: value for name, value in incident(0).items() if name not in calls}
+    entries = [entry for entry in timeline(0) if entry["timeline.kind"] != "tool_call"]
+    assert "No tool call of it was in the spans: what its" in _page(tmp_path, [quiet], [finding(0)], entries)
+    assert "No tool call of it was in the spans: what its" not in _page(tmp_path, [quiet], [finding(0)], timeline(0))
+
+
+# -- what it is about, and what its peer is called
+
+
+def test_the_headline_is_the_act_that_a_call_tells() -> None:
+    title = "Tool call opens a reverse SSH tunnel, and 1 more kind of finding"
+    assert headline_of(incident(0), [finding(0), call_finding(0)]) == title
+    assert headline_of(incident(0), [finding(0), finding(0)]) == "SSH to an unlisted peer"
+    assert headline_of(incident(0), [_context()]) == "SSH to an unlisted peer"
+
+
+def test_page_and_index_have_one_headline(tmp_path: Path) -> None:
+    page = _page(tmp_path, [incident(0)], [finding(0), call_finding(0)], timeline(0))
+    for text in (page, _text(tmp_path, "index.html")):
+        assert "Tool call opens a reverse SSH tunnel, and 1 more kind of finding" in text
+
+
+def test_the_name_of_a_peer_is_shown_and_does_nothing(tmp_path: Path) -> None:
+    named = _seen(finding(0), **{"destination.domain": _HOSTILE + "n" * 5_000})
+    page = _page(tmp_path, [incident(0)], [named], timeline(0))
+    for shown in (page, _text(tmp_path, "index.html")):
+        assert 'named <b onload="x">\\x1b[31m\\u202en' in shown
+        assert "\x1b" not in shown
+    raw = (tmp_path / "out" / "report" / "index.html").read_text(encoding="utf-8")
+    assert "<b onload" not in raw
+    assert "n" * 100 not in raw
+    other = _seen(finding(0), **{"destination.domain": "other.example", "destination.ip": "198.51.100.8"})
+    assert peer_names(incident(0), [other]) == ""
+
+
+# -- what to do
+
+
+@pytest.mark.parametrize("peer", ["198.51.100.7", "2001:db8::7"])
+def test_the_command_is_whole(peer: str) -> None:
+    (told,) = [one for one in steps(incident(0, **{"destination.ip": [peer]}), [finding(0)]) if one.command]
+    assert told.command == f"agenttrail incidents list --peer {peer}"
+
+
+@pytest.mark.parametrize(
+    "peer", ["198.51.100.7; rm -rf ~", "fe80::1%$(id)", "198.51.100.07", "2001:DB8::7", "x", "-h", "", _HOSTILE, "1"]
+)
+def test_only_an_address_stands_in_a_command(tmp_path: Path, peer: str) -> None:
+    one = incident(0, **{"destination.ip": [peer]})
+    assert not [step for step in steps(one, [finding(0, **{"peer.ip": peer})]) if step.command]
+    assert "--peer" not in _page(tmp_path, [one], [finding(0, **{"peer.ip": peer})], [])
+
+
+@pytest.mark.parametrize("peer", ["169.254.169.254", "100.100.100.200", "fd00:ec2::254"])
+def test_credentials_outlive_a_sandbox(peer: str) -> None:
+    asked = {"destination.ip": [peer], "threat.technique.id": ["T1552.005"]}
+    ended = incident(0, **asked)
+    told = [step.text for step in steps(ended, [finding(0)])]
+    assert told[0].startswith("The sandbox has ended; credentials that it may have fetched may still work: revoke")
+    assert told[0].endswith("that were issued since 2026-03-02 00:10:00.")
+    assert any(text.startswith(f"Deny pods the metadata service ({peer} port 22)") for text in told)
+    assert not any("Block" in text or "--peer" in text for text in told)
+    running = {name: value for name, value in ended.items() if name != "attribution.lease_end"}
+    first, second = [step.text for step in steps(running, [finding(0)])][:2]
+    assert first.startswith("Stop sandbox s0")
+    assert "revoke the sessions of the node's role" in second
+
+
+# -- what ran, and what was read
+
+
+def test_the_index_leads_to_what_still_runs(tmp_path: Path) -> None:
+    running = {name: value for name, value in incident(0).items() if name != "attribution.lease_end"}
+    page = _page(tmp_path, [running, incident(1)], [finding(0)], timeline(0))
+    assert "still running at the end of the logs (the last entry of its timeline is of 2026-03-02 00:59:00)" in page
+    index = _text(tmp_path, "index.html")
+    assert "1 sandbox still running at the end of the logs: s0 (agent-0)." in index
+    assert "The last entry of their timelines is of 2026-03-02 00:59:00." in index
+    assert "job j" in index
+
+
+def test_other_logs_that_open_nothing_are_said_to_not_count(tmp_path: Path) -> None:
+    page = _page(tmp_path, [incident(0)], [finding(0), _context(**{"event.dataset": ["otlp_spans"]})], [])
+    assert "high, as its worst finding; what otlp_spans shows of it opens no incident by itself" in page
+    alone = _page(tmp_path, [incident(0, **{"event.dataset": ["aws_vpc_flow"]})], [finding(0)], [])
+    assert "a second kind of source that agrees would raise it" in alone
+
+
+def test_notes_on_other_logs_stand_on_the_first_page_only(tmp_path: Path) -> None:
+    out = write_output(tmp_path / "out", [incident(0)], [finding(0)])
+    notes = ["aws_vpc_flow full: 9 lines", "dcgm_prometheus x: 3 lines", "9 sandboxes have no tool call"]
+    run = {"notes": notes, "sources": [{"format": "aws_vpc_flow"}, {"format": "dcgm_prometheus"}]}
+    (out / "run.json").write_bytes(orjson.dumps(run))
+    assert main(["incidents", "report", "--from", str(out)]) == 0
+    page, index = _text(tmp_path, incident_file(f"{0:032x}")), _text(tmp_path, "index.html")
+    for note, everywhere in zip(notes, (True, False, True), strict=True):
+        assert note in index
+        assert (note in page) == everywhere
