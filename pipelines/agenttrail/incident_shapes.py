@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agenttrail.errors import InputError, shortened
 from agenttrail.incidents.scoring import LEVELS
 from agenttrail.metadata import parse_time
 from agenttrail.schema import Field, record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _NEEDED = {
     "incident": (
@@ -33,6 +36,11 @@ _JSON: dict[str, tuple[tuple[type, ...], str]] = {
     "boolean": ((bool,), "true or false"),
     "object": ((dict,), "an object"),
 }
+
+
+def ended(document: Mapping[str, Any], kind: str) -> str:
+    """Return when the last event of an incident or finding ended; what earlier versions wrote tells when it began."""
+    return str(document.get("event.end") or document[f"{kind}.last_seen"])
 
 
 def checked(document: Any, kind: str, place: str) -> dict[str, Any]:

@@ -135,8 +135,9 @@ def test_no_lease_no_holder() -> None:
 def test_whether_the_sandbox_runs_is_what_its_lease_says() -> None:
     running = incident(0)
     del running["attribution.lease_end"]
-    assert standing(incident(0)).text == "ended 2026-03-02 00:59:00"
-    assert standing(running).text == "still running at the end of the logs"
+    assert standing(incident(0)).text == "its rollout ended 2026-03-02 00:59:00"
+    assert standing(incident(0, **{"entity.type": "sandbox"})).text == "ended 2026-03-02 00:59:00"
+    assert standing(running).text == "still running as far as leases tell"
     assert standing({**running, "entity.type": "host"}).state == "not known"
     assert standing(unsure(9, running)).state == "not known"
 
@@ -157,8 +158,10 @@ def test_the_verdict_is_that_on_connections() -> None:
 def test_what_to_do_depends_on_whether_it_still_runs() -> None:
     running = incident(0)
     del running["attribution.lease_end"]
-    (ended, *_), (runs, *_) = steps(incident(0), [finding(0)]), steps(running, [finding(0)])
+    of_pod = incident(0, **{"entity.type": "sandbox"})
+    (ended, *_), (over, *_), (runs, *_) = (steps(one, [finding(0)]) for one in (of_pod, incident(0), running))
     assert "Nothing is left to stop: sandbox s0 (job j, host h) has ended" in ended.text
+    assert "The rollout in sandbox s0 (job j, host h) has ended.  Make sure that the sandbox is gone, too" in over.text
     assert "Stop sandbox s0 (job j, host h): it was still running" in runs.text
 
 
@@ -214,7 +217,7 @@ def test_a_terminal_counts_context_unless_all_is_asked_for() -> None:
         assert f"  same act as   {'0' * 12}, probably: SSH to an unlisted peer, address 10.0.0.1 (ambiguous)" in shown
         assert "s0 is one of the 2 candidates" in shown
         assert "10.0.0.1 was held by sandbox s0" in shown
-        assert "  its sandbox   ended 2026-03-02 00:59:00\n  connections   allowed\n" in shown
+        assert "  its sandbox   its rollout ended 2026-03-02 00:59:00\n  connections   allowed\n" in shown
 
 
 # -- why it fired

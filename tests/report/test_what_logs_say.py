@@ -253,9 +253,9 @@ def test_credentials_outlive_a_sandbox(peer: str) -> None:
 def test_the_index_leads_to_what_still_runs(tmp_path: Path) -> None:
     running = {name: value for name, value in incident(0).items() if name != "attribution.lease_end"}
     page = _page(tmp_path, [running, incident(1)], [finding(0)], timeline(0))
-    assert "still running at the end of the logs (the last entry of its timeline is of 2026-03-02 00:59:00)" in page
+    assert "still running as far as leases tell (the last entry of its timeline is of 2026-03-02 00:59:00)" in page
     index = _text(tmp_path, "index.html")
-    assert "1 sandbox still running at the end of the logs: s0 (agent-0)." in index
+    assert "1 sandbox still running as far as leases tell: s0 (agent-0)." in index
     assert "The last entry of their timelines is of 2026-03-02 00:59:00." in index
     assert "job j" in index
 

@@ -13,6 +13,7 @@ from agenttrail.commands import triage
 from agenttrail.commands.printing import print_json
 from agenttrail.errors import InputError, shortened
 from agenttrail.incident_filters import IncidentFilters, riskiest_first
+from agenttrail.incident_shapes import ended
 from agenttrail.incidents.scoring import LEVELS
 from agenttrail.timeline_story import MOST_MOMENTS, story, story_lines
 from agenttrail.triage import entry_text, history, triage_of
@@ -331,7 +332,7 @@ def _finding_lines(finding: Document) -> list[str]:
     transports, outcomes = (", ".join(finding.get(name, [])) for name in ("network.transport", "event.outcome"))
     sent, received = (finding.get(f"{side}.bytes", 0) for side in ("source", "destination"))
     seen = (
-        f"{finding['event.count']} events from {finding['finding.first_seen']} to {finding['finding.last_seen']}; "
+        f"{finding['event.count']} events from {finding['finding.first_seen']} to {ended(finding, 'finding')}; "
         f"seen by {', '.join(finding['event.dataset'])}; {outcomes}"
     )
     carried = f"{finding.get('network.conversations', 0)} conversations: {sent:,} bytes out, {received:,} bytes in"

@@ -106,6 +106,11 @@ def _sandbox(incident: Mapping[str, Any]) -> Step:
         return Step(f"Find out which sandbox of {_named(incident)} it was; {now.text}.")
     name = f"sandbox {short(incident['sandbox.id'])}"
     where = _where(incident)
+    if now.state == "ended" and incident["entity.type"] == "trajectory":
+        return Step(
+            f"The rollout in {name}{where} has ended.  Make sure that the sandbox is gone, too: if it still runs, keep "
+            f"its process list and disk, then stop it.  Preserve its image, volumes and logs before they go."
+        )
     if now.state == "ended":
         return Step(
             f"Nothing is left to stop: {name}{where} has ended.  Preserve its image, volumes and logs before they are "
@@ -113,7 +118,7 @@ def _sandbox(incident: Mapping[str, Any]) -> Step:
         )
     if now.state == "running":
         return Step(
-            f"Stop {name}{where}: it was still running at the end of the logs.  First keep its process list and disk."
+            f"Stop {name}{where}: it was still running as far as leases tell.  First keep its process list and disk."
         )
     return Step(f"Find out whether {name}{where} still runs; if it does, keep its process list and disk, then stop it.")
 

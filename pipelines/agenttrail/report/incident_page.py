@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from agenttrail.errors import shortened
+from agenttrail.incident_shapes import ended
 from agenttrail.report.advice import authors, steps
 from agenttrail.report.calls import call_before, call_of
 from agenttrail.report.conditions import Condition, values
@@ -92,10 +93,10 @@ def incident_page(case: Case, rules: Mapping[str, Condition], around: Around) ->
         ValueError: its timeline is none.
     """
     incident = case.incident
-    first, last = micros(incident["incident.first_seen"]), micros(incident["incident.last_seen"])
+    first, last = micros(incident["incident.first_seen"]), micros(ended(incident, "incident"))
     bars = [
         Bar(
-            micros(finding["finding.first_seen"]), micros(finding["finding.last_seen"]), finding["finding.title"],
+            micros(finding["finding.first_seen"]), micros(ended(finding, "finding")), finding["finding.title"],
             finding["finding.severity"], f"finding-{number}", peer_of(finding),
         )
         for number, finding in enumerate(case.findings, start=1)
@@ -204,7 +205,7 @@ def _lead(case: Case) -> dict[str, str]:
     incident = case.incident
     agent = incident.get("gen_ai.agent.id")
     who = f"Agent {short(agent)}" if agent else f"{incident['entity.type'].capitalize()} {short(incident['entity.id'])}"
-    first, last = incident["incident.first_seen"], incident["incident.last_seen"]
+    first, last = incident["incident.first_seen"], ended(incident, "incident")
     until = when(last) if moment(first).date() != moment(last).date() else f"{moment(last):%H:%M:%S}"
     return {
         "who": who, "what": headline_of(incident, case.findings), "whom": peer_of(incident), "from": when(first),
@@ -337,7 +338,7 @@ def _finding(number: int, finding: Document, budget: Budget) -> dict[str, Any]:
         "rule": finding["rule.name"],
         "peer": peer_of(finding),
         "first": finding["finding.first_seen"],
-        "last": finding["finding.last_seen"],
+        "last": ended(finding, "finding"),
         "events": finding["event.count"],
         "datasets": several(finding["event.dataset"]),
         "verdict": verdict_of([finding | {"finding.severity": OPENING[0]}]),
@@ -412,5 +413,5 @@ def _unseen(incident: Document, moments: Sequence[Moment], timeline: pa.RecordBa
         if kind not in kinds:
             said.append(words)
     if "lease_end" not in kinds and incident["attribution.status"] == "attributed":
-        said.append("No end of its lease was read: it was still running at the end of the logs.")
+        said.append("No end of its lease was read: it was still running as far as leases tell.")
     return said

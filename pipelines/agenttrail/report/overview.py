@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
+from agenttrail.incident_shapes import ended
 from agenttrail.incidents.scoring import LEVELS
 from agenttrail.report.names import TECHNIQUES, agent_file, headline, incident_file, several
 from agenttrail.report.pages import micros, render, short, when
@@ -43,7 +44,7 @@ def row(incident: Document, around: Around) -> dict[str, Any]:
         "risk": incident["incident.risk_score"],
         "first": incident["incident.first_seen"],
         "from": micros(incident["incident.first_seen"]) // 1_000_000,
-        "until": micros(incident["incident.last_seen"]) // 1_000_000,
+        "until": micros(ended(incident, "incident")) // 1_000_000,
         "agent": short(incident.get("gen_ai.agent.id", "")),
         "entity": short(f"{incident['entity.type']} {incident['entity.id']}"),
         "what": around.told.headlines.get(incident["incident.id"]) or headline(incident),
@@ -140,7 +141,7 @@ def _seen(incidents: Sequence[Document]) -> str:
     if not incidents:
         return ""
     first = min(micros(one["incident.first_seen"]) for one in incidents)
-    return f"{when(first)} to {when(max(micros(one['incident.last_seen']) for one in incidents))}"
+    return f"{when(first)} to {when(max(micros(ended(one, 'incident')) for one in incidents))}"
 
 
 def readers_of(run: Document) -> list[str]:

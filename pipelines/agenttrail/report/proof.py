@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from agenttrail.incident_shapes import ended
 from agenttrail.report.evidence import own_addresses
 from agenttrail.report.names import OPENING, several
 from agenttrail.report.pages import between, micros, short, when
@@ -135,7 +136,7 @@ def _held(incident: Mapping[str, Any], addresses: Sequence[str]) -> str:
 
 
 def _lies(incident: Mapping[str, Any], start: str, stop: str | None) -> str:
-    first, last = incident["incident.first_seen"], incident["incident.last_seen"]
+    first, last = incident["incident.first_seen"], ended(incident, "incident")
     act = "the act"
     try:
         begin, end = micros(start), None if stop is None else micros(stop)

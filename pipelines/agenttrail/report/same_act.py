@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from agenttrail.incident_shapes import ended
 from agenttrail.report.names import headline, several
 from agenttrail.report.pages import between, micros, short
 
@@ -69,7 +70,7 @@ def _in_common(sure: Mapping[str, Any], unsure: Mapping[str, Any]) -> str:
     peers, ports = (_shared(sure, unsure, f"destination.{name}") for name in ("ip", "port"))
     portless = not (sure.get("destination.port") or unsure.get("destination.port"))
     first = max(micros(one["incident.first_seen"]) for one in (sure, unsure))
-    last = min(micros(one["incident.last_seen"]) for one in (sure, unsure))
+    last = min(micros(ended(one, "incident")) for one in (sure, unsure))
     if not peers or not (ports or portless) or first > last:
         return ""
     whose = short(sure.get("sandbox.id") or sure["entity.id"])

@@ -39,9 +39,11 @@ def standing(incident: Mapping[str, Any]) -> Standing:
     if incident["entity.type"] not in _ONE_OCCUPANCY:
         return Standing("not known", "", f"not known: a {incident['entity.type']} may have had several sandboxes")
     end = incident.get("attribution.lease_end")
+    if end and incident["entity.type"] == "trajectory":  # of which the lease is: what it opened may outlive it
+        return Standing("ended", str(end), f"its rollout ended {when(end)}")
     if end:
         return Standing("ended", str(end), f"ended {when(end)}")
-    return Standing("running", "", "still running at the end of the logs")
+    return Standing("running", "", "still running as far as leases tell")
 
 
 def outcomes(finding: Mapping[str, Any]) -> set[str]:
