@@ -218,16 +218,16 @@ class ReadStream(beam.DoFn):
                     held = estimator.current_watermark() or MIN_TIMESTAMP
                     yield from self._given(content, piece.part, before, positions[piece.part], held)
                 standing = reader.standing()
-                for notice in self._read_up(positions, standing):
-                    yield TimestampedValue(notice, estimator.current_watermark() or MIN_TIMESTAMP)
-                if HALT.asked:
-                    standing = replace(standing, ended=True)
+                standing = replace(standing, ended=standing.ended or HALT.asked)
+                known = dict(positions)
                 positions |= {part: _told(found, positions.get(part)) for part, found in standing.positions.items()}
                 for part in standing.gone:
                     positions.pop(part, None)
                 if not tracker.try_claim(Progress(dict(positions), done=standing.ended)):
                     reader.lose()
                     return
+                for notice in self._read_up(known, standing):
+                    yield TimestampedValue(notice, estimator.current_watermark() or MIN_TIMESTAMP)
                 self._advance(estimator, positions, standing)
                 if standing.ended:
                     return
