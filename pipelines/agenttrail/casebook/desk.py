@@ -78,12 +78,16 @@ class Said:
         safe_point: as JSON.
         rows: that are held.
         passed: event time that the stream has passed, in microseconds; None while that is not known.
+        run: what tells the run from others in a process.
+        number: how much was said in it before: a runner may hand on what was said later first.
     """
 
     changes: Changes
     safe_point: bytes
     rows: int
     passed: int | None = None
+    run: str = ""
+    number: int = 0
 
 
 @dataclass
