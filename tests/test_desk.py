@@ -31,8 +31,12 @@ def _block(source: int, part: str, begin: int, end: int, **more: Any) -> Deliver
     return Delivery(source, part, _place(begin), _place(end, **more))
 
 
-def _read_up(source: int, part: str, at: int = 0) -> Delivery:
-    return Delivery(source, part, _place(at), _place(at))
+def _begun(source: int, part: str, begin: int, end: int, **more: Any) -> Delivery:
+    return Delivery(source, part, _place(begin), _place(end, **more), begins=True)
+
+
+def _read_up(source: int, part: str, at: int = 0, *, begins: bool = False) -> Delivery:
+    return Delivery(source, part, _place(at), _place(at), begins=begins)
 
 
 def test_it_is_behind_until_all_has_come_again() -> None:
@@ -41,7 +45,7 @@ def test_it_is_behind_until_all_has_come_again() -> None:
     desk.deliver(_block(0, "a", 10, 15))
     desk.deliver(_block(0, "a", 15, 20))
     assert desk.behind  # its metadata has not been read
-    desk.deliver(_block(1, "pods", 0, 0, stored=1))
+    desk.deliver(_begun(1, "pods", 0, 0, stored=1))
     assert not desk.behind
     assert desk.safe_point().read["0"] == {"a": _place(20), "b": _place(30)}
 
@@ -49,15 +53,15 @@ def test_it_is_behind_until_all_has_come_again() -> None:
 @pytest.mark.parametrize(
     "told",
     [
-        [_block(0, "a", 90, 99)],  # what was before is gone
-        [_read_up(0, "a", 90)],  # all of it
+        [_begun(0, "a", 90, 99)],  # what was before is gone
+        [_read_up(0, "a", 90, begins=True)],  # all of it
         [_read_up(0, "a", 10)],  # the part as a whole
         [_read_up(0, "")],  # the source knows nothing of it
     ],
 )
 def test_it_does_not_wait_for_what_is_gone(told: list[Delivery]) -> None:
     desk = _after_restart()
-    desk.deliver(_block(1, "pods", 0, 0, stored=1))
+    desk.deliver(_begun(1, "pods", 0, 0, stored=1))
     for delivery in told:
         assert desk.behind
         desk.deliver(delivery)
@@ -66,6 +70,31 @@ def test_it_does_not_wait_for_what_is_gone(told: list[Delivery]) -> None:
 
 def test_blocks_that_overtake_each_other_are_one_in_the_end() -> None:
     desk = Desk(TERMS)
-    for begin, end in ((0, 5), (9, 12), (5, 9)):
+    for begin, end in ((9, 12), (5, 9)):
         desk.deliver(_block(0, "a", begin, end))
+    assert desk.safe_point().needed == {}
+    desk.deliver(_begun(0, "a", 0, 5))
     assert desk.safe_point().needed == {"0": {"a": _place(12)}}
+
+
+def test_after_a_restart_no_block_is_passed_over() -> None:
+    desk = _after_restart()
+    desk.deliver(_begun(1, "pods", 0, 0, stored=1))
+    desk.deliver(_block(0, "a", 15, 25))
+    assert desk.behind
+    assert desk.safe_point().needed["0"]["a"] == _place(10)
+    desk.deliver(_block(0, "a", 10, 15))
+    assert not desk.behind
+    assert desk.safe_point().needed["0"]["a"] == _place(25)
+
+
+def test_a_desk_that_is_made_of_its_state_goes_on_like_the_first() -> None:
+    desk = Desk(TERMS)
+    for delivery in (_begun(0, "a", 3, 5), _block(0, "a", 9, 12)):
+        desk.deliver(delivery)
+    other = Desk(TERMS)
+    for data in desk.packed():
+        other.deliver(Delivery.unpacked(data))
+    for one in (desk, other):
+        one.deliver(_block(0, "a", 5, 9))
+        assert one.safe_point().read == {"0": {"a": _place(12)}}

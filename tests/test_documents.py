@@ -86,7 +86,10 @@ def test_every_command_of_the_readme_runs_in_its_order(elasticsearch: Elasticsea
     assert (tmp_path / "out" / "report" / "index.html").exists()
     assert (tmp_path / "high" / "index.html").exists()
     assert len(load_job(tmp_path / "live-job" / "job.yml", streaming=True).streams) == 3
-    live, batch = ((tmp_path / name / "incidents.ndjson").read_bytes() for name in ("live", "out"))
+    live, batch = (
+        [orjson.loads(line) for line in (tmp_path / name / "incidents.ndjson").read_bytes().splitlines()]
+        for name in ("live", "out")
+    )
     assert live == batch
     hourly = orjson.loads((tmp_path / "hourly" / "run.json").read_bytes())
     assert hourly["covered"] == [["2026-03-02T00:00:00.000000Z", "2026-03-02T02:00:00.000000Z"]]

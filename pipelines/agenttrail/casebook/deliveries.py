@@ -26,6 +26,8 @@ class Delivery:
         after: where it ends.
         events: those that may matter, as they were parsed; None where there are none.
         leases: that it tells of; None where there are none.
+        begins: whether its part is read from there on, and not from where the block before it ended: blocks may
+            overtake each other.
     """
 
     source: int
@@ -34,12 +36,13 @@ class Delivery:
     after: Mapping[str, Any]
     events: pa.RecordBatch | None = None
     leases: pa.RecordBatch | None = None
+    begins: bool = False
 
     def packed(self) -> bytes:
         """Return it as bytes."""
         batches = {"events": self.events, "leases": self.leases}
         there = {name: batch for name, batch in batches.items() if batch is not None}
-        head = orjson.dumps([self.source, self.part, self.before, self.after, list(there)])
+        head = orjson.dumps([self.source, self.part, self.before, self.after, list(there), self.begins])
         sink = pa.BufferOutputStream()
         sink.write(_SIZE.pack(len(head)) + head)
         for batch in there.values():
@@ -51,9 +54,9 @@ class Delivery:
     def unpacked(cls, data: bytes) -> Delivery:
         """Return what :meth:`packed` was given."""
         (size,) = _SIZE.unpack_from(data)
-        source, part, before, after, there = orjson.loads(data[_SIZE.size : _SIZE.size + size])
+        source, part, before, after, there, begins = orjson.loads(data[_SIZE.size : _SIZE.size + size])
         rest = pa.BufferReader(pa.py_buffer(data).slice(_SIZE.size + size))
         batches = {}
         for name in there:
             (batches[name],) = pa.ipc.open_stream(rest)  # to its end, where the next begins
-        return cls(source, part, before, after, **batches)
+        return cls(source, part, before, after, **batches, begins=begins)

@@ -78,12 +78,16 @@ class Said:
         safe_point: as JSON.
         rows: that are held.
         passed: event time that the stream has passed, in microseconds; None while that is not known.
+        run: what tells the run from others in a process.
+        number: how much was said in it before: a runner may hand on what was said later first.
     """
 
     changes: Changes
     safe_point: bytes
     rows: int
     passed: int | None = None
+    run: str = ""
+    number: int = 0
 
 
 @dataclass
@@ -91,21 +95,22 @@ class _Part:
     """How far one part has been taken in.
 
     Attributes:
-        read: everything before this came; None before anything came.
+        read: everything before this came; None before its beginning did.
         waiting: blocks that came ahead of others, by where they begin: where they end.
     """
 
     read: Place | None = None
     waiting: dict[int, Place] = field(default_factory=dict)
 
-    def take(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    def take(self, before: Mapping[str, Any], after: Mapping[str, Any], *, begins: bool) -> None:
         """Take note of a block."""
-        if self.read is None or before["at"] <= self.read["at"]:
-            if self.read is None or after["at"] > self.read["at"]:
-                self.read = dict(after)
-        else:
+        if begins:
+            self.read = dict(after)
+        elif self.read is None or before["at"] > self.read["at"]:
             self.waiting[before["at"]] = dict(after)
-        while self.read["at"] in self.waiting:
+        elif after["at"] > self.read["at"]:
+            self.read = dict(after)
+        while self.read is not None and self.read["at"] in self.waiting:
             self.read = self.waiting.pop(self.read["at"])
 
 
@@ -116,7 +121,12 @@ class Desk:
         """Begin on the ``terms`` of a job, after a restart ``since`` a safe point, but for sources ``anew``."""
         self._terms, self._since = terms, since or SafePoint()
         self._book = Casebook(terms, self._since.start)
-        self._parts: dict[tuple[int, str], _Part] = {}
+        self._parts: dict[tuple[int, str], _Part] = {
+            (int(source), part): _Part(place)
+            for source, parts in self._since.needed.items()
+            for part, place in parts.items()
+            if int(source) not in anew
+        }
         self._origins: dict[int, tuple[int, str, Place]] = {}
         self._next = 0
         self._start = self._since.start
@@ -146,10 +156,10 @@ class Desk:
     def deliver(self, delivery: Delivery) -> None:
         """Take a delivery in."""
         part = (delivery.source, delivery.part)
-        if part in self._expected and part not in self._parts:
+        if delivery.begins and part in self._expected:
             self._lacking |= int(delivery.before["at"]) > self._since.begins(*part)
         if delivery.part:
-            self._parts.setdefault(part, _Part()).take(delivery.before, delivery.after)
+            self._parts.setdefault(part, _Part()).take(delivery.before, delivery.after, begins=delivery.begins)
         if delivery.before == delivery.after:
             self._expect_no_more(*part)
         if delivery.leases is not None:
@@ -203,7 +213,9 @@ class Desk:
         """Yield all that is held as deliveries, from which a desk like this one can be made."""
         for (number, name), one in self._parts.items():
             if one.read is not None:
-                yield Delivery(number, name, one.read, one.read).packed()
+                yield Delivery(number, name, one.read, one.read, begins=True).packed()
+            for begin, after in one.waiting.items():
+                yield Delivery(number, name, {"at": begin}, after).packed()
         for source, rows, leases in self._book.contents():
             if leases is not None:
                 yield Delivery(source, "", {"at": 0}, {"at": 0}, None, leases).packed()

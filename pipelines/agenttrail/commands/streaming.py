@@ -93,13 +93,9 @@ class Status:
 def status_text(now: int) -> str:
     """Return how far the stream has come; ``now`` in microseconds."""
     lines, events = TALLY.lines()
-    told = [
-        f"{lines:,} lines",
-        f"{events:,} events",
-        f"{TALLY.rows:,} rows held",
-        f"{len(TALLY.findings):,} findings",
-        f"{len(TALLY.incidents):,} incidents",
-    ]
+    counted = {"line": lines, "event": events, "finding": len(TALLY.findings), "incident": len(TALLY.incidents)}
+    told = [f"{count:,} {what}{'' if count == 1 else 's'}" for what, count in counted.items()]
+    told.insert(2, f"{TALLY.rows:,} held")
     if TALLY.passed is not None:
         passed = datetime.fromtimestamp(TALLY.passed // 1_000_000, UTC)
         told.append(f"at {passed:%Y-%m-%dT%H:%M:%SZ}, {_span((now - TALLY.passed) // 1_000_000)} behind the clock")

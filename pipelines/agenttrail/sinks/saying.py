@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
@@ -20,6 +21,28 @@ if TYPE_CHECKING:
     from agenttrail.sinks.elasticsearch_changes import ChangesWriter
 
 
+class _Turn:
+    """Gives what was said in the order in which it was, one at a time, however a runner hands it on."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._run, self._next = "", 0
+        self._ahead: dict[int, Said] = {}
+
+    def next(self, said: Said) -> Iterator[Said]:
+        """Yield what may be written now that this has come; what waits is nowhere, and said again after a restart."""
+        with self._lock:
+            if said.run != self._run:
+                self._run, self._next, self._ahead = said.run, 0, {}
+            self._ahead[said.number] = said
+            while self._next in self._ahead:
+                yield self._ahead.pop(self._next)
+                self._next += 1
+
+
+_TURN = _Turn()
+
+
 class _Say(beam.DoFn):
     def __init__(self, directory: str, elasticsearch: Mapping[str, Any] | None) -> None:
         self._directory, self._settings = directory, elasticsearch
@@ -34,6 +57,10 @@ class _Say(beam.DoFn):
             self._writer = ChangesWriter(ElasticsearchSettings(**self._settings))
 
     def process(self, said: Said) -> Iterator[Any]:
+        for one in _TURN.next(said):
+            yield from self._written(one)
+
+    def _written(self, said: Said) -> Iterator[Any]:
         # files first: what is not in Elasticsearch after a restart is told again from there
         self._versions.append(said.changes)
         if self._writer is not None:

@@ -126,12 +126,14 @@ class Arrival:
         part: name of its part: ``topic/partition``, or what tells a file.
         before: position where the block begins: a restart from it reads the block again.
         after: position behind it: a restart from it goes on after the block.
+        begins: whether its part is read from here on, and not from where it was left.
     """
 
     block: Block
     part: str
     before: Position
     after: Position
+    begins: bool = False
 
 
 class _Shared:
@@ -210,24 +212,29 @@ class ReadStream(beam.DoFn):
             while True:
                 had = size
                 for piece in () if HALT.asked else reader.read():
+                    begins = _begins(piece.before, positions.get(piece.part))
                     content, before, positions[piece.part] = self._placed(piece, positions.get(piece.part))
                     if not tracker.try_claim(Progress(dict(positions))):
                         reader.lose()
                         return
                     size += len(content.data)
+                    # no row that is in time is older than the watermark that held before it
                     held = estimator.current_watermark() or MIN_TIMESTAMP
-                    yield from self._given(content, piece.part, before, positions[piece.part], held)
+                    block = content if isinstance(content, Block) else self._nothing(piece.part, before)
+                    yield TimestampedValue(Arrival(block, piece.part, before, positions[piece.part], begins), held)
+                    if not isinstance(content, Block):
+                        yield from self._refused(content, held)
                 standing = reader.standing()
-                for notice in self._read_up(positions, standing):
-                    yield TimestampedValue(notice, estimator.current_watermark() or MIN_TIMESTAMP)
-                if HALT.asked:
-                    standing = replace(standing, ended=True)
+                standing = replace(standing, ended=standing.ended or HALT.asked)
+                known = dict(positions)
                 positions |= {part: _told(found, positions.get(part)) for part, found in standing.positions.items()}
                 for part in standing.gone:
                     positions.pop(part, None)
                 if not tracker.try_claim(Progress(dict(positions), done=standing.ended)):
                     reader.lose()
                     return
+                for notice in self._read_up(known, standing):
+                    yield TimestampedValue(notice, estimator.current_watermark() or MIN_TIMESTAMP)
                 self._advance(estimator, positions, standing)
                 if standing.ended:
                     return
@@ -247,7 +254,7 @@ class ReadStream(beam.DoFn):
             known, found = positions.get(part), standing.positions.get(part)
             here = _told(found, known) if found is not None else known or Position(0)
             self._up.add(part)
-            yield Arrival(Block(b"", part, here.at, here.header, self._reading.source), part, here, here)
+            yield Arrival(self._nothing(part, here), part, here, here, _begins(here, known))
 
     def _placed(self, piece: Piece, known: Position | None) -> tuple[Block | Remains, Position, Position]:
         """Return the piece with the header in force, and the positions before and behind it with what they lack."""
@@ -264,16 +271,12 @@ class ReadStream(beam.DoFn):
         newest = max((time_ for time_ in (before.newest, reached) if time_ is not None), default=None)
         return content, before, replace(piece.after, header=header, newest=newest)
 
-    def _given(
-        self, content: Block | Remains, part: str, before: Position, after: Position, held: Timestamp
-    ) -> Iterator[Any]:
-        """Yield a block with its place, or what is no line as a dead letter.
+    def _nothing(self, part: str, at: Position) -> Block:
+        """Return a block without lines."""
+        return Block(b"", part, at.at, at.header, self._reading.source)
 
-        Its timestamp is the watermark that held before it: no row of it that is in time is older.
-        """
-        if isinstance(content, Block):
-            yield TimestampedValue(Arrival(content, part, before, after), held)
-            return
+    def _refused(self, content: Remains, held: Timestamp) -> Iterator[Any]:
+        """Yield what is no line as a dead letter."""
         letter = dead_letters(
             pa.array([content.data], pa.binary()),
             content.path,
@@ -304,6 +307,11 @@ class ReadStream(beam.DoFn):
         held = estimator.current_watermark()
         if passed is not None and (held is None or Timestamp(micros=passed) > held):
             estimator.set_watermark(Timestamp(micros=passed))
+
+
+def _begins(found: Position, known: Position | None) -> bool:
+    """Tell whether a part is read from another place than it was left at."""
+    return known is None or known.at != found.at
 
 
 def _told(found: Position, known: Position | None) -> Position:

@@ -76,6 +76,8 @@ class _Ready:
         cost: seconds that judging everything took last.
         passed: what the watermark has passed, in microseconds; None while that is not known.
         kept: rows in the bag.
+        said: how much was said.
+        over: whether the watermark has come to its end.
         stepping: whether it is told when the watermark has moved on.
     """
 
@@ -88,6 +90,8 @@ class _Ready:
     passed: int | None = None
     kept: int = 0
     stepping: bool = False
+    said: int = 0
+    over: bool = False
 
 
 class _Casework(beam.DoFn):
@@ -132,8 +136,11 @@ class _Casework(beam.DoFn):
             # only where something came: a chain of timers would go on to the end of time where the watermark is there
             step.set(Timestamp(micros=max(at.micros, ready.passed or 0) + _STEP))
             ready.stepping = True
-        yield from self._turn(ready)
-        self._keep_less(ready, bag, count)
+        if ready.over:
+            yield from self._last_word(ready)
+        else:
+            yield from self._turn(ready)
+            self._keep_less(ready, bag, count)
 
     @on_timer(TICK)  # type: ignore[untyped-decorator]
     def on_tick(
@@ -177,15 +184,20 @@ class _Casework(beam.DoFn):
         """Judge everything: nothing more comes."""
         with _LOCK:
             ready = self._ready(key, bag, count)
-            if not ready.desk.behind:  # one that is told to end before it has caught up leaves everything as it is
-                yield from self._judged(ready, lambda desk: desk.judge(), whole=True)
+            ready.over = True  # what came last may yet wait for this, or come to the desk behind it
+            yield from self._last_word(ready)
+
+    def _last_word(self, ready: _Ready) -> Iterator[Any]:
+        """Judge everything; a stream that is told to end before it has caught up leaves everything as it is."""
+        if not ready.desk.behind:
+            yield from self._judged(ready, lambda desk: desk.judge(), whole=True)
 
     def _ready(self, key: int, bag: Any, count: Any) -> _Ready:
         """Return the desk with all that was delivered; made of the bag where this process has none, or another."""
         known = count.read() or 0
         ready = _DESKS.get((self._run, key))
         if ready is None or ready.deliveries < known:
-            ready = _Ready(self._opened(), known)
+            ready = _Ready(self._opened(), known, said=0 if ready is None else ready.said)
             if known:
                 for data in bag.read():
                     ready.desk.deliver(Delivery.unpacked(data))
@@ -228,7 +240,8 @@ class _Casework(beam.DoFn):
         spent = ready.urgent - began
         if whole:
             ready.all, ready.cost = ready.urgent, spent
-        yield Said(changes, ready.desk.safe_point().to_json(), ready.desk.rows, ready.passed)
+        yield Said(changes, ready.desk.safe_point().to_json(), ready.desk.rows, ready.passed, self._run, ready.said)
+        ready.said += 1
         yield beam.pvalue.TaggedOutput(ACCOUNT, Account(seconds=Counter({"judge": spent})))
 
 

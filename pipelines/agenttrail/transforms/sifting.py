@@ -50,6 +50,7 @@ class Arrival(Protocol):
     part: str
     before: Place
     after: Place
+    begins: bool
 
 
 class _Sift(Timed):
@@ -64,9 +65,9 @@ class _Sift(Timed):
     def process(self, arrival: Arrival) -> Iterator[Any]:
         started = self._started()
         block, source = arrival.block, self._sources[arrival.block.source]
-        places = [msgspec.to_builtins(place) for place in (arrival.before, arrival.after)]
-        if not block.data and arrival.before == arrival.after:
-            yield 0, Delivery(block.source, arrival.part, *places).packed()
+        before, after = (msgspec.to_builtins(place) for place in (arrival.before, arrival.after))
+        if not block.data:
+            yield 0, Delivery(block.source, arrival.part, before, after, begins=arrival.begins).packed()
             return
         format_ = FORMATS[source.format]
         parse, sieve = self._tools(block.source)
@@ -88,8 +89,8 @@ class _Sift(Timed):
                 events = events.take(pa.array(sieve.may_matter(events)))
             account.add(Account.of(block.source, may_matter=events.num_rows))
         account.seconds.update(self._seconds(started))
-        there = [batch if batch is not None and batch.num_rows else None for batch in (events, leases)]
-        yield 0, Delivery(block.source, arrival.part, *places, *there).packed()
+        events, leases = (batch if batch is not None and batch.num_rows else None for batch in (events, leases))
+        yield 0, Delivery(block.source, arrival.part, before, after, events, leases, arrival.begins).packed()
         yield beam.pvalue.TaggedOutput(ACCOUNT, account)
 
     def _tools(self, number: int) -> tuple[Callable[[Block], Parsed], Sieve | None]:
