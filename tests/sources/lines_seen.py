@@ -75,8 +75,9 @@ def start(runner: Path | BeamServer, stream: BlocksOf, seen: Path) -> Any:
 
 
 def kept(seen: Path) -> list[dict[str, Any]]:
-    """Return the blocks that were kept so far."""
-    return [json.loads(line) for line in seen.read_text().splitlines()] if seen.exists() else []
+    """Return the blocks that were kept so far, without the empty ones by which a source says that it was read up."""
+    told = [json.loads(line) for line in seen.read_text().splitlines()] if seen.exists() else []
+    return [block for block in told if block["lines"]]
 
 
 def lines(seen: Path) -> list[str]:

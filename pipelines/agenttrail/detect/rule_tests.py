@@ -76,7 +76,7 @@ def failing_tests(rules: Sequence[Rule], lists: Mapping[str, tuple[str, ...]]) -
         for test in rule.tests:
             try:
                 problems += _run(rule, test, lists)
-            except ValueError as error:
+            except (ValueError, OverflowError) as error:  # a number may be longer than any column holds
                 problems.append(Problem(rule.path, test.line, f"test {test.name!r}: {error}"))
     return problems
 
