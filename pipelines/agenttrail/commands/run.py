@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from agenttrail.columns.text import printable
-from agenttrail.commands.printing import print_json
+from agenttrail.commands.printing import StatusLine, print_json
 from agenttrail.errors import DefinitionError, Problem, shortened
 from agenttrail.metadata import parse_time
 
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     import argparse
 
     from agenttrail.job_files import Job
-
-_EVERY = 10.0  # seconds between lines that tell how far a run has come
 
 
 def add(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -126,7 +123,7 @@ def run_job(job: Job, options: Any) -> dict[str, Any]:
     from agenttrail.jobs import run
     from agenttrail.sinks.files import join, read_all
 
-    with _Progress(sum(file.size for file in job.files)):
+    with _progress(sum(file.size for file in job.files)):
         run(job, options)
     summary: dict[str, Any] = orjson.loads(read_all(join(str(job.directory), "run.json")))
     return summary
@@ -147,35 +144,19 @@ def write_run_report(job: Job) -> str:
     return index
 
 
-class _Progress:
-    """Tells on standard error how far a run is: in place on a terminal, in plain lines otherwise."""
+def _progress(size: int) -> StatusLine:
+    """Return what tells how far a run over ``size`` bytes is."""
+    started = time.monotonic()
 
-    def __init__(self, size: int) -> None:
-        self._size, self._done = max(size, 1), threading.Event()
-        self._thread = threading.Thread(target=self._tell, daemon=True)
-
-    def __enter__(self) -> None:
-        self._started = time.monotonic()
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-        if sys.stderr.isatty():
-            sys.stderr.write("\r\x1b[K")
-
-    def _tell(self) -> None:
+    def text() -> str:
         from agenttrail.sources.files import bytes_read
 
-        terminal = sys.stderr.isatty()
-        while not self._done.wait(0.5 if terminal else _EVERY):
-            read = bytes_read()
-            seconds = time.monotonic() - self._started
-            # compressed files give more than their size: no share is told then
-            share = f" of {self._size / 1e6:.0f} MB" if read <= self._size else ""
-            text = f"read {read / 1e6:.0f} MB{share} in {seconds:.0f} s"
-            sys.stderr.write(f"\r\x1b[K{text}" if terminal else f"{text}\n")
-            sys.stderr.flush()
+        read = bytes_read()
+        # compressed files give more than their size: no share is told then
+        share = f" of {max(size, 1) / 1e6:.0f} MB" if read <= max(size, 1) else ""
+        return f"read {read / 1e6:.0f} MB{share} in {time.monotonic() - started:.0f} s"
+
+    return StatusLine(text)
 
 
 def summary_text(job: Job, summary: dict[str, Any]) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-import threading
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from agenttrail.columns.text import printable
+from agenttrail.commands.printing import StatusLine
 from agenttrail.errors import DefinitionError, Problem
 from agenttrail.halting import HALT
 from agenttrail.tally import TALLY
@@ -16,7 +15,6 @@ from agenttrail.tally import TALLY
 if TYPE_CHECKING:
     import argparse
 
-_EVERY = 10.0  # seconds between lines that tell how far a stream has come
 _BOUNDED = ("DirectRunner", "SwitchingDirectRunner", "FnApiRunner", "BundleBasedDirectRunner")
 """Runners of Beam that read a source to its end before they hand anything on."""
 
@@ -29,7 +27,7 @@ def run_stream(arguments: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     check_usage(arguments)
     job = load_job(arguments.job, output=arguments.output, elasticsearch=arguments.elasticsearch, streaming=True)
     options = StreamOptions(to_end=arguments.end_of_input, flags=tuple(arguments.beam_options))
-    with Status():
+    with status():
         return job, run(job, job.streams, options)
 
 
@@ -63,31 +61,9 @@ def bounded_runner(flags: list[str]) -> str:
     )
 
 
-class Status:
-    """Tells on standard error how far a stream has come: in place on a terminal, in plain lines otherwise."""
-
-    def __init__(self) -> None:
-        """Begin to tell when entered."""
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._tell, daemon=True)
-
-    def __enter__(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        """Wipe the line off the terminal."""
-        self._done.set()
-        self._thread.join()
-        if sys.stderr.isatty():
-            sys.stderr.write("\r\x1b[K")
-
-    def _tell(self) -> None:
-        terminal = sys.stderr.isatty()
-        while not self._done.wait(0.5 if terminal else _EVERY):
-            text = printable(status_text(time.time_ns() // 1000))
-            sys.stderr.write(f"\r\x1b[K{text}" if terminal else f"{text}\n")
-            sys.stderr.flush()
+def status() -> StatusLine:
+    """Return what tells how far a stream has come."""
+    return StatusLine(lambda: printable(status_text(time.time_ns() // 1000)))
 
 
 def status_text(now: int) -> str:
