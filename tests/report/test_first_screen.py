@@ -18,7 +18,7 @@ from agenttrail.report.fired import because, folded, matched_parts
 from agenttrail.report.names import headline
 from agenttrail.report.proof import proof
 from agenttrail.report.same_act import same_acts
-from agenttrail.report.standing import standing, verdict_of
+from agenttrail.report.standing import decided_on, standing, verdict
 
 # -- one act, two incidents
 
@@ -146,10 +146,10 @@ def test_the_verdict_is_that_on_connections() -> None:
     """Whether a tool call succeeded is none, and what context says is not what the incident is about."""
     blocked = finding(0, **{"event.outcome": ["failure"]})
     context = finding(0, **{"finding.severity": "low"})
-    assert verdict_of([finding(0), call_finding(0)]) == "allowed"
-    assert verdict_of([blocked, context]) == "blocked"
-    assert verdict_of([finding(0), blocked]) == "partly blocked"
-    assert verdict_of([call_finding(0), context]) == "not known"
+    assert verdict(decided_on([finding(0), call_finding(0)])) == "allowed"
+    assert verdict(decided_on([blocked, context])) == "blocked"
+    assert verdict(decided_on([finding(0), blocked])) == "partly blocked"
+    assert verdict(decided_on([call_finding(0), context])) == "not known"
 
 
 # -- what to do

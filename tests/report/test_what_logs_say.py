@@ -19,7 +19,7 @@ from agenttrail.report.fired import because
 from agenttrail.report.names import headline_of, incident_file, peer_names
 from agenttrail.report.pages import micros
 from agenttrail.report.proof import proof
-from agenttrail.report.standing import Block, block_of
+from agenttrail.report.standing import Block, block_of, decided_on
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,12 +58,16 @@ def _text(tmp_path: Path, name: str) -> str:
 # -- blocked, and by whom
 
 
+def _block(findings: list[Document]) -> Block | None:
+    return block_of(findings, decided_on(findings))
+
+
 def test_what_was_blocked_is_said_with_who_says_so_and_who_does_not() -> None:
-    assert block_of([_blocked(), _context()]) == Block(
+    assert _block([_blocked(), _context()]) == Block(
         "alibaba_cloud_firewall (1 conversation)", "aws_vpc_flow shows at least 1 of them as accepted; 900 B came back"
     )
-    assert block_of([finding(0), _context()]) is None
-    assert block_of([_blocked(**{"destination.bytes": 0})]) == Block("alibaba_cloud_firewall (1 conversation)", "")
+    assert _block([finding(0), _context()]) is None
+    assert _block([_blocked(**{"destination.bytes": 0})]) == Block("alibaba_cloud_firewall (1 conversation)", "")
 
 
 @pytest.mark.parametrize(
@@ -76,16 +80,25 @@ def test_what_was_blocked_is_said_with_who_says_so_and_who_does_not() -> None:
     ],
 )
 def test_what_does_not_speak_against_it_is_not_said_to(changed: Document) -> None:
-    told = block_of([_blocked(), _context(**changed)])
+    told = _block([_blocked(), _context(**changed)])
     assert told is not None
     assert told.against == "900 B came back"
 
 
 def test_other_conversations_with_the_same_peer_are_said_to_be_such() -> None:
     other = _seen(_context(), **{"network.community_id": "1:b"})
-    told = block_of([_blocked(), other])
+    told = _block([_blocked(), other])
     assert told is not None
     assert told.against.startswith("aws_vpc_flow shows connections to the same peer as accepted")
+
+
+def test_findings_that_are_too_many_for_the_page_count_for_its_verdict(tmp_path: Path) -> None:
+    """Thirty of which the heaviest were blocked, and the last was let through."""
+    many = [{**_blocked(), "finding.id": f"{number:032x}", "finding.severity": "critical"} for number in range(29)]
+    page = _page(tmp_path, [incident(0)], [*many, {**finding(0), "finding.id": f"{29:032x}"}], timeline(0))
+    assert "(partly blocked)" in page
+    assert "only some of the connections were blocked" in page
+    assert "partly blocked" in _text(tmp_path, "index.html")
 
 
 def test_the_index_says_it_too(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from time import sleep
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -80,14 +80,16 @@ def test_files_that_grow_meanwhile_on_prism(day: Day, tmp_path: Path) -> None:
     events = sum(type(stream).__name__ == "GrowingFiles" for stream in job.streams.values())
 
     def write() -> None:
-        grow(day.wire, tmp_path, events, seconds=10)
-        flows = [line for line in day.wire.lines if line.source < events]
-        until(lambda: _read(events) >= len(flows))
-        sleep(4)  # a document is looked at once a second, and read when it has been as it is for another
-        HALT.ask()
+        try:
+            grow(day.wire, tmp_path, events, seconds=10)
+            flows = [line for line in day.wire.lines if line.source < events]
+            until(lambda: _read(events) >= len(flows), 240)
+            sleep(4)  # a document is looked at once a second, and read when it has been as it is for another
+        finally:
+            HALT.ask()  # also where what was written is never read, which the comparison tells
 
-    thread = threading.Thread(target=write)
-    thread.start()
-    streams.run(job, job.streams, streams.StreamOptions(pacing=QUICK, sizes=SMALL))
-    thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        written = pool.submit(write)
+        streams.run(job, job.streams, streams.StreamOptions(pacing=QUICK, sizes=SMALL))
+        written.result()
     assert day.unlike(tmp_path / "out") == []

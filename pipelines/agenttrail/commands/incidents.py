@@ -257,7 +257,7 @@ def incident_text(
     from agenttrail.report.advice import authors, steps
     from agenttrail.report.names import OPENING
     from agenttrail.report.proof import proof
-    from agenttrail.report.standing import standing, verdict_of
+    from agenttrail.report.standing import decided_on, standing, verdict
 
     reasons = "; ".join(incident.get("attribution.reason", []))
     proven, said = proof(incident, findings, {}), incident.get("recommendation", [])
@@ -271,7 +271,7 @@ def incident_text(
         f"  sure because  {reasons} ({incident['attribution.status']}, level {incident['attribution.level']})",
         f"  that is       {proven.verdict}" + (f"  {proven.held}" if proven.held else ""),
         f"  its sandbox   {standing(incident).text}",
-        f"  connections   {verdict_of(findings)}",
+        f"  connections   {verdict(decided_on(findings))}",
         *(f"  same act as   {twin.id[:12]}, probably: {twin.title}; {twin.why}" for twin in twins),
         *(f"  history       {entry_text(entry)}" for entry in history(triage_of(incident))),
         *_proof(incident),

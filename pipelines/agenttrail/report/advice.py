@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from agenttrail.report.names import OPENING, agent_file, incident_file, peer_of
 from agenttrail.report.pages import short, when
-from agenttrail.report.standing import block_of, standing, verdict_of
+from agenttrail.report.standing import block_of, decided_on, standing, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -41,6 +41,7 @@ def steps(
     findings: Sequence[Mapping[str, Any]],
     twins: Sequence[Twin] = (),
     paged: AbstractSet[str] = frozenset(),
+    decided: AbstractSet[str] | None = None,
 ) -> list[Step]:
     """Return what to do, the most urgent first.
 
@@ -49,11 +50,13 @@ def steps(
         findings: its findings.
         twins: incidents that are probably the same act.
         paged: ids of incidents that have a page.
+        decided: what sensors decided on its connections; None: what ``findings`` tell of that.
     """
+    decided = decided_on(findings) if decided is None else decided
     who, revoked = _first(incident, twins, paged), _credentials(incident)
     # a sandbox that runs would fetch new ones
     first = [*who, *revoked] if standing(incident).state == "running" else [*revoked, *who]
-    told = [*first, *_peer(incident, findings), *_call(incident)]
+    told = [*first, *_peer(incident, findings, decided), *_call(incident)]
     agent = incident.get("gen_ai.agent.id")
     if agent:
         told.append(Step(f"See what else agent {short(agent)} did:", agent_file(str(agent)), "its page"))
@@ -132,7 +135,7 @@ def _where(incident: Mapping[str, Any]) -> str:
     return f" ({', '.join(told)})" if told else ""
 
 
-def _peer(incident: Mapping[str, Any], findings: Sequence[Mapping[str, Any]]) -> list[Step]:
+def _peer(incident: Mapping[str, Any], findings: Sequence[Mapping[str, Any]], decided: AbstractSet[str]) -> list[Step]:
     """Return what to do about the other end."""
     peer = peer_of(incident)
     if not peer:
@@ -141,14 +144,14 @@ def _peer(incident: Mapping[str, Any], findings: Sequence[Mapping[str, Any]]) ->
         return [Step(f"Deny pods the metadata service ({peer}), for example by a hop limit of 1.")]
     searched = _searched(incident)
     search = "  Then see who else talked to it:" if searched else ""
-    decided, blocked = verdict_of(findings), block_of(findings)
+    blocked, was = block_of(findings, decided), verdict(decided)
     if blocked:
         doubt = f"  But {blocked.against}: find out what got through." if blocked.against else ""
         text = f"Check that {peer} stays blocked, as {blocked.by} says it was.{doubt}"
-    elif decided == "partly blocked":
+    elif was == "partly blocked":
         text = f"Block {peer} for all sandboxes: only some of the connections were blocked."
     else:
-        let = "its connections were allowed" if decided == "allowed" else "no log says whether it was let through"
+        let = "its connections were allowed" if was == "allowed" else "no log says whether it was let through"
         text = f"Block {peer} for all sandboxes, or find out why they may reach it: {let}."
     return [Step(text + search, command=searched)]
 

@@ -30,7 +30,7 @@ from agenttrail.report.names import (
 from agenttrail.report.pages import Rows, lasting, micros, moment, render, short, when
 from agenttrail.report.proof import proof
 from agenttrail.report.same_act import agree
-from agenttrail.report.standing import block_of, standing, verdict_of
+from agenttrail.report.standing import block_of, decided_on, standing, verdict
 from agenttrail.timeline_story import REST, Moment, story_of, told_moments
 
 if TYPE_CHECKING:
@@ -138,6 +138,7 @@ def _first_screen(case: Case, around: Around) -> dict[str, Any]:
     twins = around.twins.get(incident["incident.id"], ())
     said, ended = _said(incident, case.timeline)
     now = standing(incident)
+    decided = around.told.outcomes.get(incident["incident.id"]) or decided_on(case.findings)
     return {
         "identity": _identity(incident),
         "further": [(label, str(incident[name])) for label, name in _FURTHER if incident.get(name)],
@@ -147,8 +148,8 @@ def _first_screen(case: Case, around: Around) -> dict[str, Any]:
         "said": said,
         "standing": now,
         "until": _until(case.timeline) if now.state == "running" else "",
-        "verdict": verdict_of(case.findings),
-        "blocked": block_of(case.findings),
+        "verdict": verdict(decided),
+        "blocked": block_of(case.findings, decided),
         "twins": [
             (
                 twin,
@@ -158,7 +159,7 @@ def _first_screen(case: Case, around: Around) -> dict[str, Any]:
             for twin in twins
         ],
         "proof": proof(incident, case.findings, around.told.leases, around.readers),
-        "steps": steps(incident, case.findings, twins, around.paged),
+        "steps": steps(incident, case.findings, twins, around.paged, decided),
         "authors": authors(incident, case.findings),
     }
 
@@ -341,7 +342,7 @@ def _finding(number: int, finding: Document, budget: Budget) -> dict[str, Any]:
         "last": ended(finding, "finding"),
         "events": finding["event.count"],
         "datasets": several(finding["event.dataset"]),
-        "verdict": verdict_of([finding | {"finding.severity": OPENING[0]}]),
+        "verdict": verdict(decided_on([finding | {"finding.severity": OPENING[0]}])),
         "conversations": finding.get("network.conversations", 0),
         "sent": finding.get("source.bytes", 0),
         "received": finding.get("destination.bytes", 0),

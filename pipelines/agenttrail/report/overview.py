@@ -34,7 +34,7 @@ def row(incident: Document, around: Around) -> dict[str, Any]:
     """Return what a table of incidents shows of one."""
     peers, ports = incident.get("destination.ip", []), incident.get("destination.port", [])
     paged, now = around.paged, standing(incident)
-    decided = around.told.outcomes.get(incident["incident.id"], set())
+    decided = around.told.outcomes.get(incident["incident.id"])  # None: nobody looked, as it has no page
     twins = around.twins.get(incident["incident.id"], ())
     return {
         "id": incident["incident.id"],
@@ -53,7 +53,7 @@ def row(incident: Document, around: Around) -> dict[str, Any]:
         "disputed": incident["incident.id"] in around.told.disputed,
         "whom": ", ".join(short(peer) for peer in peers[:2]) + (f" +{len(peers) - 2}" if len(peers) > 2 else ""),  # noqa: PLR2004
         "ports": several(ports, 2),
-        "verdict": verdict(decided) if peers else "",
+        "verdict": verdict(decided) if peers and decided is not None else "",
         "sandbox": short(incident.get("sandbox.id", "")),
         "state": now.state,
         "standing": _standing(incident, around, now),

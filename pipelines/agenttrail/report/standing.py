@@ -68,9 +68,9 @@ def verdict(decided: AbstractSet[str]) -> str:
     return "allowed" if "success" in decided else "blocked" if "failure" in decided else "not known"
 
 
-def verdict_of(findings: Iterable[Mapping[str, Any]]) -> str:
+def decided_on(findings: Iterable[Mapping[str, Any]]) -> set[str]:
     """Return what sensors decided on the connections of some findings."""
-    return verdict(set().union(*map(outcomes, findings)))
+    return set().union(*map(outcomes, findings))
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,15 @@ class Block:
     against: str
 
 
-def block_of(findings: Sequence[Mapping[str, Any]]) -> Block | None:
-    """Return who says that connections of some findings were blocked, and what does not agree; None unless all were."""
+def block_of(findings: Sequence[Mapping[str, Any]], decided: AbstractSet[str]) -> Block | None:
+    """Return who says that connections of some findings were blocked, and what does not agree; None unless all were.
+
+    Args:
+        findings: the heaviest of an incident.
+        decided: what sensors decided on the connections of all its findings.
+    """
     opened = [one for one in findings if outcomes(one)]
-    if verdict_of(opened) != "blocked":
+    if verdict(decided) != "blocked" or not opened:
         return None
     logs = dict.fromkeys(str(log) for one in opened for log in one.get("event.dataset", ()))
     counted = max(one.get("network.conversations", 0) for one in opened)
