@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from agenttrail.casebook.deliveries import Delivery
 from agenttrail.casebook.desk import Desk, SafePoint
 from agenttrail.casebook.terms import Terms
+from agenttrail.columns.numbers import numbers
+from agenttrail.schema import conform, record
 from agenttrail.seams import Span
 
 TERMS = Terms.of([], [], {"internal": ()}, {}, ["aws_vpc_flow", None], Span())
@@ -98,3 +101,31 @@ def test_a_desk_that_is_made_of_its_state_goes_on_like_the_first() -> None:
     for one in (desk, other):
         one.deliver(_block(0, "a", 5, 9))
         assert one.safe_point().read == {"0": {"a": _place(12)}}
+
+
+def _start(minute: int) -> int:
+    return 1_772_409_600_000_000 + minute * 60_000_000
+
+
+def _flow(minute: int) -> pa.RecordBatch:
+    """Return one flow, that began so many minutes into a day."""
+    start = pa.array([_start(minute)], pa.timestamp("us", "UTC"))
+    return conform(pa.record_batch({"event.start": start, "event.end": start}), record("event"))
+
+
+def test_what_had_overtaken_others_before_a_restart_is_not_late_after_it() -> None:
+    """Blocks of which an earlier one is missing yet are judged all the same."""
+    first = Desk(TERMS)
+    for begin, end, minute in ((0, 10, 0), (20, 30, 1), (40, 50, 2900)):
+        at = _place(begin), _place(end)
+        first.deliver(Delivery(0, "a", *at, _flow(minute), begins=begin == 0))
+    first.judge()
+    first.evict(_start(2890))
+    since = SafePoint.from_json(first.safe_point().to_json())
+    assert since.needed["0"]["a"] == _place(10)
+    second = Desk(TERMS, since)
+    for begin, end, minute in ((10, 20, 2), (20, 25, 1), (25, 30, 1), (30, 40, 3), (40, 50, 2900)):
+        second.deliver(Delivery(0, "a", _place(begin), _place(end), _flow(minute)))
+    second.judge()
+    late = [time for _, rows in second.late() for time in numbers(rows.column("event.start").cast(pa.int64())).tolist()]
+    assert sorted(late) == [_start(2), _start(3)]

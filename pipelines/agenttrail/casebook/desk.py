@@ -39,15 +39,18 @@ class SafePoint:
         read: by source and part: up to here everything has been taken in and said.
         start: rows that begin before this, in microseconds, are not looked at, unless they are of an occupancy that
             lasts; None where nothing was let go of yet.
+        ahead: by source and part: from where to where blocks have been taken in beyond ``read``, since they overtook
+            others.
     """
 
     needed: Mapping[str, Mapping[str, Place]] = field(default_factory=dict)
     read: Mapping[str, Mapping[str, Place]] = field(default_factory=dict)
     start: int | None = None
+    ahead: Mapping[str, Mapping[str, Sequence[Sequence[int]]]] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
         """Return it as JSON."""
-        told = {"needed": self.needed, "read": self.read, "start": self.start}
+        told = {"needed": self.needed, "read": self.read, "start": self.start, "ahead": self.ahead}
         return orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
 
     def begins(self, source: int, part: str) -> int:
@@ -63,7 +66,7 @@ class SafePoint:
         """
         told = orjson.loads(data)
         try:
-            return cls(dict(told["needed"]), dict(told["read"]), told["start"])
+            return cls(dict(told["needed"]), dict(told["read"]), told["start"], dict(told.get("ahead", {})))
         except (TypeError, KeyError, ValueError) as error:
             msg = "not a safe point"
             raise ValueError(msg) from error
@@ -135,6 +138,11 @@ class Desk:
             for source, parts in self._since.read.items()
             for part, place in parts.items()
         }
+        self._ahead = {
+            (int(source), part): [tuple(one) for one in told]
+            for source, parts in self._since.ahead.items()
+            for part, told in parts.items()
+        }
         self._lacking = False  # some of what had come before a restart is gone
         self._remembered: list[pa.Array] = []  # workloads that findings from before it are on
         self._expected = {
@@ -169,9 +177,14 @@ class Desk:
             return
         number, self._next = self._next, self._next + 1
         self._origins[number] = (*part, dict(delivery.before))
-        known = delivery.before["at"] < self._again.get(part, 0)
+        known = self._came_before(part, delivery.before["at"])
         numbered = with_columns(events, {ORIGIN: pa.array(np.full(events.num_rows, number))})
         self._book.take(delivery.source, self._terms.datasets[delivery.source], numbered, known=known)
+
+    def _came_before(self, part: tuple[int, str], at: int) -> bool:
+        """Tell whether a block that begins there had been taken in before a restart."""
+        ahead = self._ahead.get(part, ())
+        return at < self._again.get(part, 0) or any(begin <= at < end for begin, end in ahead)
 
     def _expect_no_more(self, source: int, name: str) -> None:
         """Take note that a part has been read to its end, or without a name all parts of a source: more may be gone."""
@@ -255,4 +268,15 @@ class Desk:
             for name, place in parts.items():
                 needed.setdefault(source_, {}).setdefault(name, place)
                 read.setdefault(source_, {}).setdefault(name, self._since.read.get(source_, {}).get(name, place))
-        return SafePoint(needed, read, self._start)
+        return SafePoint(needed, read, self._start, self._taken_ahead())
+
+    def _taken_ahead(self) -> dict[str, dict[str, list[list[int]]]]:
+        """Return from where to where blocks have been taken in that overtook others, in this run or before."""
+        ahead: dict[str, dict[str, list[list[int]]]] = {}
+        for (source, name), part in self._parts.items():
+            read = 0 if part.read is None else int(part.read["at"])
+            before = [list(one) for one in self._ahead.get((source, name), ()) if one[1] > read]
+            spans = sorted([*before, *([begin, int(after["at"])] for begin, after in part.waiting.items())])
+            if spans:
+                ahead.setdefault(str(source), {})[name] = spans
+        return ahead
