@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
 import orjson
 import pyarrow as pa
 
@@ -35,8 +36,41 @@ _ACT = (
     "network.conversations", "source.bytes", "destination.bytes",
 )  # fmt: skip
 """What two findings on the same records have in common."""
+_EVIDENCE = b',"finding.evidence":'
 _KEY = frozenset({"finding.id", "finding.severity", "finding.first_seen"})
 _WHOM = ("gen_ai.agent.id", "trajectory.id", "sandbox.id", "job.id", "host.name")
+
+
+class _Context(msgspec.Struct):
+    """What is looked at first of a finding: all that most of them add to what is known."""
+
+    id: str = msgspec.field(name="finding.id")
+    severity: str = msgspec.field(name="finding.severity")
+    first_seen: str = msgspec.field(name="finding.first_seen")
+    incident: str = msgspec.field(name="incident.id")
+    agent: str = msgspec.field(name="gen_ai.agent.id", default="")
+    trajectory: str = msgspec.field(name="trajectory.id", default="")
+    sandbox: str = msgspec.field(name="sandbox.id", default="")
+    lease_start: str = msgspec.field(name="attribution.lease_start", default="")
+    leases: tuple[str, ...] = msgspec.field(name="attribution.lease_id", default=())
+    peer: str = msgspec.field(name="peer.ip", default="")
+
+    def weight(self) -> tuple[Any, ...]:
+        """Return the same as :func:`weight` of the whole finding."""
+        return -LEVELS.index(self.severity), self.first_seen, self.id
+
+
+_CONTEXT = msgspec.json.Decoder(_Context)
+
+
+def _context(line: bytes) -> _Context | None:
+    """Return what is looked at first of a finding that opens no incident; None for any other line."""
+    head, found, _ = line.partition(_EVIDENCE)
+    try:
+        told = _CONTEXT.decode(head + b"}" if found else line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None  # which is told once the line is read as a whole
+    return told if told.severity in LEVELS and told.severity not in OPENING else None
 
 
 class Store(Protocol):
@@ -150,6 +184,22 @@ class Told:
             if document.get("incident.id"):
                 sandbox.incidents.add(document["incident.id"])
 
+    def counted(self, finding: _Context) -> bool:
+        """Count a finding on a sandbox whose incidents are known with it; False where it has more to tell."""
+        if self.candidates and not self.candidates.isdisjoint(finding.leases):
+            return False
+        if finding.agent not in self.agents:
+            return True
+        key = (finding.trajectory, finding.sandbox, finding.lease_start)
+        known = self.sandboxes.get(finding.agent, {})
+        sandbox = known.get(key)
+        if sandbox is None:
+            return len(known) >= MOST_SANDBOXES
+        if finding.incident not in sandbox.incidents:
+            return False
+        sandbox.findings += 1
+        return True
+
 
 class Material(Protocol):
     """Where a report is made from."""
@@ -205,18 +255,40 @@ class Directory:
     def _findings(self, wanted: Mapping[str, Document], told: Told) -> dict[str, _Heaviest]:
         """Return the heaviest findings of each incident."""
         heaviest = {id_: _Heaviest() for id_ in wanted}
+        peers = {id_: frozenset(incident.get("destination.ip", ())) for id_, incident in wanted.items()}
         for place, line in finding_lines(self.path):
-            head = _head(line, place)
-            try:
-                told.add(head, finding=True)
-                of_incident = heaviest.get(head.get("incident.id", ""))
-                if of_incident is not None:
-                    of_incident.add(weight(head), place, line)
-                    told.add_outcomes(head, wanted[head["incident.id"]].get("destination.ip", ()))
-            except (TypeError, KeyError, ValueError, AttributeError):
-                checked(_loaded(line, place), "finding", place)  # which says what is wrong with it
-                raise
+            context = _context(line)
+            # most findings are context that says of its incident and its sandbox nothing that was not said before
+            if context is None or not _adds_a_count(context, heaviest.get(context.incident), peers, told):
+                self._finding(place, line, wanted, heaviest, told)
         return heaviest
+
+    def _finding(
+        self, place: str, line: bytes, wanted: Mapping[str, Document], heaviest: Mapping[str, _Heaviest], told: Told
+    ) -> None:
+        head = _head(line, place)
+        try:
+            told.add(head, finding=True)
+            of_incident = heaviest.get(head.get("incident.id", ""))
+            if of_incident is not None:
+                of_incident.add(weight(head), place, line)
+                told.add_outcomes(head, wanted[head["incident.id"]].get("destination.ip", ()))
+        except (TypeError, KeyError, ValueError, AttributeError):
+            checked(_loaded(line, place), "finding", place)  # which says what is wrong with it
+            raise
+
+
+def _adds_a_count(
+    finding: _Context, of_incident: _Heaviest | None, peers: Mapping[str, AbstractSet[str]], told: Told
+) -> bool:
+    """Count a finding of which no more is to be known; False, and nothing is counted, where more is."""
+    if of_incident is None:
+        return told.counted(finding)
+    if finding.peer in peers[finding.incident] or not of_incident.outweighs(finding.weight()):
+        return False
+    counted = told.counted(finding)
+    of_incident.counted += counted
+    return counted
 
 
 class _Heaviest:
@@ -226,6 +298,10 @@ class _Heaviest:
         self.counted = 0
         self._kept: list[tuple[tuple[Any, ...], str, bytes]] = []
         self._bound: tuple[Any, ...] | None = None
+
+    def outweighs(self, key: tuple[Any, ...]) -> bool:
+        """Tell whether a finding whose :func:`weight` is ``key`` is none of the heaviest."""
+        return self._bound is not None and key > self._bound
 
     def add(self, key: tuple[Any, ...], place: str, line: bytes) -> None:
         """Take a finding whose :func:`weight` is ``key``."""
@@ -259,7 +335,7 @@ def _loaded(line: bytes, place: str) -> Any:
 
 def _head(line: bytes, place: str) -> Document:
     """Return a finding without its evidence, which is most of it; what stands in text has its quotes escaped."""
-    head, found, _ = line.partition(b',"finding.evidence":')
+    head, found, _ = line.partition(_EVIDENCE)
     told = _loaded(head + b"}" if found else line, place)
     if not isinstance(told, dict) or not _KEY.issubset(told):
         told = _loaded(line, place)
