@@ -80,10 +80,11 @@ class _Watch(threading.Thread):
     def run(self) -> None:
         """Look until told to stop."""
         while not self.done.wait(_EVERY):
-            self.peak = max(self.peak, sum(map(_resident, _tree(self.root))))
+            self.peak = max(self.peak, sum(map(resident, tree(self.root))))
 
 
-def _tree(root: int) -> list[int]:
+def tree(root: int) -> list[int]:
+    """Return a process and all that it and they started."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
@@ -98,7 +99,8 @@ def _tree(root: int) -> list[int]:
     return found
 
 
-def _resident(process: int) -> int:
+def resident(process: int) -> int:
+    """Return the resident bytes of a process, shared ones by its share (PSS); 0 once it has ended."""
     try:
         text = Path(f"/proc/{process}/smaps_rollup").read_text()
     except OSError:

@@ -29,7 +29,7 @@ if str(ROOT) not in sys.path:
 
 from elasticsearch import Elasticsearch  # noqa: E402 - these need the path
 from tests.benchmarks.generate import MIDNIGHT, generate  # noqa: E402
-from tests.benchmarks.measure import Cost, measure  # noqa: E402
+from tests.benchmarks.measure import Cost, measure, tree  # noqa: E402
 from tests.benchmarks.stream_load import PARTITIONS, Act, Lines, acts_of, producer_for, send, write  # noqa: E402
 from tests.services import elasticsearch, kafka  # noqa: E402
 
@@ -285,17 +285,10 @@ def _until_incidents(client: Elasticsearch, prefix: str, process: subprocess.Pop
 def _cpu(root: int) -> float:
     """Return the CPU seconds of a process and of those that it started."""
     ticks = 0
-    for pid in [root, *_below(root)]:
+    for pid in tree(root):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def _below(pid: int) -> Iterator[int]:
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, children.read_text().split()):
-            yield child
-            yield from _below(child)
 
 
 def told(found: StreamResults, sizes: StreamSizes) -> str:

@@ -201,17 +201,25 @@ def spread(wire: Wire, number: int, partitions: int, seed: int) -> list[list[byt
     return out
 
 
-def as_topics(folder: Path, wire: Wire, target: Path, broker: Kafka, seed: int) -> Path:
-    """Write everything to topics, flows to two partitions each, and the job that reads them; return the job's path."""
+def as_topics(folder: Path, wire: Wire, target: Path, broker: Kafka, seed: int, *, filled: bool = True) -> Path:
+    """Write everything to topics, flows to two partitions each, and the job that reads them; return the job's path.
+
+    Topics that are not to be ``filled`` are left to whoever asks.
+    """
     job = yaml.safe_load((folder / "job.yml").read_text())
     for number, entry in enumerate([*job["events"], *job["leases"]]):
         del entry["path"]
-        parts = spread(wire, number, 2 if number < len(job["events"]) else 1, seed)
-        topic = broker.topic(len(parts))
-        for partition, lines in enumerate(parts):
+        count = partitions_of(job, number)
+        topic = broker.topic(count)
+        for partition, lines in enumerate(spread(wire, number, count, seed) if filled else ()):
             broker.produce(topic, lines, partition)
         entry["kafka"] = {"topic": topic, "bootstrap": broker.bootstrap}
     return _written(job, target)
+
+
+def partitions_of(job: dict[str, Any], number: int) -> int:
+    """Return how many partitions the topic of a source has."""
+    return 2 if number < len(job["events"]) else 1
 
 
 def as_directories(folder: Path, wire: Wire, target: Path) -> Path:

@@ -70,9 +70,9 @@ class Day:
         return wrong + [f"late: {line}" for line in sorted(late ^ self.too_late)]
 
 
-def day_of(folder: Path, seed: int) -> Day:
+def day_of(folder: Path, seed: int, *, agents: int = 2, hours: float = 4.0) -> Day:
     """Simulate a small day, and run the batch job on it."""
-    simulate(folder, agents=2, hours=4, seed=seed)
+    simulate(folder, agents=agents, hours=hours, seed=seed)
     wire = over_the_wire(folder, seed)
     out = folder / "out-batch"
     jobs.run(load_job(str(as_files(folder, wire, folder / "batch")), output=str(out)))
