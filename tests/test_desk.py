@@ -129,3 +129,20 @@ def test_what_had_overtaken_others_before_a_restart_is_not_late_after_it() -> No
     second.judge()
     late = [time for _, rows in second.late() for time in numbers(rows.column("event.start").cast(pa.int64())).tolist()]
     assert sorted(late) == [_start(2), _start(3)]
+
+
+def test_a_desk_that_is_made_of_its_state_remembers_what_it_let_go_of() -> None:
+    """Otherwise it would tell a restart to look again at what is held no more, and let what is late through."""
+    desk = Desk(TERMS)
+    for begin, minute in ((0, 0), (10, 2900)):
+        desk.deliver(Delivery(0, "a", _place(begin), _place(begin + 10), _flow(minute), begins=begin == 0))
+    desk.evict(_start(2890))
+    other = Desk(TERMS)
+    for data in desk.packed():
+        other.deliver(Delivery.unpacked(data))
+    assert other.rows == desk.rows == 1
+    for one in (desk, other):
+        assert one.safe_point().start == _start(2890)
+        one.deliver(Delivery(0, "a", _place(20), _place(30), _flow(3)))
+        one.judge()
+        assert len(one.late()) == 1

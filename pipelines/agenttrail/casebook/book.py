@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from agenttrail.casebook.terms import Terms
+    from agenttrail.seams import Span
 
 _LARGE = 1 << 16
 """Rows of a segment that is not put together with others any more."""
@@ -112,8 +113,9 @@ class Casebook:
         self._arrived = _Arrived()
         self._due = _Due()
         self._ledger = Ledger(terms)
-        reach = max(terms.span.look_back, _LONGEST_RECORD)
-        self._span = None if start is None else replace(terms.span, start=start, look_back=reach)
+        self._span: Span | None = None
+        if start is not None:
+            self.settle(start)
         self._late: list[tuple[int, pa.RecordBatch]] = []
 
     @property
@@ -200,17 +202,22 @@ class Casebook:
         changes = self.judge()
         if self._span is not None and start <= self._span.start:
             return changes
-        reach = max(self._terms.span.look_back, _LONGEST_RECORD)
-        self._span = replace(self._terms.span, start=start, look_back=reach)
+        span = self.settle(start)
         self._known = self._knowing()
         internal = self._terms.internal
         rows = [self._known.looked_at(segment.dataset, segment.raw, internal) for segment in self._segments]
         self._segments = self._kept(rows)
         if self._observed and self._known.living is not None:
             ended = self._known.living.ended
-            self._observed = [still_needed(self._observed, self._known.leases, ended, self._span.first_day)]
-        self._ledger.forget(self._held(), self._span)
+            self._observed = [still_needed(self._observed, self._known.leases, ended, span.first_day)]
+        self._ledger.forget(self._held(), span)
         return changes
+
+    def settle(self, start: int) -> Span:
+        """Look at rows from ``start`` on, in microseconds, as a run from there does; return what is looked at."""
+        reach = max(self._terms.span.look_back, _LONGEST_RECORD)
+        self._span = replace(self._terms.span, start=start, look_back=reach)
+        return self._span
 
     def _kept(self, rows: Sequence[NDArray[np.int64]]) -> list[Segment]:
         """Return the segments with some rows alone, without reports of progress from before all else."""

@@ -28,6 +28,7 @@ class Delivery:
         leases: that it tells of; None where there are none.
         begins: whether its part is read from there on, and not from where the block before it ended: blocks may
             overtake each other.
+        settled: of what a desk puts by alone: nothing that ended before this is looked at any more, in microseconds.
     """
 
     source: int
@@ -37,12 +38,13 @@ class Delivery:
     events: pa.RecordBatch | None = None
     leases: pa.RecordBatch | None = None
     begins: bool = False
+    settled: int | None = None
 
     def packed(self) -> bytes:
         """Return it as bytes."""
         batches = {"events": self.events, "leases": self.leases}
         there = {name: batch for name, batch in batches.items() if batch is not None}
-        head = orjson.dumps([self.source, self.part, self.before, self.after, list(there), self.begins])
+        head = orjson.dumps([self.source, self.part, self.before, self.after, list(there), self.begins, self.settled])
         sink = pa.BufferOutputStream()
         sink.write(_SIZE.pack(len(head)) + head)
         for batch in there.values():
@@ -54,9 +56,9 @@ class Delivery:
     def unpacked(cls, data: bytes) -> Delivery:
         """Return what :meth:`packed` was given."""
         (size,) = _SIZE.unpack_from(data)
-        source, part, before, after, there, begins = orjson.loads(data[_SIZE.size : _SIZE.size + size])
+        source, part, before, after, there, begins, settled = orjson.loads(data[_SIZE.size : _SIZE.size + size])
         rest = pa.BufferReader(pa.py_buffer(data).slice(_SIZE.size + size))
         batches = {}
         for name in there:
             (batches[name],) = pa.ipc.open_stream(rest)  # to its end, where the next begins
-        return cls(source, part, before, after, **batches, begins=begins)
+        return cls(source, part, before, after, **batches, begins=begins, settled=settled)

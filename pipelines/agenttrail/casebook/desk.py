@@ -163,6 +163,10 @@ class Desk:
 
     def deliver(self, delivery: Delivery) -> None:
         """Take a delivery in."""
+        if delivery.settled is not None:
+            self._start = delivery.settled if self._start is None else max(delivery.settled, self._start)
+            self._book.settle(self._start)
+            return
         part = (delivery.source, delivery.part)
         if delivery.begins and part in self._expected:
             self._lacking |= int(delivery.before["at"]) > self._since.begins(*part)
@@ -224,6 +228,8 @@ class Desk:
 
     def packed(self) -> Iterator[bytes]:
         """Yield all that is held as deliveries, from which a desk like this one can be made."""
+        if self._start is not None:
+            yield Delivery(0, "", {"at": 0}, {"at": 0}, settled=self._start).packed()
         for (number, name), one in self._parts.items():
             if one.read is not None:
                 yield Delivery(number, name, one.read, one.read, begins=True).packed()
