@@ -45,7 +45,8 @@ conformance: $(STAMP)
 	$(BIN)/python -m pytest tests/conformance --data $(DATA)
 
 ## make acceptance   long runs: oracles with 20,000 cases each, 200 long timelines
-##                   in a browser, ten days that nothing was tuned on, where detection ends, kills
+##                   in a browser, ten days that nothing was tuned on, where detection ends, kills;
+##                   streams: kills, ten days from topics and files, twenty minutes at 150 times real time
 ORACLES := tests/detect/analytics tests/detect/test_correlate.py tests/detect/test_correlation_needs.py tests/detect/test_nearby.py \
   tests/columns/test_asof.py tests/columns/test_overlaps.py tests/test_trajectories.py tests/test_rollups.py tests/test_seams.py \
   tests/report/test_drawing.py tests/report/test_browser.py
@@ -54,6 +55,8 @@ acceptance: $(STAMP)
 	$(BIN)/python tests/acceptance/accept.py
 	$(BIN)/python tests/acceptance/kills.py
 	$(BIN)/python tests/acceptance/stream_kills.py
+	$(BIN)/python tests/acceptance/stream_days.py
+	$(BIN)/python tests/acceptance/soak.py
 
 ## make docs         write docs/fields.md from the schemas, and kibana/agenttrail.ndjson from its questions
 docs: $(STAMP)
