@@ -237,7 +237,7 @@ def report(samples: Sequence[Sample], unlike: Sequence[str], given: argparse.Nam
     return f"""
 ## Acceptance: soak
 
-Made by `make acceptance`: {given.hours:g} simulated hours of {given.agents} agents, {lines:,} lines, written to a real
+Made by `make acceptance`: {given.hours:g} simulated hours, agents: {given.agents}, {lines:,} lines, written to a real
 Kafka at {given.speed:g} times real time as they would come: shuffled by two minutes either way, one in a hundred late,
 one in a hundred twice, some beyond lateness.  {samples[-1].second / 60:.0f} minutes on Prism, a look every
 {given.every:g} s.
@@ -272,8 +272,8 @@ def _row(samples: Sequence[Sample], name: str, told: str, unit: float, grown: di
 def main() -> int:
     """Soak, and write it down; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--hours", type=float, default=60.0)
-    parser.add_argument("--agents", type=int, default=3)
+    parser.add_argument("--hours", type=float, default=52.0)
+    parser.add_argument("--agents", type=int, default=1)
     parser.add_argument("--speed", type=float, default=150.0, help="so many times real time")
     parser.add_argument("--every", type=float, default=5.0, help="seconds between two looks")
     parser.add_argument("--seed", type=int, default=12)

@@ -37,11 +37,11 @@ _PATIENCE = 600.0  # seconds
 _NOTE = f"""## Acceptance: days as streams
 
 Made by `make acceptance`: days of {_AGENTS} agents and {_HOURS:g} hours, of the seeds of the days above, on Prism.
-Lines come shuffled by two minutes either way, one in a hundred up to ten minutes late, one in a hundred twice, some an hour
-late, pods five minutes after they began.  From topics they are read as fast as it goes; files grow while the stream
-runs, which is then told to end, and started again.  What is said in the end is laid beside a batch run on all lines but
-those that came too late: findings and incidents but for `log.*`; and the lines that were told to be late beside those
-that were."""
+Lines come shuffled by two minutes either way, one in a hundred up to ten minutes late, one in a hundred twice, some an
+hour late, pods five minutes after they began.  From topics they are read as fast as it goes; files grow while the
+stream runs, which is then told to end, and started again.  What is said in the end is laid beside a batch run on all
+lines but those that came too late: findings and incidents but for `log.*`; and the lines that were told to be late
+beside those that were."""
 
 
 def from_topics(day: Day, folder: Path, broker: Kafka) -> list[str]:
