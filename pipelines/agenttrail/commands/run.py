@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _LAST_PORT = 65_535
+_OF_STREAMS = {"end_of_input": False, "metrics_port": None, "metrics_address": None, "log_format": None}
+"""Options for streams alone, and what they are where they are not given."""
 
 
 def add(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -98,10 +100,10 @@ def command(arguments: argparse.Namespace) -> int:
 
 
 def _range(arguments: argparse.Namespace) -> tuple[int | None, int | None]:
-    of_streams = ("end_of_input", "metrics_port", "metrics_address", "log_format")
-    given = [f"--{name.replace('_', '-')}" for name in of_streams if getattr(arguments, name) not in (None, False)]
+    given = [name for name, unset in _OF_STREAMS.items() if getattr(arguments, name) is not unset]
     problems = [
-        Problem("command line", 0, f"{option} is for streams: add --streaming, or leave it out") for option in given
+        Problem("command line", 0, f"--{name.replace('_', '-')} is for streams: add --streaming, or leave it out")
+        for name in given
     ]
     times = []
     for name in ("start", "end"):
