@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from agenttrail.accounting import Account
+from agenttrail.parsing import EARLIEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -64,7 +65,9 @@ class Tally:
     def say(self, said: Said, now: int) -> pa.RecordBatch:
         """Take note of what was written ``now``; return the findings of it that did not hold before."""
         changes = said.changes
-        self.rows, self.passed, self.written = said.rows, said.passed, now
+        self.rows, self.written = said.rows, now
+        # the first step of a stream is one from the beginning of time, and says nothing yet
+        self.passed = said.passed if said.passed is not None and said.passed >= EARLIEST else None
         known = [id_ in self.findings for id_ in changes.findings.column("finding.id").to_pylist()]
         for held, batch, kind, gone in (
             (self.findings, changes.findings, "finding", changes.gone_findings),

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import IO, TYPE_CHECKING, Any
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -17,7 +17,7 @@ from urllib.request import urlopen
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
-from tests.streams.arrivals import over_the_wire
+from tests.streams.arrivals import Wire, over_the_wire
 from tests.streams.kills import Day, Stage
 
 from agenttrail.exposition import OF_SOURCES
@@ -25,12 +25,14 @@ from agenttrail.simulate import simulate
 
 if TYPE_CHECKING:
     import subprocess
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.services.kafka import Kafka
 
 HOSTILE = b'h0stile"} 1\nagenttrail_lines_total{source="h0stile"} \x1b]0;h0stile\x07'
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+LAG: tuple[str, tuple[tuple[str, str], ...]] = ("agenttrail_watermark_lag_seconds", ())
 FIRST_WORDS = "WARNING:root:apitools not found"
 """What Beam says when it is imported before there is a command line, as it is for these tests alone."""
 
@@ -62,6 +64,11 @@ class Ran:
         """Return the lines as objects."""
         return [json.loads(line) for line in self.lines if not line.startswith(FIRST_WORDS)]
 
+    def events(self, scrape: int = -1) -> float:
+        """Return how many events had been read at the time of a scrape."""
+        samples = self.scrapes[scrape].items()
+        return sum(value for (name, _), value in samples if name == "agenttrail_events_total")
+
     def scrape(self) -> Samples:
         """Ask for the metrics."""
         with urlopen(self.url, timeout=10) as answer:  # noqa: S310 - of our own process
@@ -89,14 +96,15 @@ def _wait(true: Any, process: subprocess.Popen[str]) -> None:
         time.sleep(0.2)
 
 
-def _follow(ran: Ran, process: subprocess.Popen[str]) -> None:
-    """Ask for the metrics until everything was read and judged, then let the stream end."""
+def _follow(ran: Ran, process: subprocess.Popen[str], more: Callable[[], None]) -> None:
+    """Ask for the metrics until everything was read and judged, and ``more`` came; then let the stream end."""
     _wait(lambda: any("metrics_served" in line for line in ran.lines), process)
     ran.url = next(one for one in ran.told if one["event"] == "metrics_served")["url"]
     _wait(lambda: ran.scrape()["agenttrail_caught_up", ()] == 1, process)
-    _wait(lambda: ran.scrape()["agenttrail_findings", ()] > 0 and ran.scrapes[-1] != ran.scrapes[-2], process)
-    time.sleep(1)
-    ran.scrape()
+    _wait(lambda: ran.scrape()["agenttrail_findings", ()] > 0, process)
+    more()
+    _wait(lambda: LAG in ran.scrape(), process)
+    _wait(lambda: ran.scrape() and ran.events() == ran.events(-2), process)
     process.send_signal(signal.SIGTERM)
     with suppress(OSError):
         while ran.scrape()["agenttrail_draining", ()] == 0:
@@ -108,17 +116,24 @@ def ran(tmp_path_factory: pytest.TempPathFactory, kafka: Kafka, prism: Path) -> 
     """Return what a stream told in which everything came about, hostile lines among what it read."""
     folder, found = tmp_path_factory.mktemp("tells"), Ran()
     simulate(folder / "day", agents=2, hours=2, seed=12)
-    day = Day(folder / "day", over_the_wire(folder / "day", 12), {}, {})
-    stage = Stage(day, folder, kafka, None, "stage")
+    wire = over_the_wire(folder / "day", 12)
+    first, rest = wire.lines[: len(wire.lines) // 2], wire.lines[len(wire.lines) // 2 :]
+    stage = Stage(Day(folder / "day", Wire(first, wire.headers), {}, {}), folder, kafka, None, "stage")
     job = yaml.safe_load((stage.folder / "job.yml").read_text())
-    for entry in job["events"]:
-        kafka.produce(entry["kafka"]["topic"], [HOSTILE], 1)
+    topics = [entry["kafka"]["topic"] for entry in (*job["events"], *job["leases"])]
+    for topic in topics[: len(job["events"])]:
+        kafka.produce(topic, [HOSTILE], 1)
+
+    def more() -> None:
+        for number, topic in enumerate(topics):
+            kafka.produce(topic, [line.data for line in rest if line.source == number])
+
     with stage.start("--metrics-port", "0", "--log-format", "json") as process:
         assert process.stderr is not None
         reading = threading.Thread(target=_read, args=(process.stderr, found.lines))
         reading.start()
         try:
-            _follow(found, process)
+            _follow(found, process, more)
             found.status = process.wait(timeout=60)
         finally:
             if found.status == -1:
@@ -136,9 +151,10 @@ def test_what_is_counted_grows_while_a_stream_runs(ran: Ran) -> None:
     for name in [key for key in ran.scrapes[-1] if key[0].endswith("_total")]:
         counted = [samples.get(name, 0.0) for samples in ran.scrapes]
         assert counted == sorted(counted), name
-    lines = [key for key in ran.scrapes[0] if key[0] == "agenttrail_lines_total"]
-    sums = [sum(samples[name] for name in lines) for samples in ran.scrapes]
-    assert len(set(sums)) > 2
+    events = {ran.events(number) for number in range(len(ran.scrapes))}
+    up = next(number for number, samples in enumerate(ran.scrapes) if samples["agenttrail_caught_up", ()])
+    assert len(events) > 2
+    assert ran.events(up) < ran.events()
     assert [samples["agenttrail_draining", ()] for samples in (ran.scrapes[0], ran.scrapes[-1])] == [0, 1]
 
 
@@ -186,9 +202,15 @@ def test_the_lines_say_what_ran_and_how_it_ended(ran: Ran) -> None:
     assert told["started"]["runner"] == "PrismRunner"
     assert told["started"]["safe_point"] is None
     assert told["started"]["sources"] == [source["format"] for source in ran.summary["sources"]]
-    assert told["caught_up"]["lines"] == told["draining"]["lines"] == ran.summary["total"]["lines"]
+    assert 0 < told["caught_up"]["lines"] < told["draining"]["lines"] == ran.summary["total"]["lines"]
+    assert told["draining"]["watermark_lag_seconds"] > 0
     for name in ("findings", "incidents", "rows_held", "total"):
         assert told["ended"][name] == ran.summary[name]
+
+
+def test_the_watermark_is_that_of_the_lines(ran: Ran) -> None:
+    passed = datetime.fromtimestamp(time.time() - ran.scrapes[-1][LAG], UTC)
+    assert datetime(2026, 3, 1, 23, tzinfo=UTC) < passed < datetime(2026, 3, 2, 3, tzinfo=UTC)
 
 
 def test_metrics_end_with_the_run(ran: Ran) -> None:

@@ -72,7 +72,7 @@ class _Say(beam.DoFn):
         self._versions.safe(said.safe_point)
         now = time.time_ns() // 1000
         yield beam.pvalue.TaggedOutput(ACCOUNT, Account().found(TALLY.say(said, now)))
-        observe(said.rows, None if said.passed is None else now - said.passed)
+        observe(said.rows, None if TALLY.passed is None else now - TALLY.passed)
 
 
 class Say(beam.PTransform):
