@@ -156,6 +156,11 @@ def test_the_version_is_that_of_the_package(said: Any) -> None:
             "--start: a stream goes on from where it stopped; leave it out, or leave out --streaming",
         ),
         (["run", "j.yml", "--end-of-input"], "--end-of-input is for streams: add --streaming, or leave it out"),
+        (["run", "j.yml", "--metrics-port", "0"], "--metrics-port is for streams: add --streaming, or leave it out"),
+        (["run", "j.yml", "--log-format", "text"], "--log-format is for streams: add --streaming, or leave it out"),
+        (["run", "j.yml", "--streaming", "--metrics-port", "65536"], "--metrics-port: 65536 is no port"),
+        (["run", "j.yml", "--streaming", "--metrics-port", "-1"], "--metrics-port"),
+        (["run", "j.yml", "--streaming", "--metrics-address", "::1"], "--metrics-address: there are no metrics"),
         (
             ["run", "j.yml", "--streaming", "--runner", "DirectRunner"],
             "--runner DirectRunner: reads every source to its end before it hands anything on",

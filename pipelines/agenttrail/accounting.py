@@ -11,6 +11,8 @@ from agenttrail.errors import AccountingError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    import pyarrow as pa
+
 COUNTS = (
     "files", "bytes", "lines", "with_events", "skipped", "dead", "events", "gaps", "attributed", "ambiguous",
     "unattributed", "in_range", "context", "signals", "duplicates", "leases", "may_matter", "late",
@@ -18,6 +20,8 @@ COUNTS = (
 """What is counted per source, in the order of ``run.json``."""
 DEAD, ACCOUNT, EVENTS = "dead", "account", "events"
 """Tags of the outputs of a step: dead letters, accounts, and the main one."""
+EVICTED, RETRIES = "evicted", "retries"
+"""What else happened: rows that a stream let go of, and bulk requests that were sent again."""
 _MOST_NAMED = 20
 _MOST_KEPT = 10_000  # scopes; who writes logs can write any number of them
 
@@ -32,6 +36,9 @@ class Account:
         unknown_scopes: rows by scope that no lease is in.
         written: documents by (kind, what became of them) in Elasticsearch.
         coverage: workloads by what was seen, or could not be seen, of them.
+        hits: findings by id of their rule, each once however often it is told.
+        whose: the same findings by (status, level) of their attribution.
+        besides: what else happened, by name.
     """
 
     counts: Counter[tuple[int, str]] = field(default_factory=Counter)
@@ -39,6 +46,9 @@ class Account:
     unknown_scopes: Counter[str] = field(default_factory=Counter)
     written: Counter[tuple[str, str]] = field(default_factory=Counter)
     coverage: Counter[str] = field(default_factory=Counter)
+    hits: Counter[str] = field(default_factory=Counter)
+    whose: Counter[tuple[str, str]] = field(default_factory=Counter)
+    besides: Counter[str] = field(default_factory=Counter)
 
     @classmethod
     def of(
@@ -53,6 +63,15 @@ class Account:
         named = Counter({(source, what): count for what, count in counts.items() if count})
         return cls(named, Counter(seconds or {}), Counter(scopes or {}))
 
+    def found(self, findings: pa.RecordBatch) -> Account:
+        """Count findings, which are few, and return this account."""
+        names = ("rule.id", "attribution.status", "attribution.level")
+        counted = Counter(zip(*(findings.column(name).to_pylist() for name in names), strict=True))
+        for (rule, status, level), count in counted.items():
+            self.hits[rule] += count
+            self.whose[status or "", level or ""] += count
+        return self
+
     def add(self, other: Account) -> Account:
         """Add another account to this one, and return it."""
         self.counts.update(other.counts)
@@ -60,6 +79,9 @@ class Account:
         self.unknown_scopes.update(other.unknown_scopes)
         self.written.update(other.written)
         self.coverage.update(other.coverage)
+        self.hits.update(other.hits)
+        self.whose.update(other.whose)
+        self.besides.update(other.besides)
         if len(self.unknown_scopes) > _MOST_KEPT:
             self.unknown_scopes = Counter(dict(self.unknown_scopes.most_common(_MOST_KEPT)))
         return self

@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING
 
 from agenttrail import __version__
 from agenttrail.columns.memory import keep_freed_memory, look_for_cycles_seldom
+from agenttrail.columns.text import printable
 from agenttrail.errors import AgentTrailError, DefinitionError, Problem
+from agenttrail.telling import QUIET, handler, tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from agenttrail.telling import Form
 
 _WHILE = re.compile(r"\s*\[while running '[^']*'\]")
 _FROM_WORKER = re.compile(r"agenttrail\.errors\.(\w+): ((?:.|\n)*?)(?=\n\n|\nDuring handling|\nThe above|\Z)")
@@ -25,20 +29,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status: 0 done, 1 the run failed, 2 wrong usage or a bad job or rule file."""
     keep_freed_memory()  # before there are threads, whose memory would come from elsewhere
     look_for_cycles_seldom()
-    _be_quiet()
     parser = _parser()
     known, rest = parser.parse_known_args(arguments)
     if rest and not getattr(known, "takes_beam_options", False):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    known.beam_options = rest
+    form: Form = getattr(known, "log_format", None) or "text"
+    _be_quiet(form)
+    return _done(known.command, known, _complain_to_programs if form == "json" else _complain)
+
+
+def _done(
+    command: Callable[[argparse.Namespace], int], known: argparse.Namespace, complain: Callable[[str, str], None]
+) -> int:
+    """Run a command and return the exit status, with what went wrong told."""
     try:
-        known.beam_options = rest
-        command: Callable[[argparse.Namespace], int] = known.command
         return command(known)
     except AgentTrailError as error:
-        _complain(_WHILE.sub("", str(error)))
+        complain(error.event, _WHILE.sub("", str(error)))
         return error.exit_status
     except KeyboardInterrupt:
-        _complain("interrupted; the output of earlier runs is as it was")
+        complain("interrupted", "interrupted; the output of earlier runs is as it was")
         return INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()  # the reader has gone: nobody is left to be told
@@ -47,25 +58,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         told = _told_by_worker(error)
         if told is None:
             raise
-        _complain(told)
+        complain(AgentTrailError.event, told)
         return 1
 
 
-def _be_quiet() -> None:
-    """Keep the libraries' own messages off the screen; ours say what matters."""
-    logging.basicConfig(level=logging.CRITICAL, format="%(levelname)s %(name)s: %(message)s")
+def _be_quiet(form: Form) -> None:
+    """Keep the libraries' own messages off the screen; ours say what matters, in the form that is asked for."""
+    logging.basicConfig(level=logging.CRITICAL, handlers=[handler(form)])
     logging.getLogger().setLevel(logging.CRITICAL)
-    logging.getLogger("agenttrail").setLevel(logging.WARNING)  # a run that waits for a server says so
+    logging.getLogger("agenttrail").setLevel(QUIET)  # a run that waits for a server says so
+    if form == "json":
+        logging.captureWarnings(capture=True)
+        logging.getLogger("py.warnings").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="apache_beam")
     warnings.filterwarnings("ignore", module="elasticsearch")
 
 
-def _complain(text: str) -> None:
-    from agenttrail.columns.text import printable
-
+def _complain(_: str, text: str) -> None:
     # a message may repeat what stands in a file or its name
     shown = "\n".join(map(printable, text.split("\n")))
     sys.stderr.write(f"agenttrail: {shown}\n" if "\n" not in shown else f"{shown}\n")
+
+
+def _complain_to_programs(event: str, text: str) -> None:
+    tell(logging.getLogger("agenttrail"), event, text, logging.ERROR)
 
 
 def _told_by_worker(error: BaseException) -> str | None:

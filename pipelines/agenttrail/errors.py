@@ -11,6 +11,7 @@ class AgentTrailError(Exception):
     """Base of every error that a user can cause or mend; its text is what the user reads."""
 
     exit_status = 1
+    event = "run_failed"  # what programs read that it is
 
 
 def shortened(text: str, most: int = _LONGEST) -> str:

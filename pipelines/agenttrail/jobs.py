@@ -13,6 +13,7 @@ import orjson
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from agenttrail.accounting import ACCOUNT, DEAD, EVENTS, Account, check, total
+from agenttrail.counters import Count
 from agenttrail.coverage import unseen
 from agenttrail.detect.correlation_needs import within_a_workload
 from agenttrail.detect.correlations import lookbacks
@@ -185,7 +186,7 @@ def build(pipeline: beam.Pipeline, job: Job, options: RunOptions, span: Span | N
     }
     if job.write_events:
         parts["events"] = _written_events(read.events, span) | WriteEvents(directory)
-    books = accounts | "Accounts" >> beam.Flatten() | "Books" >> beam.CombineGlobally(total)
+    books = accounts | "Accounts" >> beam.Flatten() | Count() | "Books" >> beam.CombineGlobally(total)
     _ = parts | Finish(job, books, span, settlement)
 
 

@@ -37,6 +37,8 @@ _GONE = (
 class StreamError(AgentTrailError):
     """A stream ended otherwise than by its end; says why."""
 
+    event = "runner_failed"
+
 
 def execute(pipeline: beam.Pipeline) -> None:
     """Run a pipeline to its end; SIGTERM and SIGINT let its sources end where they stand.

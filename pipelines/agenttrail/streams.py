@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
 import msgspec
 import orjson
 import pyarrow as pa
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from agenttrail.accounting import ACCOUNT, DEAD
 from agenttrail.casebook.desk import SafePoint
@@ -20,12 +22,13 @@ from agenttrail.formats import FORMATS
 from agenttrail.jobs import KINDS, report, view_of
 from agenttrail.sinks import files as sink
 from agenttrail.sinks.saying import KeepAccounts, KeepDead, Say
-from agenttrail.sinks.versions import Versions
+from agenttrail.sinks.versions import SAFE_POINT, Versions
 from agenttrail.sources.positions import Position
 from agenttrail.sources.stream import ARRIVALS, BlocksOf, Sizes
 from agenttrail.sources.watermarks import MedianTime, Pace
 from agenttrail.stream_runs import execute
 from agenttrail.tally import TALLY
+from agenttrail.telling import tell
 from agenttrail.transforms.casework import SAID, Casework, Opening, Pacing
 from agenttrail.transforms.sifting import DELIVERIES, Sift
 
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from agenttrail.sinks.versions import Stored
     from agenttrail.sources.stream import StreamSpec
 
+_LOG = logging.getLogger(__name__)
 _A_YEAR = 31_536_000
 _RUNNER = "PrismRunner"
 
@@ -152,12 +156,32 @@ def run(job: Job, streams: Mapping[int, StreamSpec], options: StreamOptions) -> 
         stored = versions.begin()
         _take_back(job, stored)
         TALLY.begin(stored.findings.column("finding.id").to_pylist(), stored.incidents)
-        pipeline = beam.Pipeline(options=PipelineOptions(flags_of(options)))
+        beam_options = PipelineOptions(flags_of(options))
+        _tell_start(job, beam_options, stored)
+        pipeline = beam.Pipeline(options=beam_options)
         build(pipeline, job, streams, options, stored)
         execute(pipeline)
         summary = _summary(job, versions.finish())
         versions.tell("run.json", orjson.dumps(summary, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     return summary
+
+
+def _tell_start(job: Job, beam_options: PipelineOptions, stored: Stored) -> None:
+    runner = beam_options.view_as(StandardOptions).runner
+    since = SafePoint.from_json(stored.safe_point)
+    goes_on = bool(since.read)
+    facts = {
+        "job": job.name,
+        "directory": str(job.directory),
+        "elasticsearch": bool(job.elasticsearch),
+        "sources": [source.format for source in job.sources],
+        "runner": runner,
+        "safe_point": str(Path(str(job.directory)) / SAFE_POINT) if goes_on else None,
+        "findings": len(TALLY.findings),
+        "incidents": len(TALLY.incidents),
+    }
+    how = "goes on from its safe point" if goes_on else "begins"
+    tell(_LOG, "started", f"{job.name} {how} on {runner}: {len(job.sources)} sources to {job.directory}", **facts)
 
 
 def _summary(job: Job, counted: dict[str, dict[str, int]]) -> dict[str, Any]:

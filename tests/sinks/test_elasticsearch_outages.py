@@ -15,6 +15,7 @@ from tests.sinks.documents import count, findings_of, ids_of, incidents_of, sett
 
 from agenttrail.errors import SinkError
 from agenttrail.sinks.elasticsearch import BulkWriter, connect, stored_findings
+from agenttrail.tally import TALLY
 
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
@@ -39,6 +40,7 @@ def test_what_goes_on_when_a_server_goes_away_ends_well_when_it_is_back(
     total, index = 20_000, f"{prefix}-findings-2026.04"
     april = pa.array(["2026-04-01"] * total)
     batch = findings_of(total, prefix, entity__anchor=april, falsepositives=pa.array([["lorem ipsum " * 30]] * total))
+    retries = TALLY.retries
     with caplog.at_level(logging.WARNING), ThreadPoolExecutor(3) as pool:
         writing = pool.submit(writer.index, *batch)
         until(lambda: bool(secured.indices.exists(index=index)) and count(secured, index) > total // 10)
@@ -50,6 +52,9 @@ def test_what_goes_on_when_a_server_goes_away_ends_well_when_it_is_back(
         read += reading.result(120)
         assert again.result(120).unchanged == 100
     assert "trying again" in caplog.text
+    events = {record.__dict__["told"][0] for record in caplog.records if hasattr(record, "told")}
+    assert events == {"elasticsearch_retry", "elasticsearch_back"}
+    assert 0 < written.retries <= TALLY.retries - retries
     assert written.dead == []
     assert written.created + written.updated == total
     assert count(secured, index) == total

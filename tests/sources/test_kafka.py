@@ -253,6 +253,9 @@ def test_a_killed_broker_is_waited_for(
         _wait(lambda: len(lines(seen)) >= 4000)
     finally:
         running.cancel()
+    told = [record.__dict__["told"] for record in caplog.records if hasattr(record, "told")]
+    assert {"kafka_unreachable", "kafka_reachable"} == {event for event, _ in told}
+    assert {(facts["bootstrap"], facts["topic"]) for _, facts in told} == {(kafka_alone.bootstrap, topic)}
     assert sorted(lines(seen)) == sorted(text for name in ("p0", "p1", "q0", "q1") for text in _texts(1000, name))
 
 

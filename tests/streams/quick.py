@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from functools import partial
 
@@ -15,6 +16,7 @@ QUICK = Pacing(urgent=0.3, all=1.0, share=0.9, evict=2.0)
 SMALL = Sizes(block_bytes=1 << 16, bundle_bytes=1 << 18)
 
 if __name__ == "__main__":
+    logging.getLogger().handlers.clear()  # Beam has put one there when it was imported
     elasticsearch_connection._LONGEST_WAIT = 2.0  # noqa: SLF001 - seconds, so as not to idle
     streams.StreamOptions = partial(streams.StreamOptions, pacing=QUICK, sizes=SMALL)  # type: ignore[misc, assignment]
     sys.exit(main())

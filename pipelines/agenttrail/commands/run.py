@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,18 @@ from agenttrail.columns.text import printable
 from agenttrail.commands.printing import StatusLine, print_json
 from agenttrail.errors import DefinitionError, Problem, shortened
 from agenttrail.metadata import parse_time
+from agenttrail.telling import tell
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
     from agenttrail.job_files import Job
+
+_LOG = logging.getLogger(__name__)
+_LAST_PORT = 65_535
+_OF_STREAMS = {"end_of_input": False, "metrics_port": None, "metrics_address": None, "log_format": None}
+"""Options for streams alone, and what they are where they are not given."""
 
 
 def add(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -48,6 +56,22 @@ def add(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "--end-of-input", action="store_true", help="with --streaming: read what is there at the beginning, then end"
     )
+    parser.add_argument(
+        "--metrics-port",
+        type=_port,
+        metavar="PORT",
+        help="with --streaming: serve metrics for Prometheus at this port, 0 for any that is free",
+    )
+    parser.add_argument(
+        "--metrics-address",
+        metavar="ADDRESS",
+        help="serve them at this address of the machine (default: 127.0.0.1); whoever reaches it may read them",
+    )
+    parser.add_argument(
+        "--log-format",
+        choices=("text", "json"),
+        help="with --streaming: what it tells of itself on standard error, as text (default) or a JSON object a line",
+    )
     parser.add_argument("--json", action="store_true", help="print run.json instead of a summary")
     parser.set_defaults(command=command, takes_beam_options=True)
 
@@ -66,7 +90,7 @@ def command(arguments: argparse.Namespace) -> int:
         start, stop = _range(arguments)
         job = load_job(arguments.job, output=arguments.output, elasticsearch=arguments.elasticsearch)
         summary = run_job(job, RunOptions(start=start, stop=stop, flags=tuple(arguments.beam_options)))
-    report = write_run_report(job)
+    report = write_run_report(job, tell_wrong if arguments.log_format == "json" else complain)
     if arguments.json:
         print_json(summary, indent=True)
     else:
@@ -76,9 +100,12 @@ def command(arguments: argparse.Namespace) -> int:
 
 
 def _range(arguments: argparse.Namespace) -> tuple[int | None, int | None]:
-    problems, times = [], []
-    if arguments.end_of_input:
-        problems.append(Problem("command line", 0, "--end-of-input is for streams: add --streaming, or leave it out"))
+    given = [name for name, unset in _OF_STREAMS.items() if getattr(arguments, name) is not unset]
+    problems = [
+        Problem("command line", 0, f"--{name.replace('_', '-')} is for streams: add --streaming, or leave it out")
+        for name in given
+    ]
+    times = []
     for name in ("start", "end"):
         text = getattr(arguments, name)
         try:
@@ -90,6 +117,15 @@ def _range(arguments: argparse.Namespace) -> tuple[int | None, int | None]:
     if problems:
         raise DefinitionError(problems)
     return times[0], times[1]
+
+
+def _port(text: str) -> int:
+    from argparse import ArgumentTypeError
+
+    if not (text.isascii() and text.isdigit() and int(text) <= _LAST_PORT):
+        msg = f"{text} is no port"
+        raise ArgumentTypeError(msg)
+    return int(text)
 
 
 def check_beam_options(flags: list[str]) -> None:
@@ -129,8 +165,22 @@ def run_job(job: Job, options: Any) -> dict[str, Any]:
     return summary
 
 
-def write_run_report(job: Job) -> str:
+def complain(wrong: str) -> None:
+    """Print what went wrong and ends nothing."""
+    sys.stderr.write(f"agenttrail: {printable(wrong)}\n")
+
+
+def tell_wrong(wrong: str) -> None:
+    """Tell programs what went wrong and ends nothing."""
+    tell(_LOG, "report_failed", wrong, logging.WARNING)
+
+
+def write_run_report(job: Job, complain: Callable[[str], None] = complain) -> str:
     """Write the report of a run and return where it is; what goes wrong is told and ends nothing.
+
+    Args:
+        job: that ran.
+        complain: tells what goes wrong.
 
     Returns:
         Path of its first page, "" where there is none.
@@ -140,7 +190,7 @@ def write_run_report(job: Job) -> str:
 
     index, wrong = report_after_run(str(job.directory), conditions(job.rules, job.correlations))
     if wrong:
-        sys.stderr.write(f"agenttrail: {printable(wrong)}\n")
+        complain(wrong)
     return index
 
 

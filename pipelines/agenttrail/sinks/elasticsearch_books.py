@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import apache_beam as beam
 import pyarrow as pa
 
-from agenttrail.accounting import ACCOUNT, DEAD, Account
+from agenttrail.accounting import ACCOUNT, DEAD, RETRIES, Account
 from agenttrail.parsing import dead_letters
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def told(kind: str, written: Written) -> Iterator[Any]:
     counts = {name: getattr(written, name) for name in ("created", "updated", "unchanged", "deleted")}
     account = Account()
     account.written.update({(kind, name): count for name, count in counts.items() if count})
+    account.besides[RETRIES] += written.retries
     if written.dead:
         account.written[kind, "refused"] += len(written.dead)
         yield beam.pvalue.TaggedOutput(DEAD, _dead_letters(kind, written.dead))

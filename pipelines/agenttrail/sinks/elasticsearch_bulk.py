@@ -65,12 +65,13 @@ class DeadDocument:
 
 @dataclass
 class Written:
-    """What became of documents: each is counted once."""
+    """What became of documents: each is counted once; and how many requests were sent again."""
 
     created: int = 0
     updated: int = 0
     unchanged: int = 0
     deleted: int = 0
+    retries: int = 0
     dead: list[DeadDocument] = field(default_factory=list)
 
     def count(self, result: str) -> None:
@@ -165,6 +166,7 @@ class Delivery:
                 halves = np.array_split(left.rows, 2) if left.smaller and len(left.rows) > 1 else [left.rows]
                 queue.extendleft(reversed(halves))
             if left.why:
+                self.written.retries += 1
                 self._trying.wait(left.why)
         return self.written
 

@@ -21,6 +21,8 @@ from elasticsearch.serializer import JsonSerializer
 
 from agenttrail.columns.text import printable
 from agenttrail.errors import SinkError
+from agenttrail.tally import TALLY
+from agenttrail.telling import tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +41,7 @@ _UNKNOWN_WHO = 401
 _PORTS = {"http": 80, "https": 443}
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 15.0  # seconds
+_SAID_EVERY = 10  # tries: the first is said, and the eleventh, which is a minute or two later
 
 
 @dataclass(frozen=True)
@@ -227,7 +230,7 @@ class Patience:
     def reset(self) -> None:
         """Begin anew, after a success."""
         if self._tries:
-            _LOG.warning("Elasticsearch at %s is back", self._of)
+            tell(_LOG, "elasticsearch_back", f"Elasticsearch at {self._of} is back", logging.WARNING, server=self._of)
         self._tries = 0
 
     def wait(self, why: str) -> None:
@@ -248,14 +251,11 @@ class Patience:
             )
             raise SinkError(msg)
         wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** min(self._tries, 10)) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
-        _LOG.log(
-            logging.INFO if self._tries else logging.WARNING,
-            "Elasticsearch at %s: %s; trying again for %.0f s",
-            self._of,
-            why,
-            left,
-        )
+        told = f"Elasticsearch at {self._of}: {why}; trying again for {left:.0f} s"
+        level = logging.DEBUG if self._tries % _SAID_EVERY else logging.WARNING
+        tell(_LOG, "elasticsearch_retry", told, level, server=self._of, reason=why, tries=self._tries + 1)
         self._tries += 1
+        TALLY.retries += 1
         time.sleep(min(wait, left))
 
 

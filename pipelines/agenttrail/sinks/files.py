@@ -25,6 +25,7 @@ from apache_beam.io.filesystems import FileSystems
 from agenttrail.columns.ids import content_id
 from agenttrail.columns.json_text import json_lines, json_objects
 from agenttrail.columns.secrets import scrub
+from agenttrail.counters import count_letters
 from agenttrail.errors import SinkError
 from agenttrail.schema import ADDRESS, conform, record
 
@@ -316,6 +317,7 @@ class _WriteDeadLetters(beam.DoFn):
         *origin, offset = (
             batch.column(name)[0].as_py() for name in ("event.dataset", "log.file.path", "error.stage", "log.offset")
         )
+        count_letters(batch)
         name = content_id(*origin)
         lines = dead_letter_lines(batch)
         # what has no offset is told apart by what it holds

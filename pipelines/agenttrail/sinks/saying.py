@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
 
-from agenttrail.accounting import ACCOUNT, DEAD
+from agenttrail.accounting import ACCOUNT, DEAD, Account
+from agenttrail.counters import count, count_letters, observe
 from agenttrail.sinks.versions import Versions
 from agenttrail.tally import TALLY
 
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from agenttrail.accounting import Account
     from agenttrail.casebook.desk import Said
     from agenttrail.sinks.elasticsearch_changes import ChangesWriter
 
@@ -69,7 +70,9 @@ class _Say(beam.DoFn):
             for kind, written in self._writer.write(said.changes):
                 yield from told(kind, written)
         self._versions.safe(said.safe_point)
-        TALLY.say(said)
+        now = time.time_ns() // 1000
+        yield beam.pvalue.TaggedOutput(ACCOUNT, Account().found(TALLY.say(said, now)))
+        observe(said.rows, None if TALLY.passed is None else now - TALLY.passed)
 
 
 class Say(beam.PTransform):
@@ -91,6 +94,9 @@ class _KeepDead(beam.DoFn):
 
     def process(self, letters: pa.RecordBatch) -> Iterator[None]:
         Versions(self._directory).dead(letters)
+        count_letters(letters)
+        if letters.num_rows:
+            TALLY.add_letters(letters.column("error.stage")[0].as_py(), letters.num_rows)
         yield from ()
 
 
@@ -110,11 +116,12 @@ class KeepDead(beam.PTransform):
 class _Keep(beam.DoFn):
     def process(self, account: Account) -> Iterator[None]:
         TALLY.add(account)
+        count(account)
         yield from ()
 
 
 class KeepAccounts(beam.PTransform):
-    """Accounts to the tally of this process."""
+    """Accounts to the tally of this process, and to the metrics of the runner."""
 
     def expand(self, accounts: beam.PCollection[Account]) -> beam.PCollection[None]:
         """Return nothing."""

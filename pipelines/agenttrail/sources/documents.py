@@ -18,6 +18,7 @@ from agenttrail.sources.files import InputFile, match, read_document
 from agenttrail.sources.positions import Position
 from agenttrail.sources.stream import Piece, Standing
 from agenttrail.sources.tails import identity
+from agenttrail.telling import tell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -105,7 +106,8 @@ class DocumentReader:
             except InputError as error:
                 if self._to_end:
                     raise
-                _LOG.warning("%s; waiting until it changes", error)
+                told = f"{error}; waiting until it changes"
+                tell(_LOG, "document_unreadable", told, logging.WARNING, path=shown, reason=error)
                 seen.given = seen.state
                 continue
             before = self._position(seen)

@@ -23,6 +23,7 @@ from agenttrail.sources.files import match
 from agenttrail.sources.positions import Position
 from agenttrail.sources.stream import Standing
 from agenttrail.sources.tails import Tail, identity
+from agenttrail.telling import tell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -182,8 +183,9 @@ class GrowingReader:
         """Begin a file anew whose content is another: it was truncated, or its number was given to a new file."""
         if not tail.begins_anew():
             return
-        _LOG.warning("%s: was read up to byte %d and now begins anew: it is read from its beginning",
-                     shown_path(tail.path), tail.position.at)  # fmt: skip
+        shown, at = shown_path(tail.path), tail.position.at
+        told = f"{shown}: was read up to byte {at} and now begins anew: it is read from its beginning"
+        tell(_LOG, "file_began_anew", told, logging.WARNING, path=shown, read=at)
         self._lost[f"{tail.part}@{tail.position.at}"] = time.monotonic(), tail.position
         tail.start_anew()
 
@@ -216,8 +218,9 @@ class GrowingReader:
             if part in self._tails:
                 self._tails[part].left = time.monotonic()
             else:
-                _LOG.warning("%s: was read up to byte %d and is gone; what was written to it since was not read",
-                             shown_path(position.path), position.at)  # fmt: skip
+                shown, at = shown_path(position.path), position.at
+                told = f"{shown}: was read up to byte {at} and is gone; what was written to it since was not read"
+                tell(_LOG, "file_gone", told, logging.WARNING, path=shown, read=at)
 
     def _put_to_sleep(self) -> None:
         """Close files where many are open: those that have been read to their end longest ago."""

@@ -22,6 +22,7 @@ from agenttrail.errors import InputError
 from agenttrail.parsing import Block
 from agenttrail.sources.positions import Position
 from agenttrail.sources.stream import Piece, Sizes, Standing
+from agenttrail.telling import tell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -364,24 +365,32 @@ class KafkaReader:
     def _tell_loss(self, partition: int, at: int, low: int, high: int) -> None:
         part = self._part(partition)
         if at < low:
-            _LOG.warning("%s: messages %d to %d are no longer there and were not read: retention is short", part, at,
-                         low - 1)  # fmt: skip
+            told = f"{part}: messages {at} to {low - 1} are no longer there and were not read: retention is short"
+            tell(_LOG, "kafka_messages_lost", told, logging.WARNING, part=part, first=at, last=low - 1)
         else:
-            _LOG.warning("%s: was read up to %d, but ends at %d: it is another topic of that name, read from its "
-                         "beginning", part, at, high)  # fmt: skip
+            told = (
+                f"{part}: was read up to {at}, but ends at {high}: it is another topic of that name, read from its "
+                "beginning"
+            )
+            tell(_LOG, "kafka_topic_replaced", told, logging.WARNING, part=part, read=at, end=high)
 
     def _is_away(self, why: str) -> None:
         now = time.monotonic()
         self._away_since = self._away_since or now
         if now - self._said >= _SAY or not self._said:
             self._said = now
-            _LOG.warning("Kafka at %s: %s; waiting until it is back", self._topic.bootstrap, printable(why))
+            told = f"Kafka at {self._topic.bootstrap}: {printable(why)}; waiting until it is back"
+            tell(_LOG, "kafka_unreachable", told, logging.WARNING, **self._broker(), reason=why)
 
     def _is_back(self) -> None:
         if self._away_since:
             away = time.monotonic() - self._away_since
-            _LOG.warning("Kafka at %s is back after %.0f s", self._topic.bootstrap, away)
+            told = f"Kafka at {self._topic.bootstrap} is back after {away:.0f} s"
+            tell(_LOG, "kafka_reachable", told, logging.WARNING, **self._broker(), seconds=round(away, 1))
             self._away_since = self._said = 0.0
+
+    def _broker(self) -> dict[str, str]:
+        return {"bootstrap": self._topic.bootstrap, "topic": self._topic.topic}
 
 
 def lines_of(values: Sequence[bytes | None], numbers: Sequence[int]) -> tuple[bytes, np.ndarray[Any, Any]]:

@@ -23,6 +23,7 @@ from agenttrail.halting import HALT
 from agenttrail.parsing import Block, dead_letters
 from agenttrail.sources.positions import OneProgress, Position, Progress
 from agenttrail.sources.watermarks import TIMELESS, Pace, watermark
+from agenttrail.tally import TALLY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -254,6 +255,8 @@ class ReadStream(beam.DoFn):
             known, found = positions.get(part), standing.positions.get(part)
             here = _told(found, known) if found is not None else known or Position(0)
             self._up.add(part)
+            if not part:
+                TALLY.read_up.add(self._reading.source)
             yield Arrival(self._nothing(part, here), part, here, here, _begins(here, known))
 
     def _placed(self, piece: Piece, known: Position | None) -> tuple[Block | Remains, Position, Position]:

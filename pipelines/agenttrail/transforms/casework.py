@@ -22,7 +22,7 @@ from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateS
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import Timestamp
 
-from agenttrail.accounting import ACCOUNT, DEAD, Account
+from agenttrail.accounting import ACCOUNT, DEAD, EVICTED, Account
 from agenttrail.casebook.deliveries import Delivery
 from agenttrail.casebook.desk import Desk, SafePoint, Said
 from agenttrail.halting import HALT
@@ -231,18 +231,22 @@ class _Casework(beam.DoFn):
         count.write(ready.deliveries)
 
     def _judged(self, ready: _Ready, judge: Callable[[Desk], Changes], *, whole: bool) -> Iterator[Any]:
-        began = time.monotonic()
+        began, held = time.monotonic(), ready.desk.rows
         changes = judge(ready.desk)
-        for source, late in ready.desk.late():
+        every_late = ready.desk.late()
+        evicted = held - ready.desk.rows - sum(late.num_rows for _, late in every_late)
+        for source, late in every_late:
             yield beam.pvalue.TaggedOutput(DEAD, late_letters(late, _LATE))
             yield beam.pvalue.TaggedOutput(ACCOUNT, Account.of(source, late=late.num_rows))
         ready.urgent = time.monotonic()
         spent = ready.urgent - began
         if whole:
             ready.all, ready.cost = ready.urgent, spent
-        yield Said(changes, ready.desk.safe_point().to_json(), ready.desk.rows, ready.passed, self._run, ready.said)
+        safe_point, rows = ready.desk.safe_point().to_json(), ready.desk.rows
+        yield Said(changes, safe_point, rows, ready.passed, self._run, ready.said)
         ready.said += 1
-        yield beam.pvalue.TaggedOutput(ACCOUNT, Account(seconds=Counter({"judge": spent})))
+        books = Account(seconds=Counter({"judge": spent}), besides=Counter({EVICTED: evicted}))
+        yield beam.pvalue.TaggedOutput(ACCOUNT, books)
 
 
 class Casework(beam.PTransform):

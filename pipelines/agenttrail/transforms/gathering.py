@@ -53,6 +53,7 @@ class _Gather(Timed):
         stored = earlier[0].column("incident.id") if earlier else None
         gathered = gather_shard(together, self._asked, reports(progress), stored)
         account.coverage.update(gathered.coverage)
+        account.found(gathered.findings)
         account.seconds.update(self._seconds(started))
         yield shard, gathered.findings
         if self._span is not None:

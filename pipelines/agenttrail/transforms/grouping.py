@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
@@ -32,11 +31,14 @@ class _Correlate(Timed):
     def process(
         self, _: None, units: Sequence[pa.RecordBatch], earlier: Sequence[pa.RecordBatch] = ()
     ) -> Iterator[Any]:
-        started = self._started()
+        started, account = self._started(), Account()
         if units:
             told = earlier[0] if earlier else None
-            yield self._shard, correlation_findings(self._correlations, joined(units), told, self._span)
-        yield beam.pvalue.TaggedOutput(ACCOUNT, Account(seconds=Counter(self._seconds(started))))
+            findings = correlation_findings(self._correlations, joined(units), told, self._span)
+            account.found(findings)
+            yield self._shard, findings
+        account.seconds.update(self._seconds(started))
+        yield beam.pvalue.TaggedOutput(ACCOUNT, account)
 
 
 class Correlate(beam.PTransform):
