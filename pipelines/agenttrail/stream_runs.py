@@ -8,13 +8,17 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from apache_beam.runners.worker import sdk_worker
+from apache_beam.utils import subprocess_server
 
 from agenttrail.errors import AgentTrailError
 from agenttrail.halting import HALT
@@ -41,7 +45,7 @@ class StreamError(AgentTrailError):
 
 
 def execute(pipeline: beam.Pipeline) -> None:
-    """Run a pipeline to its end; SIGTERM and SIGINT let its sources end where they stand.
+    """Run a pipeline to its end; SIGTERM, SIGINT and SIGHUP let its sources end where they stand.
 
     Raises:
         Exception: what a step raised, once the runner has been ended.
@@ -52,7 +56,7 @@ def execute(pipeline: beam.Pipeline) -> None:
     told.propagate = False
     told.addHandler(logging.NullHandler())
     before = set(children_of(os.getpid()))
-    with _heard(), _signals() as listen:
+    with _heard(), _apart(), _signals() as listen:
         result = pipeline.run()
         listen()  # the runner has put its own in their place
         ended = _Ended(result)
@@ -96,7 +100,9 @@ def _signals() -> Iterator[Any]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
-    names = (signal.SIGTERM, signal.SIGINT)
+    names = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup's
+        names.append(signal.SIGHUP)
     handlers = {name: signal.getsignal(name) for name in names}
 
     def heard(*_: object) -> None:
@@ -114,6 +120,18 @@ def _signals() -> Iterator[Any]:
     finally:
         for name, handler in handlers.items():
             signal.signal(name, handler)
+
+
+@contextmanager
+def _apart() -> Iterator[None]:
+    """Let Beam start a runner in a session of its own: Ctrl-C goes to every process of a terminal, this one drains."""
+    theirs = ModuleType(subprocess.__name__)
+    vars(theirs).update(vars(subprocess), Popen=partial(subprocess.Popen, start_new_session=True))
+    subprocess_server.subprocess = theirs
+    try:
+        yield
+    finally:
+        subprocess_server.subprocess = subprocess
 
 
 @contextmanager

@@ -145,7 +145,7 @@ class Stage:
         """Start the stream in the background."""
         return subprocess.Popen(
             [*_PROGRAM, "run", "job.yml", "--streaming", *options], cwd=self.folder, env=_environment(),
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
 
     def run_batch(self, job: Path, out: Path) -> subprocess.CompletedProcess[str]:

@@ -32,7 +32,7 @@ def stage(day: Day, tmp_path: Path, kafka: Kafka, prism: Path) -> Stage:  # noqa
 
 
 def _until(there: Path, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not there.exists():
         assert process.poll() is None
         assert time.monotonic() < deadline
@@ -49,13 +49,13 @@ def test_a_step_that_fails_ends_the_run_with_a_sentence(stage: Stage) -> None:
         stage.wait_until_said(process, out / "safe_point.json")
         runner = list(below(process.pid))
         began = time.monotonic()
-        _, told = process.communicate(timeout=60)
+        _, told = process.communicate(timeout=180)
     assert process.returncode == 1
     assert "Traceback" not in told
     *_, last = told.splitlines()
     assert last.startswith("agenttrail: ")
     assert "cannot be written" in last
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 60
     assert [pid for pid in runner if _lives(pid)] == []
 
 
@@ -64,7 +64,7 @@ def test_a_runner_that_is_killed_ends_the_run_with_a_sentence(stage: Stage) -> N
         stage.wait_until_said(process)
         for pid in below(process.pid):
             os.kill(pid, signal.SIGKILL)
-        _, told = process.communicate(timeout=60)
+        _, told = process.communicate(timeout=180)
     assert process.returncode == 1, told
     assert "Traceback" not in told
     assert "the runner of the stream was ended" in told
@@ -77,15 +77,14 @@ def _lives(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_one_that_is_told_to_end_writes_what_came_and_goes_on_another_time(stage: Stage, name: signal.Signals) -> None:
     out = stage.folder / "out"
     with stage.start() as process:
-        stage.wait_until_said(process)
-        time.sleep(1)
+        stage.wait_until_said(process, out / "incidents.ndjson")
         seen = read_incidents(str(out))
-        os.kill(process.pid, name)
-        _, told = process.communicate(timeout=60)
+        os.killpg(process.pid, name)  # as a terminal does
+        _, told = process.communicate(timeout=180)
     assert process.returncode == 0, told
     for kind in ("finding", "incident"):
         lines = [json.loads(line) for line in (out / f"{kind}s.ndjson").read_text().splitlines()]
@@ -112,7 +111,7 @@ def test_batch_runs_and_streams_do_not_share_a_directory(stage: Stage, day: Day)
     assert "a stream writes there" in done.stderr
     (stage.folder / "out" / "safe_point.json").unlink()
     with stage.start("--end-of-input") as process:
-        _, told = process.communicate(timeout=60)
+        _, told = process.communicate(timeout=180)
     assert process.returncode == 1
     assert "holds findings.ndjson of a batch run" in told
 
@@ -123,7 +122,7 @@ def test_what_retention_has_deleted_holds_nobody_up(stage: Stage, kafka: Kafka) 
         stage.wait_until_said(process)
         time.sleep(1)
         os.kill(process.pid, signal.SIGTERM)
-        process.communicate(timeout=60)
+        process.communicate(timeout=180)
     out = stage.folder / "out"
     before = read_incidents(str(out))
     for topic, partition, end in stage.ends():
