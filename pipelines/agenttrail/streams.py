@@ -128,8 +128,8 @@ def terms_of(job: Job) -> Terms:
 
 
 def _positions(places: Mapping[str, Mapping[str, Any]]) -> dict[str, Position]:
-    # where the earlier run was to end does not bind this one
-    return {part: replace(msgspec.convert(place, Position), stop=None) for part, place in places.items()}
+    # where the earlier run was to end does not bind this one, and what it left is known
+    return {part: replace(msgspec.convert(place, Position), stop=None, fresh=False) for part, place in places.items()}
 
 
 def run(job: Job, streams: Mapping[int, StreamSpec], options: StreamOptions) -> dict[str, Any]:

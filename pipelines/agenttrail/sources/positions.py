@@ -30,6 +30,8 @@ class Position:
         path: name of the file when it was last seen; "" for what is none.
         mark: by what the beginning of a file is known again, whatever its name.
         stored: bytes of a compressed file, or version of a document, that have been read; 0 for what is neither.
+        latest: event times of the last few lines, in microseconds: what ``newest`` is told from.
+        fresh: whether nothing of it has been given yet: it has only been seen.
     """
 
     at: int
@@ -39,6 +41,8 @@ class Position:
     path: str = ""
     mark: str = ""
     stored: int = 0
+    latest: tuple[int, ...] = ()
+    fresh: bool = False
 
 
 @dataclass(frozen=True)
