@@ -319,3 +319,13 @@ def test_a_growing_directory_on_prism(tmp_path: Path, prism: Path) -> None:
     finally:
         running.cancel()
     assert sorted(map(int, lines(seen))) == list(range(40))
+
+
+@pytest.mark.parametrize("mark", ["x:y", "99999999999999:y", "-1:y", "1:", ":", "٣:y"])
+@pytest.mark.parametrize("path", ["", "a\0b/c", "\n/x", "/" * 5_000])
+def test_positions_that_are_of_no_file_hold_nobody_up(
+    tmp_path: Path, follow: Callable[..., Following], mark: str, path: str
+) -> None:
+    """As a damaged safe point may hold."""
+    (tmp_path / "a.log").write_text("a\n")
+    assert follow(start={"1-2": Position(5, path=path, mark=mark)}).text() == "a\n"

@@ -131,8 +131,9 @@ class Tail:
 
     def starts_as(self, position: Position) -> bool:
         """Tell whether the file's content begins as what was read up to ``position`` did."""
-        length = int(position.mark.partition(":")[0] or 0)
-        return bool(length) and mark_of(self._start(length), position.at) == position.mark
+        length = position.mark.partition(":")[0]
+        marked = int(length) if length.isdecimal() and len(length) <= len(str(_MARKED_BYTES)) else 0
+        return bool(marked) and mark_of(self._start(marked), position.at) == position.mark
 
     def unread(self) -> bool:
         """Tell whether the file holds more, half a line at its end left aside."""
