@@ -8,6 +8,8 @@ import shutil
 import time
 from typing import TYPE_CHECKING
 
+import msgspec
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +20,7 @@ from agenttrail.parsing import Block
 from agenttrail.sources import growing, tails
 from agenttrail.sources.files import Remains
 from agenttrail.sources.growing import GrowingFiles, GrowingReader
-from agenttrail.sources.positions import Position
+from agenttrail.sources.positions import Position, from_json, to_json
 from agenttrail.sources.stream import BlocksOf, Piece, Sizes
 
 if TYPE_CHECKING:
@@ -329,3 +331,18 @@ def test_positions_that_are_of_no_file_hold_nobody_up(
     """As a damaged safe point may hold."""
     (tmp_path / "a.log").write_text("a\n")
     assert follow(start={"1-2": Position(5, path=path, mark=mark)}).text() == "a\n"
+
+
+def test_a_file_whose_name_is_no_utf8_is_read_and_its_position_written_down(
+    tmp_path: Path, follow: Callable[..., Following]
+) -> None:
+    path = tmp_path / os.fsdecode(b"\xff\n\x1b.log")
+    _append(path, "a\n")
+    one = follow()
+    assert one.text() == "a\n"
+    positions = from_json(to_json(one.reader.standing().positions))
+    orjson.dumps([msgspec.to_builtins(place) for piece in one.pieces for place in (piece.before, piece.after)])
+    one.reader.close()
+    _append(path, "b\n")
+    path.rename(tmp_path / "rotated.1")
+    assert follow(start=positions).text() == "b\n"

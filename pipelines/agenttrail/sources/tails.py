@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from agenttrail.columns.text import shown_path
 from agenttrail.parsing import Block
 from agenttrail.sources.decompression import BrokenStreamError, is_compressed, pieces
 from agenttrail.sources.files import MOST_LINE_BYTES, Remains
@@ -127,7 +128,7 @@ class Tail:
     def take_over(self, position: Position) -> None:
         """Go on from where the file that this one is a copy of was left."""
         stored = position.stored if self.compressed and position.stored == self._size else 0
-        self.position = replace(position, path=self.path, stop=self._stop, stored=stored)
+        self.position = replace(position, path=shown_path(self.path), stop=self._stop, stored=stored)
 
     def starts_as(self, position: Position) -> bool:
         """Tell whether the file's content begins as what was read up to ``position`` did."""
@@ -214,7 +215,7 @@ class Tail:
             mark = mark_of(data if data and not before.at else self._start(_MARKED_BYTES), at)
         else:
             mark = mark_of(self._at(0, _MARKED_BYTES), at)
-        return Position(at, stop=self._stop, path=self.path, mark=mark, stored=stored)
+        return Position(at, stop=self._stop, path=shown_path(self.path), mark=mark, stored=stored)
 
     def _next_of_compressed(self, sizes: Sizes, *, last: bool) -> Piece | None:
         if not self.unread() or (self._flow is None and not (last or self.still() >= SETTLED)):
