@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 import orjson
 import pytest
 from hypothesis import given, settings
@@ -346,3 +347,21 @@ def test_a_file_whose_name_is_no_utf8_is_read_and_its_position_written_down(
     _append(path, "b\n")
     path.rename(tmp_path / "rotated.1")
     assert follow(start=positions).text() == "b\n"
+
+
+def test_a_line_that_never_ends_in_a_compressed_file_is_cut_up_and_not_held_as_a_whole(
+    tmp_path: Path, follow: Callable[..., Following], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bomb of some megabytes would be some gigabytes."""
+    monkeypatch.setattr(tails, "MOST_LINE_BYTES", 9 << 20)
+    content = b"a\n" + b"x" * (40 << 20) + b"\nb\n"
+    (tmp_path / "bomb.gz").write_bytes(gzip.compress(content, 1))
+    one = follow("*.gz")
+    one.text(rounds=20)
+    pieces = [piece.content for piece in one.pieces]
+    assert b"".join(piece.data for piece in pieces) == content
+    assert max(len(piece.data) for piece in pieces) <= 18 << 20
+    told = {type(piece) for piece in pieces if b"\n" not in piece.data}
+    assert told == {Remains}
+    assert [piece.offset for piece in pieces] == [0, *np.cumsum([len(piece.data) for piece in pieces])[:-1]]
+    assert not one.reader.standing().unread

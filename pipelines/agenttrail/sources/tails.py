@@ -188,7 +188,7 @@ class Tail:
         if cut:
             return self._lines(data[:cut])
         if len(data) >= MOST_LINE_BYTES:
-            return self._remains(data, f"a line longer than {MOST_LINE_BYTES >> 20} MiB, cut up")
+            return self._remains(data, _too_long())
         if last and data:
             return self._lines(data)
         self._halves = self._size
@@ -231,6 +231,8 @@ class Tail:
             self._flow, self._broken = None, self._size
             return self._remains(torn.rest, str(torn), self._size) if hopeless else None
         stored = 0 if more else self._size
+        if len(data) >= MOST_LINE_BYTES and b"\n" not in data:
+            return self._remains(data, _too_long(), stored)
         if data:
             return self._lines(data, stored)
         self.position = self._placed(self.position.at, stored)
@@ -239,24 +241,31 @@ class Tail:
     def _decompressed(self, at: int, size: int) -> Iterator[tuple[bytes, bool]]:
         """Yield whole lines of the content from ``at`` on, and whether there is more; the last may lack its line end.
 
+        So does what is ``MOST_LINE_BYTES`` long without one, such as a bomb: it is not held as a whole.
+
         Raises:
             _TornError: after the last whole line before it is damaged or cut off.
         """
-        held = ready = b""
+        held, ready, cut = bytearray(), b"", 0  # whole lines in held end at cut
         try:
             for piece in self._content(at):
+                end = piece.rfind(b"\n") + 1
+                cut = len(held) + end if end else cut
                 held += piece
-                cut = held.rfind(b"\n") + 1
-                if cut >= size:
+                if len(held) - cut >= MOST_LINE_BYTES:
+                    if ready or cut:
+                        yield ready + bytes(held[:cut]), True
+                    yield bytes(held[cut:]), True
+                    held, ready, cut = bytearray(), b"", 0
+                elif cut >= size:
                     if ready:
                         yield ready, True
-                    ready, held = held[:cut], held[cut:]
+                    held, ready, cut = held[cut:], bytes(held[:cut]), 0
         except BrokenStreamError as error:
-            cut = held.rfind(b"\n") + 1
             if ready or cut:
-                yield ready + held[:cut], True
-            raise _TornError(str(error), held[cut:]) from error
-        yield ready + held, False
+                yield ready + bytes(held[:cut]), True
+            raise _TornError(str(error), bytes(held[cut:])) from error
+        yield ready + bytes(held), False
 
     def _content(self, at: int) -> Iterator[bytes]:
         """Yield the content from ``at`` on, through a handle of its own."""
@@ -282,3 +291,7 @@ class Tail:
 
     def _at(self, offset: int, size: int) -> bytes:
         return os.pread(self.file.fileno(), size, offset)
+
+
+def _too_long() -> str:
+    return f"a line longer than {MOST_LINE_BYTES >> 20} MiB, cut up"
