@@ -99,6 +99,11 @@ def test_it_does_not_wait_for_what_is_gone(told: list[Delivery]) -> None:
     assert not desk.behind
 
 
+def test_it_does_not_wait_for_a_source_that_the_job_does_not_name_any_more() -> None:
+    since = SafePoint({"7": {"a": _place(10)}}, {"7": {"a": _place(20)}})
+    assert not Desk(TERMS, since, frozenset([1])).behind
+
+
 def test_blocks_that_overtake_each_other_are_one_in_the_end() -> None:
     desk = Desk(TERMS)
     for begin, end in ((9, 12), (5, 9)):

@@ -171,7 +171,8 @@ class Desk:
         self._expected = {
             (source, part): at
             for (source, part), at in self._again.items()
-            if part and (source in anew or at > self._since.begins(source, part))
+            # of a source that the job does not name any more nothing comes
+            if part and source < len(terms.datasets) and (source in anew or at > self._since.begins(source, part))
         }
 
     @property
