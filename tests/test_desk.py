@@ -42,6 +42,34 @@ def _read_up(source: int, part: str, at: int = 0, *, begins: bool = False) -> De
     return Delivery(source, part, _place(at), _place(at), begins=begins)
 
 
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"", b"null", b"[]", b"{}", b"[" * 100_000, b'{"needed":', b'{"needed": [], "read": {}, "start": null}',
+        b'{"needed": {"x": {}}, "read": {}, "start": null}', b'{"needed": {"0": null}, "read": {}, "start": null}',
+        b'{"needed": {"0": {"a": null}}, "read": {}, "start": null}',
+        b'{"needed": {"0": {"a": {"at": -1}}}, "read": {}, "start": null}',
+        b'{"needed": {"0": {"a": {}}}, "read": {}, "start": null}',
+        b'{"needed": {}, "read": {"0": {"a": {"at": "x"}}}, "start": null}',
+        b'{"needed": {}, "read": {}, "start": "x"}', b'{"needed": {}, "read": {}, "start": 1e18}',
+        b'{"needed": {}, "read": {}, "start": 9000000000000000000}',
+        b'{"needed": {}, "read": {}, "start": null, "ahead": null}',
+        b'{"needed": {}, "read": {}, "start": null, "ahead": {"0": {"a": [[1]]}}}',
+        b'{"needed": {}, "read": {}, "start": null, "ahead": {"0": {"a": [["a", "b"]]}}}',
+        b'{"needed": {}, "read": {}, "start": null, "ahead": {"0": {"a": 5}}}',
+    ],
+)  # fmt: skip
+def test_a_damaged_safe_point_is_refused(damaged: bytes) -> None:
+    with pytest.raises(ValueError, match=r"^not a safe point: "):
+        SafePoint.from_json(damaged)
+
+
+def test_a_safe_point_is_what_was_written() -> None:
+    told = SafePoint({"0": {"a": _place(5, path="x")}}, {"0": {"a": _place(9)}}, 7, {"0": {"a": [[9, 12]]}})
+    assert SafePoint.from_json(told.to_json()) == told
+    assert SafePoint.from_json(b'{"needed": {}, "read": {}, "start": null}') == SafePoint()
+
+
 def test_it_is_behind_until_all_has_come_again() -> None:
     desk = _after_restart()
     assert desk.behind
@@ -69,6 +97,11 @@ def test_it_does_not_wait_for_what_is_gone(told: list[Delivery]) -> None:
         assert desk.behind
         desk.deliver(delivery)
     assert not desk.behind
+
+
+def test_it_does_not_wait_for_a_source_that_the_job_does_not_name_any_more() -> None:
+    since = SafePoint({"7": {"a": _place(10)}}, {"7": {"a": _place(20)}})
+    assert not Desk(TERMS, since, frozenset([1])).behind
 
 
 def test_blocks_that_overtake_each_other_are_one_in_the_end() -> None:

@@ -14,8 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from agenttrail.casebook.desk import SafePoint
 from agenttrail.cli import main
+from agenttrail.errors import SinkError
 from agenttrail.schema import record
+from agenttrail.sinks.versions import Versions
 
 PROGRAM = Path(sys.executable).parent / "agenttrail"
 INCIDENT = {
@@ -123,6 +126,42 @@ def test_no_value_of_any_field_breaks_the_reader(tmp_path: Path, capfd: pytest.C
             for action in (["list", "--peer", "::/0", "--until", "2027-01-01"], ["show"]):
                 assert main(["incidents", *action, "--from", str(out)]) in (0, 1)
     assert all(char.isprintable() or char in "\n\t" for text in capfd.readouterr() for char in text)
+
+
+@pytest.mark.parametrize("action", ["report", "show"])
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (b"", "line 2 is not valid JSON: "), (b"\x1b[2J", "line 2 is not valid JSON: "),
+        (b"null", "line 2 is not a version of a finding"), (b'{"finding.id":null}', "line 2 is not a version of a "),
+        (b'{"finding.id":["a"]}', "line 2 is not a version of a "), (b'{"finding.id":"\xff"}', "line 2 is not valid "),
+    ],
+)  # fmt: skip
+def test_what_is_no_version_in_a_directory_of_a_stream_is_told_with_its_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], action: str, line: bytes, told: str
+) -> None:
+    out = _write(tmp_path, [INCIDENT], [FINDING, line])
+    versions = Versions(str(out))
+    versions.safe(SafePoint().to_json())
+    assert main(["incidents", action, "--from", str(out)]) == 1
+    said = capfd.readouterr().err
+    assert said.startswith(f"agenttrail: {out}/findings.ndjson: cannot be read: {told}")
+    assert (said.count("\n"), said.rstrip("\n").isprintable()) == (1, True)
+    for step in (versions.begin, versions.finish):
+        with pytest.raises(SinkError, match=told.replace("line 2", "line 2 of findings.ndjson")):
+            step()
+
+
+def test_a_stream_ends_with_what_was_damaged_and_it_is_told_by_who_reads_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = _write(tmp_path, [INCIDENT, b'{"incident.id":"zz"}'], [FINDING, b'{"finding.id":"zz"}'])
+    (out / "timeline").mkdir()
+    versions = Versions(str(out))
+    versions.safe(SafePoint().to_json())
+    assert versions.finish() == {"findings": {"": 1, "low": 1}, "incidents": {"": 1, "high": 1}}
+    assert main(["incidents", "list", "--from", str(out)]) == 1
+    assert "incidents.ndjson:2: not an incident: incident.first_seen is missing" in capfd.readouterr().err
 
 
 def test_long_names_are_shortened_for_people_and_whole_in_json(

@@ -18,6 +18,7 @@ from agenttrail.accounting import ACCOUNT, DEAD
 from agenttrail.casebook.desk import SafePoint
 from agenttrail.casebook.ledger import Changes
 from agenttrail.casebook.terms import Terms
+from agenttrail.errors import SinkError, shortened
 from agenttrail.formats import FORMATS
 from agenttrail.jobs import KINDS, report, view_of
 from agenttrail.sinks import files as sink
@@ -82,7 +83,7 @@ def build(
         stored: what an earlier run left.
     """
     terms = terms_of(job)
-    since = SafePoint() if stored is None else SafePoint.from_json(stored.safe_point)
+    starts = {} if stored is None else _starts(str(job.directory), stored.safe_point)
     anew = frozenset(number for number, source in enumerate(job.sources) if FORMATS[source.format].gives != "events")
     deliveries, dead, accounts = [], [], []
     for number, spec in streams.items():
@@ -94,7 +95,7 @@ def build(
             spec,
             headers=format_.headers,
             newest=None if format_.gives == "leases" else MedianTime(source.format, source.settings),
-            start=None if number in anew else _positions(since.needed.get(str(number), {})),
+            start=None if number in anew else starts.get(str(number)),
             to_end=options.to_end,
             pace=options.pace,
             sizes=options.sizes,
@@ -131,9 +132,26 @@ def terms_of(job: Job) -> Terms:
     return Terms.of(job.rules, job.correlations, job.lists, KINDS, datasets, view_of(job))
 
 
+def _starts(directory: str, safe_point: bytes) -> dict[str, dict[str, Position]]:
+    """Return from where the parts of each source are read.
+
+    Raises:
+        SinkError: what an earlier run wrote down is damaged.
+    """
+    try:
+        needed = SafePoint.from_json(safe_point).needed
+        return {source: _positions(places) for source, places in needed.items()}
+    except ValueError as error:
+        msg = (
+            f"{sink.join(directory, SAFE_POINT)}: is damaged: {shortened(str(error))}; name another directory with "
+            "--output to begin anew"
+        )
+        raise SinkError(msg) from error
+
+
 def _positions(places: Mapping[str, Mapping[str, Any]]) -> dict[str, Position]:
-    # where the earlier run was to end does not bind this one
-    return {part: replace(msgspec.convert(place, Position), stop=None) for part, place in places.items()}
+    # where the earlier run was to end does not bind this one, and what it left is known
+    return {part: replace(msgspec.convert(place, Position), stop=None, fresh=False) for part, place in places.items()}
 
 
 def run(job: Job, streams: Mapping[int, StreamSpec], options: StreamOptions) -> dict[str, Any]:

@@ -244,3 +244,13 @@ def test_a_report_from_elasticsearch(
         assert lanes[0] == lanes[1]
         assert len(lanes[0]) > 1
         assert bool(body.search(served)) == bool(body.search(written))
+
+
+@pytest.mark.parametrize("amount", [2**53 + 1, 2**60, 2**63 - 1, -(2**63)])
+def test_amounts_beyond_what_a_float_keeps_are_shown(tmp_path: Path, amount: int) -> None:
+    """Two records whose counters are broken are enough for such a sum."""
+    numbers = ("source.bytes", "destination.bytes", "training.step", "event.count")
+    entries = [{**entry, **{name: amount for name in numbers if name in entry}} for entry in timeline(0)]
+    out = write_output(tmp_path, [incident(0)], [finding(0, **{"source.bytes": amount})], entries)
+    assert main(["incidents", "report", "--from", str(out)]) == 0
+    assert main(["incidents", "show", "--from", str(out)]) == 0

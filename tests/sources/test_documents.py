@@ -10,6 +10,7 @@ import pytest
 from agenttrail.errors import InputError
 from agenttrail.sources import documents
 from agenttrail.sources.documents import DocumentReader, RereadDocuments
+from agenttrail.sources.positions import from_json, to_json
 from agenttrail.sources.stream import Sizes
 
 if TYPE_CHECKING:
@@ -95,3 +96,11 @@ def test_a_replay_ends_when_all_were_given(tmp_path: Path) -> None:
     assert not reader.standing().ended
     assert _given(reader) == [("pods.json", b"one")]
     assert reader.standing().ended
+
+
+def test_the_position_of_a_document_whose_name_is_no_utf8_can_be_written_down(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"\xff.json")).write_text("one")
+    reader = _reader(tmp_path)
+    assert _given(reader) == [(r"\xff.json", b"one")]
+    positions = dict(reader.standing().positions)
+    assert from_json(to_json(positions)) == positions

@@ -8,6 +8,9 @@ import shutil
 import time
 from typing import TYPE_CHECKING
 
+import msgspec
+import numpy as np
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +21,7 @@ from agenttrail.parsing import Block
 from agenttrail.sources import growing, tails
 from agenttrail.sources.files import Remains
 from agenttrail.sources.growing import GrowingFiles, GrowingReader
-from agenttrail.sources.positions import Position
+from agenttrail.sources.positions import Position, from_json, to_json
 from agenttrail.sources.stream import BlocksOf, Piece, Sizes
 
 if TYPE_CHECKING:
@@ -319,3 +322,46 @@ def test_a_growing_directory_on_prism(tmp_path: Path, prism: Path) -> None:
     finally:
         running.cancel()
     assert sorted(map(int, lines(seen))) == list(range(40))
+
+
+@pytest.mark.parametrize("mark", ["x:y", "99999999999999:y", "-1:y", "1:", ":", "٣:y"])
+@pytest.mark.parametrize("path", ["", "a\0b/c", "\n/x", "/" * 5_000])
+def test_positions_that_are_of_no_file_hold_nobody_up(
+    tmp_path: Path, follow: Callable[..., Following], mark: str, path: str
+) -> None:
+    """As a damaged safe point may hold."""
+    (tmp_path / "a.log").write_text("a\n")
+    assert follow(start={"1-2": Position(5, path=path, mark=mark)}).text() == "a\n"
+
+
+def test_a_file_whose_name_is_no_utf8_is_read_and_its_position_written_down(
+    tmp_path: Path, follow: Callable[..., Following]
+) -> None:
+    path = tmp_path / os.fsdecode(b"\xff\n\x1b.log")
+    _append(path, "a\n")
+    one = follow()
+    assert one.text() == "a\n"
+    positions = from_json(to_json(one.reader.standing().positions))
+    orjson.dumps([msgspec.to_builtins(place) for piece in one.pieces for place in (piece.before, piece.after)])
+    one.reader.close()
+    _append(path, "b\n")
+    path.rename(tmp_path / "rotated.1")
+    assert follow(start=positions).text() == "b\n"
+
+
+def test_a_line_that_never_ends_in_a_compressed_file_is_cut_up_and_not_held_as_a_whole(
+    tmp_path: Path, follow: Callable[..., Following], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bomb of some megabytes would be some gigabytes."""
+    monkeypatch.setattr(tails, "MOST_LINE_BYTES", 9 << 20)
+    content = b"a\n" + b"x" * (40 << 20) + b"\nb\n"
+    (tmp_path / "bomb.gz").write_bytes(gzip.compress(content, 1))
+    one = follow("*.gz")
+    one.text(rounds=20)
+    pieces = [piece.content for piece in one.pieces]
+    assert b"".join(piece.data for piece in pieces) == content
+    assert max(len(piece.data) for piece in pieces) <= 18 << 20
+    told = {type(piece) for piece in pieces if b"\n" not in piece.data}
+    assert told == {Remains}
+    assert [piece.offset for piece in pieces] == [0, *np.cumsum([len(piece.data) for piece in pieces])[:-1]]
+    assert not one.reader.standing().unread

@@ -105,14 +105,14 @@ def test_event_time_goes_as_far_as_the_slowest_partition(kafka: Kafka, prism: Pa
     of_table = table | "OfTable" >> beam.FlatMap(lambda _: [(BEGIN + 50, 0)])
     both = (of_lines, of_table)
     _ = both | beam.Flatten() | beam.ParDo(Alarms(tmp_path / "rung"))
-    kafka.produce(topic, [_line(700)], 1)
+    kafka.produce(topic, map(_line, (700, 701)), 1)  # one alone might have any time
     kafka.produce(topic, map(_line, range(401)), 0)  # the median of one block, 200
     running = pipeline.run()
     try:
         _wait(lambda: _rung(tmp_path / "rung") == [0, 50, 100])
         _wait(lambda: _rung(tmp_path / "rung") == [0, 50, 100, 200, 300, 400])  # nobody is awake
-        kafka.produce(topic, [_line(800)], 0)
-        kafka.produce(topic, [_line(900)], 1)
+        kafka.produce(topic, [_line(800)] * 9, 0)
+        kafka.produce(topic, [_line(900)] * 9, 1)
         _wait(lambda: _rung(tmp_path / "rung")[-1] == 700)
         time.sleep(1)
         assert _rung(tmp_path / "rung")[-1] == 700
@@ -140,6 +140,41 @@ def test_a_source_that_is_cut_off_goes_on_where_it_was(tmp_path: Path) -> None:
         tracker.check_done()
     source.teardown()
     assert sorted(seen) == [b"a\n", b"b\n", b"c\n"]
+
+
+class _Turns(ProgressTracker):
+    """Takes note of what is left for the next turn, as a runner does."""
+
+    rest: Progress
+
+    def defer_remainder(self, _wait: object) -> None:
+        """Leave the rest."""
+        cut = self.try_split(0)
+        assert cut is not None
+        self.rest = cut[1]
+
+
+def test_a_part_that_was_seen_before_anything_of_it_was_given_begins_with_what_comes_first(tmp_path: Path) -> None:
+    """As every small file does, whose first lines wait for more: where it was read to is told from its beginning on."""
+    (tmp_path / "a.log").write_text("a\n")
+    reading = BlocksOf(0, FORMAT, GrowingFiles(f"{tmp_path}/*.log"), sizes=SOON).reading
+    source = ReadStream(reading, None, None)
+    source.setup()
+    arrived: list[Any] = []
+    rest = Progress()
+    deadline = time.monotonic() + 20
+    while len(arrived) < 2:
+        assert time.monotonic() < deadline
+        tracker = _Turns(rest)
+        for one in source.process(Progress(), tracker, ManualWatermarkEstimator(None)):
+            if one.value.block.data:
+                arrived.append(one.value)
+                with (tmp_path / "a.log").open("a") as file:
+                    file.write("b\n")
+        rest = tracker.rest
+        time.sleep(0.05)
+    source.teardown()
+    assert [(one.block.data, one.begins) for one in arrived] == [(b"a\n", True), (b"b\n", False)]
 
 
 def test_a_replay_of_files_parses_as_in_batch_and_ends(prism: Path, tmp_path: Path) -> None:

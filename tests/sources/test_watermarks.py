@@ -53,7 +53,11 @@ def test_a_block_has_not_reached_more_than_its_newest_line(starts: list[int], br
     rows = [
         f"2 1 eni-1 10.0.0.1 10.0.0.2 40000 443 6 1 40 {start} {start + 60} ACCEPT OK\n".encode() for start in starts
     ]
-    reached = MedianTime("aws_vpc_flow", {})(Block(b"".join(rows + [b"junk\n"] * broken), "flow.log", 0, b""))
+    reached, last = MedianTime("aws_vpc_flow", {})(Block(b"".join(rows + [b"junk\n"] * broken), "flow.log", 0, b""))
+    assert last == tuple(start * 1_000_000 for start in starts[-9:])
+    if len(starts) == 1:  # which may tell any time
+        assert reached is None
+        return
     assert reached is not None
     assert reached <= max(starts) * 1_000_000
     if len(starts) < 500:  # all of them are looked at
@@ -61,4 +65,22 @@ def test_a_block_has_not_reached_more_than_its_newest_line(starts: list[int], br
 
 
 def test_lines_without_a_time_tell_none() -> None:
-    assert MedianTime("aws_vpc_flow", {})(Block(b"junk\n", "flow.log", 0, b"")) is None
+    assert MedianTime("aws_vpc_flow", {})(Block(b"junk\n", "flow.log", 0, b"")) == (None, ())
+
+
+@given(st.lists(st.booleans(), max_size=60), st.lists(st.integers(0, 60), max_size=4, unique=True))
+def test_a_few_lines_from_the_future_move_nothing_however_lines_are_cut_into_blocks(
+    cuts: list[bool], wrong: list[int]
+) -> None:
+    """Of a slow stream every line is a block of its own."""
+    median, held = MedianTime("aws_vpc_flow", {}), b""
+    reached: int | None = None
+    last: tuple[int, ...] = ()
+    for number in range(61):
+        start = 4_084_000_000 if number in wrong else 1_700_000_000 + number
+        held += f"2 1 eni-1 10.0.0.1 10.0.0.2 40000 443 6 1 40 {start} {start + 60} ACCEPT OK\n".encode()
+        if number >= len(cuts) or cuts[number]:
+            reached, last = median(Block(held, "flow.log", 0, b""), last)
+            held = b""
+    assert reached is not None
+    assert 1_700_000_050_000_000 <= reached <= 1_700_000_060_000_000

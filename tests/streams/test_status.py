@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from agenttrail.accounting import Account
+from agenttrail.cli import main
 from agenttrail.commands.streaming import bounded_runner, status_text
 from agenttrail.tally import TALLY
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MINUTE = 60_000_000
 AT = 1_772_413_200_000_000  # 2026-03-02T01:00:00Z in microseconds
@@ -33,3 +39,17 @@ def test_runners_that_wait_for_the_end_are_refused(name: str) -> None:
 @pytest.mark.parametrize("flags", [[], ["--runner=PrismRunner"], ["--runner", "PortableRunner", "--job_endpoint=h:1"]])
 def test_others_are_not(flags: list[str]) -> None:
     assert bounded_runner(flags) == ""
+
+
+@pytest.mark.parametrize("place", ['{"at": -1}', '{"at": 5, "header": "%"}', '{"at": 5, "newest": "soon"}', "null"])
+def test_a_damaged_safe_point_ends_a_stream_with_a_sentence_before_it_begins(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], place: str
+) -> None:
+    (tmp_path / "job.yml").write_text("events: [{format: otlp_spans, path: '*.jsonl'}]\nleases: []\n")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "safe_point.json").write_text(f'{{"needed": {{"0": {{"a": {place}}}}}, "read": {{}}, "start": null}}')
+    assert main(["run", str(tmp_path / "job.yml"), "--streaming", "--end-of-input", "--output", str(out)]) == 1
+    told = capfd.readouterr().err
+    assert told.startswith(f"agenttrail: {out}/safe_point.json: is damaged: ")
+    assert told.count("\n") == 1

@@ -7,8 +7,9 @@ oldest block begins of which a row is held, and for a part of which none is held
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import numpy as np
 import orjson
 import pyarrow as pa
@@ -17,6 +18,7 @@ from agenttrail.attribute import with_columns
 from agenttrail.casebook.book import Casebook
 from agenttrail.casebook.deliveries import Delivery
 from agenttrail.columns.numbers import numbers
+from agenttrail.parsing import LATEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +30,26 @@ Place = dict[str, Any]
 """Where something stands in a part: ``at``, and whatever else its source keeps."""
 ORIGIN = "origin"
 """Column of held rows only: number of the block that a row came with."""
+
+
+_Number = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,6}$")]
+_At = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
+
+
+class _Place(msgspec.Struct):
+    at: _At
+
+
+class _Written(msgspec.Struct):
+    """What a safe point is when it is written down."""
+
+    needed: dict[_Number, dict[str, _Place]]
+    read: dict[_Number, dict[str, _Place]]
+    start: Annotated[int, msgspec.Meta(ge=-LATEST, le=LATEST)] | None
+    ahead: dict[_Number, dict[str, list[tuple[_At, _At]]]] = {}
+
+
+_WRITTEN = msgspec.json.Decoder(_Written)
 
 
 @dataclass(frozen=True)
@@ -64,12 +86,13 @@ class SafePoint:
         Raises:
             ValueError: it is damaged.
         """
-        told = orjson.loads(data)
         try:
-            return cls(dict(told["needed"]), dict(told["read"]), told["start"], dict(told.get("ahead", {})))
-        except (TypeError, KeyError, ValueError) as error:
-            msg = "not a safe point"
+            told = orjson.loads(data)
+            _WRITTEN.decode(data)
+        except ValueError as error:
+            msg = f"not a safe point: {error}"
             raise ValueError(msg) from error
+        return cls(told["needed"], told["read"], told["start"], told.get("ahead", {}))
 
 
 @dataclass(frozen=True)
@@ -148,7 +171,8 @@ class Desk:
         self._expected = {
             (source, part): at
             for (source, part), at in self._again.items()
-            if part and (source in anew or at > self._since.begins(source, part))
+            # of a source that the job does not name any more nothing comes
+            if part and source < len(terms.datasets) and (source in anew or at > self._since.begins(source, part))
         }
 
     @property

@@ -225,7 +225,8 @@ def _times(rows: pa.RecordBatch) -> tuple[Longs, Longs]:
 
 
 def _numbers(rows: pa.RecordBatch, name: str) -> NDArray[np.float64]:
-    return rows.column(name).cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+    floats = rows.column(name).cast(pa.float64(), safe=False)  # sums of bytes may be longer than what a float keeps
+    return floats.fill_null(0.0).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
 
 
 def _shown(text: object) -> str:

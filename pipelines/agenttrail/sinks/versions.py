@@ -34,6 +34,7 @@ SAFE_POINT = "safe_point.json"
 """Stands beside the output of a stream: from where its sources are read again."""
 SUPERSEDED = "superseded"
 _KINDS = {"finding": "findings.ndjson", "incident": "incidents.ndjson"}
+_CALLED = {"finding": "a finding", "incident": "an incident"}
 _PRIVATE = 0o600
 _PUBLIC = 0o644
 
@@ -66,8 +67,8 @@ def last_versions(path: Path, kind: str) -> tuple[dict[str, bytes], set[str]]:
     """
     standing: dict[str, bytes] = {}
     gone: set[str] = set()
-    for line in _whole_lines(path):
-        id_, superseded = _version(line, kind)
+    for number, line in enumerate(_whole_lines(path), start=1):
+        id_, superseded = _version(line, kind, f"line {number} of {path.name}")
         standing.pop(id_, None)
         if superseded:
             gone.add(id_)
@@ -89,7 +90,7 @@ def standing_lines(path: Path, kind: str) -> Iterator[tuple[int, bytes]]:
         number = 0
         for number, line in enumerate(file, start=1):
             if line.endswith(b"\n"):
-                id_, superseded = _version(line, kind)
+                id_, superseded = _version(line, kind, f"line {number}")
                 last[id_] = 0 if superseded else number
         wanted = set(last.values()) - {0}
         file.seek(0)
@@ -123,13 +124,22 @@ def _whole_lines(path: Path) -> Iterator[bytes]:
                 yield line
 
 
-def _version(line: bytes, kind: str) -> tuple[str, bool]:
-    told = orjson.loads(line)
+def _version(line: bytes, kind: str, place: str) -> tuple[str, bool]:
+    """Return the id that a line tells of, and whether that does not hold any more.
+
+    Raises:
+        ValueError: it is no version; says which line, and why.
+    """
+    try:
+        told = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        msg = f"{place} is not valid JSON: {error.msg}"
+        raise ValueError(msg) from error
     id_ = told.get(f"{kind}.id") if isinstance(told, dict) else None
-    if id_ is None:
-        msg = f"not a {kind}"
-        raise ValueError(msg)
-    return str(id_), told.get(SUPERSEDED) is True
+    if not isinstance(id_, str):
+        msg = f"{place} is not a version of {_CALLED[kind]}"
+        raise ValueError(msg)  # noqa: TRY004 - the file is damaged
+    return id_, told.get(SUPERSEDED) is True
 
 
 class Versions:
@@ -181,11 +191,12 @@ class Versions:
             for kind, name in _KINDS.items():
                 standing, _ = last_versions(self._directory / name, kind)
                 self._replace(name, b"".join(standing[id_] for id_ in sorted(standing)))
-                severities = Counter(orjson.loads(line)[f"{kind}.severity"] for line in standing.values())
+                # what was damaged by hand has none, and is told by whoever reads it
+                severities = Counter(str(orjson.loads(line).get(f"{kind}.severity", "")) for line in standing.values())
                 counted[f"{kind}s"] = dict(sorted(severities.items()))
             self._one_timeline(list(standing))
             self._replace(f"{DEAD_LETTERS}.ndjson", b"".join(self._dead_letters()), private=True)
-        except (OSError, ValueError, pa.ArrowException) as error:
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             raise cannot(self._directory, "finished", error) from error
         return counted
 

@@ -122,7 +122,7 @@ class DocumentReader:
         return Standing(positions, frozenset(), frozenset(unread), ended=ended)
 
     def _position(self, seen: _Seen) -> Position:
-        return Position(0, path=seen.path, stored=seen.versions)
+        return Position(0, path=shown_path(seen.path), stored=seen.versions)
 
     def _shown(self, path: str) -> str:
         folder = self._documents.folder

@@ -238,6 +238,6 @@ def _renamed(path: str, part: str) -> str:
         for entry in Path(path).parent.iterdir():
             if identity(entry.stat()) == part:
                 return str(entry)
-    except OSError:
+    except (OSError, ValueError):  # the latter where a damaged safe point names what is no path
         pass
     return ""

@@ -27,9 +27,11 @@ class Position:
         header: the header line in force there, for formats that have one; None at the top of the part.
         newest: event time that the part has reached, in microseconds; None as long as none was seen.
         stop: where a bounded replay ends; None for a stream without an end.
-        path: name of the file when it was last seen; "" for what is none.
+        path: name of the file when it was last seen, bytes that are no UTF-8 written out; "" for what is none.
         mark: by what the beginning of a file is known again, whatever its name.
         stored: bytes of a compressed file, or version of a document, that have been read; 0 for what is neither.
+        latest: event times of the last few lines, in microseconds: what ``newest`` is told from.
+        fresh: whether nothing of it has been given yet: it has only been seen.
     """
 
     at: int
@@ -39,6 +41,8 @@ class Position:
     path: str = ""
     mark: str = ""
     stored: int = 0
+    latest: tuple[int, ...] = ()
+    fresh: bool = False
 
 
 @dataclass(frozen=True)

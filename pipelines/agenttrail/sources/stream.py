@@ -26,10 +26,12 @@ from agenttrail.sources.watermarks import TIMELESS, Pace, watermark
 from agenttrail.tally import TALLY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from agenttrail.parsing import Headers
     from agenttrail.sources.files import Remains
+
+    Reached = Callable[[Block, Sequence[int]], tuple[int | None, tuple[int, ...]]]
 
 ARRIVALS = "arrivals"
 _AGAIN = 0.2
@@ -182,7 +184,7 @@ class Reading:
 class ReadStream(beam.DoFn):
     """Start positions to arrivals; dead letters and accounts beside them."""
 
-    def __init__(self, reading: Reading, headers: Headers | None, newest: Callable[[Block], int | None] | None) -> None:
+    def __init__(self, reading: Reading, headers: Headers | None, newest: Reached | None) -> None:
         """Read what ``reading`` says; see :class:`BlocksOf`."""
         self._reading, self._headers, self._newest = reading, headers, newest
         self._last: dict[str, float] = {}
@@ -228,7 +230,7 @@ class ReadStream(beam.DoFn):
                 standing = reader.standing()
                 standing = replace(standing, ended=standing.ended or HALT.asked)
                 known = dict(positions)
-                positions |= {part: _told(found, positions.get(part)) for part, found in standing.positions.items()}
+                positions |= {part: _seen(part, standing, positions.get(part)) for part in standing.positions}
                 for part in standing.gone:
                     positions.pop(part, None)
                 if not tracker.try_claim(Progress(dict(positions), done=standing.ended)):
@@ -263,16 +265,18 @@ class ReadStream(beam.DoFn):
         """Return the piece with the header in force, and the positions before and behind it with what they lack."""
         self._last[piece.part] = time.monotonic()
         before = _told(piece.before, known)
-        content, header, reached = piece.content, None if piece.top else before.header, None
+        content, header = piece.content, None if piece.top else before.header
+        newest, latest = before.newest, before.latest
         if isinstance(content, Block):
             if self._headers is not None:
                 content = replace(content, header=header)
                 found = self._headers.find(content.data, top=header is None)
                 header = found[-1][1] if found else header or b""
             if self._newest is not None:
-                reached = self._newest(replace(content, header=header))
-        newest = max((time_ for time_ in (before.newest, reached) if time_ is not None), default=None)
-        return content, before, replace(piece.after, header=header, newest=newest)
+                # it may go back: what many lines told wrongly does not last longer than they do
+                reached, latest = self._newest(replace(content, header=header), latest)
+                newest = newest if reached is None else reached
+        return content, before, replace(piece.after, header=header, newest=newest, latest=latest)
 
     def _nothing(self, part: str, at: Position) -> Block:
         """Return a block without lines."""
@@ -314,14 +318,21 @@ class ReadStream(beam.DoFn):
 
 def _begins(found: Position, known: Position | None) -> bool:
     """Tell whether a part is read from another place than it was left at."""
-    return known is None or known.at != found.at
+    return known is None or known.fresh or known.at != found.at
+
+
+def _seen(part: str, standing: Standing, known: Position | None) -> Position:
+    """Return the position of a part that a reader has seen; of one that holds more nothing may have been given yet."""
+    fresh = part in standing.unread and (known is None or known.fresh)
+    return replace(_told(standing.positions[part], known), fresh=fresh)
 
 
 def _told(found: Position, known: Position | None) -> Position:
     """Return the position that a reader tells, with what only the stream knows of that part."""
     if known is None:
         return found
-    return replace(found, header=known.header if found.at else None, newest=known.newest)
+    header = known.header if found.at else None
+    return replace(found, header=header, newest=known.newest, latest=known.latest, fresh=known.fresh)
 
 
 class BlocksOf(beam.PTransform):
@@ -334,7 +345,7 @@ class BlocksOf(beam.PTransform):
         spec: StreamSpec,
         *,
         headers: Headers | None = None,
-        newest: Callable[[Block], int | None] | None = None,
+        newest: Reached | None = None,
         start: Mapping[str, Position] | None = None,
         to_end: bool = False,
         pace: Pace | None = None,
@@ -347,7 +358,7 @@ class BlocksOf(beam.PTransform):
             name: format id, for dead letters.
             spec: what to read from.
             headers: of the format.
-            newest: event time that a block has reached, in microseconds, such as
+            newest: event time that a part has reached behind a block, such as
                 :class:`~agenttrail.sources.watermarks.MedianTime`; None for a source that tells none, such as metadata:
                 its watermark holds nobody up once everything has been read that was there at first.
             start: positions to go on from; parts that are not among them are read from their beginning.

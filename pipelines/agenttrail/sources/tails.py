@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from agenttrail.columns.text import shown_path
 from agenttrail.parsing import Block
 from agenttrail.sources.decompression import BrokenStreamError, is_compressed, pieces
 from agenttrail.sources.files import MOST_LINE_BYTES, Remains
@@ -127,12 +128,13 @@ class Tail:
     def take_over(self, position: Position) -> None:
         """Go on from where the file that this one is a copy of was left."""
         stored = position.stored if self.compressed and position.stored == self._size else 0
-        self.position = replace(position, path=self.path, stop=self._stop, stored=stored)
+        self.position = replace(position, path=shown_path(self.path), stop=self._stop, stored=stored)
 
     def starts_as(self, position: Position) -> bool:
         """Tell whether the file's content begins as what was read up to ``position`` did."""
-        length = int(position.mark.partition(":")[0] or 0)
-        return bool(length) and mark_of(self._start(length), position.at) == position.mark
+        length = position.mark.partition(":")[0]
+        marked = int(length) if length.isdecimal() and len(length) <= len(str(_MARKED_BYTES)) else 0
+        return bool(marked) and mark_of(self._start(marked), position.at) == position.mark
 
     def unread(self) -> bool:
         """Tell whether the file holds more, half a line at its end left aside."""
@@ -186,7 +188,7 @@ class Tail:
         if cut:
             return self._lines(data[:cut])
         if len(data) >= MOST_LINE_BYTES:
-            return self._remains(data, f"a line longer than {MOST_LINE_BYTES >> 20} MiB, cut up")
+            return self._remains(data, _too_long())
         if last and data:
             return self._lines(data)
         self._halves = self._size
@@ -213,7 +215,7 @@ class Tail:
             mark = mark_of(data if data and not before.at else self._start(_MARKED_BYTES), at)
         else:
             mark = mark_of(self._at(0, _MARKED_BYTES), at)
-        return Position(at, stop=self._stop, path=self.path, mark=mark, stored=stored)
+        return Position(at, stop=self._stop, path=shown_path(self.path), mark=mark, stored=stored)
 
     def _next_of_compressed(self, sizes: Sizes, *, last: bool) -> Piece | None:
         if not self.unread() or (self._flow is None and not (last or self.still() >= SETTLED)):
@@ -229,6 +231,8 @@ class Tail:
             self._flow, self._broken = None, self._size
             return self._remains(torn.rest, str(torn), self._size) if hopeless else None
         stored = 0 if more else self._size
+        if len(data) >= MOST_LINE_BYTES and b"\n" not in data:
+            return self._remains(data, _too_long(), stored)
         if data:
             return self._lines(data, stored)
         self.position = self._placed(self.position.at, stored)
@@ -237,24 +241,31 @@ class Tail:
     def _decompressed(self, at: int, size: int) -> Iterator[tuple[bytes, bool]]:
         """Yield whole lines of the content from ``at`` on, and whether there is more; the last may lack its line end.
 
+        So does what is ``MOST_LINE_BYTES`` long without one, such as a bomb: it is not held as a whole.
+
         Raises:
             _TornError: after the last whole line before it is damaged or cut off.
         """
-        held = ready = b""
+        held, ready, cut = bytearray(), b"", 0  # whole lines in held end at cut
         try:
             for piece in self._content(at):
+                end = piece.rfind(b"\n") + 1
+                cut = len(held) + end if end else cut
                 held += piece
-                cut = held.rfind(b"\n") + 1
-                if cut >= size:
+                if len(held) - cut >= MOST_LINE_BYTES:
+                    if ready or cut:
+                        yield ready + bytes(held[:cut]), True
+                    yield bytes(held[cut:]), True
+                    held, ready, cut = bytearray(), b"", 0
+                elif cut >= size:
                     if ready:
                         yield ready, True
-                    ready, held = held[:cut], held[cut:]
+                    held, ready, cut = held[cut:], bytes(held[:cut]), 0
         except BrokenStreamError as error:
-            cut = held.rfind(b"\n") + 1
             if ready or cut:
-                yield ready + held[:cut], True
-            raise _TornError(str(error), held[cut:]) from error
-        yield ready + held, False
+                yield ready + bytes(held[:cut]), True
+            raise _TornError(str(error), bytes(held[cut:])) from error
+        yield ready + bytes(held), False
 
     def _content(self, at: int) -> Iterator[bytes]:
         """Yield the content from ``at`` on, through a handle of its own."""
@@ -280,3 +291,7 @@ class Tail:
 
     def _at(self, offset: int, size: int) -> bytes:
         return os.pread(self.file.fileno(), size, offset)
+
+
+def _too_long() -> str:
+    return f"a line longer than {MOST_LINE_BYTES >> 20} MiB, cut up"

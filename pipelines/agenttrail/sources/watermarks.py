@@ -17,7 +17,9 @@ from agenttrail.formats import FORMATS
 from agenttrail.parsing import LATEST, MICROSECONDS, Block
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from agenttrail.parsing import Parsed
     from agenttrail.sources.positions import Position
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 TIMELESS = LATEST
 """Watermark of a source that tells no event time, such as metadata: it holds nobody up once it has been read."""
 _SAMPLE_BYTES = 64 << 10
+_FEW = 9
+"""Lines of which a median is told: four of them may have any time."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +72,11 @@ def watermark(
 
 
 class MedianTime:
-    """Tells the event time that a block has reached: the median of a sample of its last lines, by the format's parser.
+    """Tells the event time that a part has reached: the median of a sample of its last lines, by the format's parser.
 
     The median is no later than the newest, so that the watermark is never early for it; and a few lines with a time far
-    ahead, which whoever writes logs may write, do not move it.  The sample is 64 KiB, a sixteenth of a block.
+    ahead, which whoever writes logs may write, do not move it.  The sample is 64 KiB, a sixteenth of a block; where
+    that holds but few lines, as blocks of a stream that is slow do, those that came last before it count, too.
     """
 
     def __init__(self, format_: str, settings: Mapping[str, object]) -> None:
@@ -79,14 +84,30 @@ class MedianTime:
         self._format, self._settings = format_, settings
         self._parse: Callable[[Block], Parsed] | None = None
 
-    def __call__(self, block: Block) -> int | None:
-        """Return microseconds, or None where the lines tell no time."""
+    def __call__(self, block: Block, latest: Sequence[int] = ()) -> tuple[int | None, tuple[int, ...]]:
+        """Return what a part has reached behind a block, and the times of its last lines then, all in microseconds.
+
+        Args:
+            block: of the part.
+            latest: times of the last lines before it.
+
+        Returns:
+            For the first, None where too few lines tell a time: one alone may tell any.
+        """
+        found = self._starts(block)
+        if len(found) < _FEW:
+            found = np.concatenate([np.array(latest, np.int64), found])[-_FEW:]
+        last = tuple(found[-_FEW:].tolist())
+        middle = (len(found) - 1) // 2
+        return (int(np.partition(found, middle)[middle]) if len(found) > 1 else None), last
+
+    def _starts(self, block: Block) -> NDArray[np.int64]:
+        """Return the event times of the last lines of a block."""
         if self._parse is None:
             self._parse = FORMATS[self._format].parser(self._settings)
         cut = max(len(block.data) - _SAMPLE_BYTES, 0)
         tail = block.data[block.data.find(b"\n", cut) + 1 :] if cut else block.data
         events = self._parse(Block(tail, block.path, 0, block.header, block.source)).events
         if not events.num_rows or "event.start" not in events.schema.names:
-            return None
-        starts = events.column("event.start").cast(pa.int64()).drop_null()
-        return int(np.partition(starts.to_numpy(), (len(starts) - 1) // 2)[(len(starts) - 1) // 2])
+            return np.array([], np.int64)
+        return events.column("event.start").cast(pa.int64()).drop_null().to_numpy()  # type: ignore[no-any-return]
