@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from apache_beam.options.pipeline_options import PortableOptions
 from apache_beam.runners.worker import sdk_worker
 from apache_beam.utils import subprocess_server
 
@@ -31,11 +33,15 @@ if TYPE_CHECKING:
 
 _LOOK = 0.2  # seconds between two looks at a run
 _GRACE = 5.0  # seconds for a runner to end by itself
+_ASKING = 10.0  # seconds for a job server to answer
 _PRISM = "prism"
 _GONE = (
     "the runner of the stream was ended before its work was done: look whether the machine ran out of memory "
     "(journalctl -k), and start again with the same command"
 )
+
+
+_CAUSE = "Caused by: "
 
 
 class StreamError(AgentTrailError):
@@ -51,6 +57,7 @@ def execute(pipeline: beam.Pipeline) -> None:
         Exception: what a step raised, once the runner has been ended.
         StreamError: the runner failed.
     """
+    _reach(pipeline.options.view_as(PortableOptions).job_endpoint)
     HALT.begin()
     told = logging.getLogger("PrismJobServer")  # what Prism prints, which Beam lets through whatever it is
     told.propagate = False
@@ -66,11 +73,35 @@ def execute(pipeline: beam.Pipeline) -> None:
             failed = HALT.error or ended.error
         finally:
             _end_runner(set(children_of(os.getpid())) - before)
+            ended.cancel()
             ended.wait(_GRACE)
-    if failed is not None and type(failed).__module__.startswith("grpc"):
-        raise StreamError(_GONE) from failed
     if failed is not None:
-        raise failed
+        raise _told(failed)
+
+
+def _reach(endpoint: str | None) -> None:
+    """Make sure that a job server answers: Beam would wait for it as long as for everything else."""
+    if not endpoint or ":" not in endpoint:
+        return
+    host, _, port = endpoint.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ASKING).close()
+    except (OSError, ValueError) as error:
+        msg = f"--job_endpoint {endpoint}: no job server answers there ({error}); start it, or leave both options out"
+        raise StreamError(msg) from error
+
+
+def _told(failed: BaseException) -> BaseException:
+    """Return what a run failed of: what a step raised, or what the runner says, in one sentence."""
+    if type(failed).__module__.startswith("grpc"):
+        told = StreamError(_GONE)
+    elif type(failed) is RuntimeError:  # of Beam's, with the traces of two languages
+        *_, cause = [line for line in str(failed).splitlines() if line.strip()]
+        told = StreamError(f"the runner of the stream gave up: {cause.strip().removeprefix(_CAUSE)}")
+    else:
+        return failed
+    told.__cause__ = failed
+    return told
 
 
 class _Ended:
@@ -87,6 +118,17 @@ class _Ended:
             self._result.wait_until_finish()
         except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
             self.error = error
+
+    def cancel(self) -> None:
+        """Let the runner give up a run that goes on, as a job server would let it."""
+        if self._thread.is_alive():
+            asking = threading.Thread(target=self._cancel, daemon=True)
+            asking.start()
+            asking.join(_ASKING)
+
+    def _cancel(self) -> None:
+        with suppress(Exception):  # a runner that is gone has given up, too
+            self._result.cancel()
 
     def wait(self, seconds: float) -> bool:
         """Wait for so long, and tell whether the run is over."""

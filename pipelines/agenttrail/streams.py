@@ -43,6 +43,15 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _A_YEAR = 31_536_000
 _RUNNER = "PrismRunner"
+_PORTABLE = {
+    "--environment_type": "LOOPBACK",  # all state is held by this process, which is where functions run
+    "--job_server_timeout": str(_A_YEAR),  # also bounds how long state may be asked for: it is five minutes otherwise
+}
+_FLINK = {
+    "--parallelism": "1",
+    "--max_bundle_time_mills": "200",  # Beam's own spelling: what came is handed on so soon
+    "--shutdown_sources_after_idle_ms": "0",  # otherwise a job outlives its sources
+}
 
 
 @dataclass(frozen=True)
@@ -175,9 +184,9 @@ def run(job: Job, streams: Mapping[int, StreamSpec], options: StreamOptions) -> 
         _take_back(job, stored)
         TALLY.begin(stored.findings.column("finding.id").to_pylist(), stored.incidents)
         beam_options = PipelineOptions(flags_of(options))
-        _tell_start(job, beam_options, stored)
         pipeline = beam.Pipeline(options=beam_options)
         build(pipeline, job, streams, options, stored)
+        _tell_start(job, beam_options, stored)
         execute(pipeline)
         summary = _summary(job, versions.finish())
         versions.tell("run.json", orjson.dumps(summary, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
@@ -230,13 +239,14 @@ def flags_of(options: StreamOptions) -> list[str]:
     named = {flag.partition("=")[0] for flag in flags}
     if "--runner" not in named:
         flags.append(f"--runner={_RUNNER}")
+    defaults: dict[str, str] = {}
     if any(_RUNNER in flag for flag in flags):
         from agenttrail.prism import install
 
         if "--prism_location" not in named:
             flags.append(f"--prism_location={install()}")
         flags.append("--experiments=disable_prism_server_singleton")  # one of its own, which ends with it
-        # also bounds how long state may be asked for: a stream would end after five minutes
-        defaults = {"--environment_type": "LOOPBACK", "--job_server_timeout": str(_A_YEAR)}
-        flags += [f"{name}={value}" for name, value in defaults.items() if name not in named]
-    return flags
+        defaults = _PORTABLE
+    elif any(name in flag for flag in flags for name in ("PortableRunner", "FlinkRunner")):
+        defaults = _PORTABLE | _FLINK
+    return flags + [f"{name}={value}" for name, value in defaults.items() if name not in named]

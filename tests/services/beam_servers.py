@@ -95,6 +95,20 @@ class BeamServer:
             "--parallelism=1", "--max_bundle_time_mills=200", "--shutdown_sources_after_idle_ms=1000",
         ]  # fmt: skip
 
+    def stream_options(self, name: str) -> list[str]:
+        """Return the options of ``agenttrail run --streaming`` for a stream on Flink, as a job of that name."""
+        return ["--runner=PortableRunner", f"--job_endpoint={self.endpoint}", f"--job_name={name}"]
+
+    def states(self, name: str) -> list[str]:
+        """Return how the jobs of a name stand."""
+        import grpc  # type: ignore[import-untyped]
+        from apache_beam.portability.api import beam_job_api_pb2 as api
+        from apache_beam.portability.api import beam_job_api_pb2_grpc as stubs
+
+        with grpc.insecure_channel(self.endpoint) as channel:
+            jobs = stubs.JobServiceStub(channel).GetJobs(api.GetJobsRequest(), timeout=30).job_info
+        return [api.JobState.Enum.Name(job.state) for job in jobs if job.job_id.startswith(name)]
+
     def answers(self) -> bool:
         """Tell whether something listens there."""
         host, _, port = self.endpoint.rpartition(":")

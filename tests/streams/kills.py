@@ -24,7 +24,7 @@ from agenttrail.simulate import simulate
 from agenttrail.sinks.elasticsearch import connect, setup
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from tests.services.elasticsearch import Elasticsearch as Server
     from tests.services.kafka import Kafka
@@ -122,8 +122,11 @@ class Moment:
 class Stage:
     """A job that reads topics and writes to a directory and Elasticsearch, as a process that can be killed."""
 
-    def __init__(self, day: Day, folder: Path, broker: Kafka, server: Server | None, name: str) -> None:
-        """Produce the day, and set the server up; None: it writes to the directory alone."""
+    def __init__(
+        self, day: Day, folder: Path, broker: Kafka, server: Server | None, name: str, flags: Sequence[str] = ()
+    ) -> None:
+        """Produce the day, and set the server up; None: it writes to the directory alone.  ``flags`` name a runner."""
+        self._flags = flags
         self._day, self._broker, self._server, self._prefix = day, broker, server, f"k{os.getpid()}-{name}"
         self.folder = folder / name
         path = as_topics(day.folder, day.wire, self.folder, broker, 1)
@@ -144,7 +147,7 @@ class Stage:
     def start(self, *options: str) -> subprocess.Popen[str]:
         """Start the stream in the background."""
         return subprocess.Popen(
-            [*_PROGRAM, "run", "job.yml", "--streaming", *options], cwd=self.folder, env=_environment(),
+            [*_PROGRAM, "run", "job.yml", "--streaming", *options, *self._flags], cwd=self.folder, env=_environment(),
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
 

@@ -8,6 +8,7 @@ import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pyarrow.parquet as pq
 import pytest
@@ -18,6 +19,7 @@ from agenttrail.incident_files import read_findings, read_incidents, read_timeli
 if TYPE_CHECKING:
     import subprocess
 
+    from tests.services.beam_servers import BeamServer
     from tests.services.kafka import Kafka
 
 
@@ -31,6 +33,16 @@ def stage(day: Day, tmp_path: Path, kafka: Kafka, prism: Path) -> Stage:  # noqa
     return Stage(day, tmp_path, kafka, None, "stage")
 
 
+@pytest.fixture
+def name() -> str:
+    return f"ends-{uuid4().hex}"
+
+
+@pytest.fixture
+def on_flink(day: Day, tmp_path: Path, kafka: Kafka, flink: BeamServer, name: str) -> Stage:
+    return Stage(day, tmp_path, kafka, None, "stage", flink.stream_options(name))
+
+
 def _until(there: Path, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 180
     while not there.exists():
@@ -41,6 +53,20 @@ def _until(there: Path, process: subprocess.Popen[str]) -> None:
 
 def test_a_step_that_fails_ends_the_run_with_a_sentence(stage: Stage) -> None:
     """And nothing of it is left behind."""
+    assert [pid for pid in _fails(stage) if _lives(pid)] == []
+
+
+def test_a_step_that_fails_ends_the_run_on_flink_with_a_sentence(on_flink: Stage, flink: BeamServer, name: str) -> None:
+    """And its job does not go on."""
+    _fails(on_flink)
+    deadline = time.monotonic() + 30
+    while (states := flink.states(name)) not in (["FAILED"], ["CANCELLED"]):
+        assert time.monotonic() < deadline, states
+        time.sleep(0.2)
+
+
+def _fails(stage: Stage) -> list[int]:
+    """Let a step of a stream fail; return the processes that it had."""
     out = stage.folder / "out"
     with stage.start() as process:
         _until(out / "timeline", process)
@@ -48,15 +74,13 @@ def test_a_step_that_fails_ends_the_run_with_a_sentence(stage: Stage) -> None:
         (out / "timeline").touch()
         stage.wait_until_said(process, out / "safe_point.json")
         runner = list(below(process.pid))
-        began = time.monotonic()
         _, told = process.communicate(timeout=180)
     assert process.returncode == 1
     assert "Traceback" not in told
     *_, last = told.splitlines()
     assert last.startswith("agenttrail: ")
     assert "cannot be written" in last
-    assert time.monotonic() - began < 60
-    assert [pid for pid in runner if _lives(pid)] == []
+    return runner
 
 
 def test_a_runner_that_is_killed_ends_the_run_with_a_sentence(stage: Stage) -> None:
@@ -77,13 +101,32 @@ def _lives(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_one_that_is_told_to_end_writes_what_came_and_goes_on_another_time(stage: Stage, name: signal.Signals) -> None:
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_one_that_is_told_to_end_writes_what_came_and_goes_on_another_time(stage: Stage, asked: signal.Signals) -> None:
+    _drains(stage, asked)
+
+
+def test_one_that_is_told_to_end_on_flink_goes_on_another_time(on_flink: Stage, flink: BeamServer, name: str) -> None:
+    _drains(on_flink, signal.SIGTERM)
+    assert flink.states(name) == ["DONE", "DONE"]
+
+
+def test_a_job_server_that_is_not_there_is_told(day: Day, tmp_path: Path, kafka: Kafka) -> None:
+    stage = Stage(day, tmp_path, kafka, None, "stage", ["--runner=PortableRunner", "--job_endpoint=127.0.0.1:9"])
+    with stage.start() as process:
+        _, told = process.communicate(timeout=180)
+    assert process.returncode == 1
+    assert "no job server answers there" in told
+    assert "Traceback" not in told
+
+
+def _drains(stage: Stage, asked: signal.Signals) -> None:
+    """Tell a stream to end, and start it again; see that nothing is lost by that."""
     out = stage.folder / "out"
     with stage.start() as process:
         stage.wait_until_said(process, out / "incidents.ndjson")
         seen = read_incidents(str(out))
-        os.killpg(process.pid, name)  # as a terminal does
+        os.killpg(process.pid, asked)  # as a terminal does
         _, told = process.communicate(timeout=180)
     assert process.returncode == 0, told
     for kind in ("finding", "incident"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from time import sleep
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from elasticsearch import Elasticsearch
+    from tests.services.beam_servers import BeamServer
     from tests.services.elasticsearch import Elasticsearch as Server
     from tests.services.kafka import Kafka
 
@@ -53,19 +55,39 @@ def indices(elasticsearch: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 def test_topics_on_prism_into_elasticsearch(
     day: Day, kafka: Kafka, indices: tuple[Elasticsearch, dict[str, str]], tmp_path: Path
 ) -> None:
+    assert _unlike(day, kafka, indices, tmp_path) == []
+    assert json.loads((tmp_path / "out" / "safe_point.json").read_text())["start"] is not None
+
+
+def test_topics_on_flink_into_elasticsearch(
+    day: Day, kafka: Kafka, indices: tuple[Elasticsearch, dict[str, str]], tmp_path: Path, flink: BeamServer
+) -> None:
+    """And it ends: Flink waits for whatever is set when its sources are through."""
+    name = f"day-{uuid4().hex}"
+    assert _unlike(day, kafka, indices, tmp_path, *flink.stream_options(name)) == []
+    assert flink.states(name) == ["DONE"]
+
+
+def _unlike(
+    day: Day, kafka: Kafka, indices: tuple[Elasticsearch, dict[str, str]], folder: Path, *flags: str
+) -> list[str]:
+    """Run the day from topics; return what is not as a batch run leaves it."""
     client, elasticsearch = indices
-    path = as_topics(day.folder, day.wire, tmp_path, kafka, SEED)
+    path = as_topics(day.folder, day.wire, folder, kafka, SEED)
     path.write_text(path.read_text().replace("directory: out", f"directory: out\n  elasticsearch: {elasticsearch}"))
     job = load_job(path, streaming=True)
-    options = streams.StreamOptions(to_end=True, pacing=QUICK, sizes=SMALL)
-    summary = streams.run(job, job.streams, options)
-    out = tmp_path / "out"
-    assert day.unlike(out) == []
-    assert in_elasticsearch(client, elasticsearch["prefix"], out) == []
-    assert json.loads((out / "safe_point.json").read_text())["start"] is not None
+    given_up = threading.Timer(240, HALT.fail, [TimeoutError("the stream did not end")])
+    given_up.start()
+    try:
+        summary = streams.run(
+            job, job.streams, streams.StreamOptions(to_end=True, pacing=QUICK, sizes=SMALL, flags=flags)
+        )
+    finally:
+        given_up.cancel()
     assert summary["findings"] == len(day.findings)
     assert summary["total"]["lines"] == len(day.wire.lines) + 2 * len(day.wire.headers)
     assert summary["total"]["late"] == sum(line.too_late for line in day.wire.lines)
+    return [*day.unlike(folder / "out"), *in_elasticsearch(client, elasticsearch["prefix"], folder / "out")]
 
 
 def _read(events: int) -> int:

@@ -38,6 +38,7 @@ _AGAIN = 0.2
 """Seconds until a source that had nothing is asked again.
 
 The wait is left to the runner: Prism keeps a processor busy as long as a bundle is being processed, whatever it does.
+What the runner does not wait is waited here: Flink knows whole seconds only, and none once its own sources are through.
 """
 
 
@@ -189,6 +190,7 @@ class ReadStream(beam.DoFn):
         self._reading, self._headers, self._newest = reading, headers, newest
         self._last: dict[str, float] = {}
         self._up: set[str] = set()
+        self._not_before = 0.0
 
     def setup(self) -> None:
         """Open the reader, or share the one that another thread has opened."""
@@ -207,6 +209,7 @@ class ReadStream(beam.DoFn):
         estimator: Any = beam.DoFn.WatermarkEstimatorParam(ManualWatermarkEstimator.default_provider()),  # noqa: B008 - as above
     ) -> Iterator[Any]:
         """Read for a second or so, then let the runner have its turn."""
+        time.sleep(max(self._not_before - time.monotonic(), 0))
         reader, lock = _READERS.of(self._reading)
         positions = dict(tracker.current_restriction().positions)
         sizes, until, size = self._reading.sizes, time.monotonic() + self._reading.sizes.bundle_seconds, 0
@@ -242,7 +245,9 @@ class ReadStream(beam.DoFn):
                 if standing.ended:
                     return
                 if size == had or size >= sizes.bundle_bytes or time.monotonic() > until:
-                    tracker.defer_remainder(Duration(0 if size > had else _AGAIN))
+                    wait = 0 if size > had else _AGAIN
+                    self._not_before = time.monotonic() + wait
+                    tracker.defer_remainder(Duration(wait))
                     return
 
     def _read_up(self, positions: Mapping[str, Position], standing: Standing) -> Iterator[Arrival]:

@@ -129,7 +129,8 @@ class _Casework(beam.DoFn):
         delivery = Delivery.unpacked(data)
         ready.desk.deliver(delivery)
         ready.kept += 0 if delivery.events is None else delivery.events.num_rows
-        tick.set(Timestamp.now() + self._pacing.urgent)
+        if not ready.over:
+            tick.set(Timestamp.now() + self._pacing.urgent)
         if ready.deliveries == 1:
             end.set(GlobalWindow().max_timestamp())
         if not ready.stepping:
@@ -154,7 +155,7 @@ class _Casework(beam.DoFn):
         with _LOCK:
             ready = self._ready(key, bag, count)
             yield from self._turn(ready)
-            if ready.desk.due:
+            if ready.desk.due and not ready.over:
                 tick.set(Timestamp.now() + self._pacing.urgent)
 
     @on_timer(STEP)  # type: ignore[untyped-decorator]
@@ -180,10 +181,12 @@ class _Casework(beam.DoFn):
         key: Any = beam.DoFn.KeyParam,
         bag: Any = beam.DoFn.StateParam(BAG),  # noqa: B008
         count: Any = beam.DoFn.StateParam(COUNT),  # noqa: B008
+        tick: Any = beam.DoFn.TimerParam(TICK),  # noqa: B008
     ) -> Iterator[Any]:
         """Judge everything: nothing more comes."""
         with _LOCK:
             ready = self._ready(key, bag, count)
+            tick.clear()  # Flink waits for what is set without letting it come, once its sources are through
             ready.over = True  # what came last may yet wait for this, or come to the desk behind it
             yield from self._last_word(ready)
 
