@@ -220,7 +220,7 @@ def _show(arguments: argparse.Namespace) -> int:
         if arguments.json:
             print_json({**found[0], "findings": findings, "timeline": timeline})
         else:
-            told = _story(timeline, whole=arguments.all)
+            told = _story(timeline, findings, whole=arguments.all)
             # what is the same act need not pass the filters
             every = known if filters == IncidentFilters() else store.incidents(IncidentFilters())
             twins = same_acts(every).get(found[0]["incident.id"], [])
@@ -228,12 +228,14 @@ def _show(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _story(timeline: Sequence[Document], *, whole: bool) -> list[str]:
+def _story(timeline: Sequence[Document], findings: Sequence[Document], *, whole: bool) -> list[str]:
     """Return the lines of a story, as wide as the terminal is."""
+    from agenttrail.report.standing import told_by_all
+
     if not timeline:
         return ["  no timeline is stored of it: the run was one of an older agenttrail, or its timelines were removed"]
     columns = min(max(shutil.get_terminal_size((_WIDTH, 24)).columns, _NARROWEST), _WIDEST)
-    return story_lines(story(timeline), width=columns, most=None if whole else MOST_MOMENTS)
+    return story_lines(told_by_all(story(timeline), findings), width=columns, most=None if whole else MOST_MOMENTS)
 
 
 def incident_text(
@@ -257,7 +259,7 @@ def incident_text(
     from agenttrail.report.advice import authors, steps
     from agenttrail.report.names import OPENING
     from agenttrail.report.proof import proof
-    from agenttrail.report.standing import decided_on, standing, verdict
+    from agenttrail.report.standing import standing
 
     reasons = "; ".join(incident.get("attribution.reason", []))
     proven, said = proof(incident, findings, {}), incident.get("recommendation", [])
@@ -271,7 +273,7 @@ def incident_text(
         f"  sure because  {reasons} ({incident['attribution.status']}, level {incident['attribution.level']})",
         f"  that is       {proven.verdict}" + (f"  {proven.held}" if proven.held else ""),
         f"  its sandbox   {standing(incident).text}",
-        f"  connections   {verdict(decided_on(findings))}",
+        f"  connections   {_connections(findings)}",
         *(f"  same act as   {twin.id[:12]}, probably: {twin.title}; {twin.why}" for twin in twins),
         *(f"  history       {entry_text(entry)}" for entry in history(triage_of(incident))),
         *_proof(incident),
@@ -288,6 +290,16 @@ def incident_text(
     if folded:
         told += ["", *_context(context)]
     return "\n".join(printable(shortened(line, _LINE)) for line in told) + "\n\n"
+
+
+def _connections(findings: Sequence[Document]) -> str:
+    """Return whether connections were let through, who says so, and what does not agree."""
+    from agenttrail.report.standing import block_of, decided_on, verdict
+
+    decided = decided_on(findings)
+    blocked = block_of(findings, decided)
+    against = f"; {blocked.against}" if blocked and blocked.against else ""
+    return f"{verdict(decided)} by {blocked.by}{against}" if blocked else verdict(decided)
 
 
 def _step_text(step: Step) -> str:
