@@ -278,8 +278,8 @@ def test_the_name_of_a_peer_is_shown_and_does_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("peer", ["198.51.100.7", "2001:db8::7"])
 def test_the_command_is_whole(peer: str) -> None:
-    (told,) = [one for one in steps(incident(0, **{"destination.ip": [peer]}), [finding(0)]) if one.command]
-    assert told.command == f"agenttrail incidents list --peer {peer}"
+    (told,) = [one for one in steps(incident(0, **{"destination.ip": [peer]}), [finding(0)]) if one.commands]
+    assert told.commands == (f"agenttrail incidents list --peer {peer}",)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_the_command_is_whole(peer: str) -> None:
 )
 def test_only_an_address_stands_in_a_command(tmp_path: Path, peer: str) -> None:
     one = incident(0, **{"destination.ip": [peer]})
-    assert not [step for step in steps(one, [finding(0, **{"peer.ip": peer})]) if step.command]
+    assert not [step for step in steps(one, [finding(0, **{"peer.ip": peer})]) if step.commands]
     assert "--peer" not in _page(tmp_path, [one], [finding(0, **{"peer.ip": peer})], [])
 
 
@@ -296,13 +296,13 @@ def test_credentials_outlive_a_sandbox(peer: str) -> None:
     asked = {"destination.ip": [peer], "threat.technique.id": ["T1552.005"]}
     ended = incident(0, **asked)
     told = [step.text for step in steps(ended, [finding(0)])]
-    assert told[0].startswith("The sandbox has ended; credentials that it may have fetched may still work: revoke")
+    assert told[0].startswith("The rollout has ended; credentials that it may have fetched may still work: revoke")
     assert told[0].endswith("that were issued since 2026-03-02 00:10:00.")
     assert any(text.startswith(f"Deny pods the metadata service ({peer} port 22)") for text in told)
     assert not any("Block" in text or "--peer" in text for text in told)
     running = {name: value for name, value in ended.items() if name != "attribution.lease_end"}
     first, second = [step.text for step in steps(running, [finding(0)])][:2]
-    assert first.startswith("Stop sandbox s0")
+    assert first.startswith("Keep the process list and disk of sandbox s0")
     assert "revoke the sessions of the node's role" in second
 
 

@@ -151,7 +151,7 @@ def _report(arguments: argparse.Namespace) -> int:
     local = isinstance(store, _Directory)
     folder = arguments.output or (join(arguments.source, REPORT) if local else REPORT)
     rules = load_all(["builtin", *arguments.rules])
-    material = Directory(arguments.source) if local else Asked(store)
+    material = Directory(arguments.source) if local else Asked(store, arguments.source)
     known = conditions(rules.rules, rules.correlations)
     written = write_report(material, folder, known, _filters(arguments), arguments.ids)
     told = f"{written.incidents:,} incidents, {written.pages:,} with a page"
@@ -224,7 +224,9 @@ def _show(arguments: argparse.Namespace) -> int:
             # what is the same act need not pass the filters
             every = known if filters == IncidentFilters() else store.incidents(IncidentFilters())
             twins = same_acts(every).get(found[0]["incident.id"], [])
-            sys.stdout.write(incident_text(found[0], findings, told, twins, whole=arguments.all))
+            sys.stdout.write(
+                incident_text(found[0], findings, told, twins, whole=arguments.all, source=arguments.source)
+            )
     return 0
 
 
@@ -245,6 +247,7 @@ def incident_text(
     twins: Sequence[Twin] = (),
     *,
     whole: bool = True,
+    source: str = "",
 ) -> str:
     """Return an incident for people to read: what, who and why it is sure, its story, what was seen, what to do.
 
@@ -255,6 +258,7 @@ def incident_text(
         twins: incidents that are probably the same act.
         whole: whether findings that are context are told one by one, too, and not only counted, and advice that says
             the same again.
+        source: where incidents were read from; "" where that is not known.
     """
     from agenttrail.report.advice import authors, steps
     from agenttrail.report.names import OPENING
@@ -263,7 +267,7 @@ def incident_text(
 
     reasons = "; ".join(incident.get("attribution.reason", []))
     proven, said = proof(incident, findings, {}), incident.get("recommendation", [])
-    numbered = enumerate(steps(incident, findings, twins), start=1)
+    numbered = enumerate(steps(incident, findings, twins, source=source), start=1)
     told = [
         f"{incident['incident.severity'].upper()}  {incident['incident.title']}",
         f"  {incident['incident.summary']}",
@@ -303,7 +307,7 @@ def _connections(findings: Sequence[Document]) -> str:
 
 
 def _step_text(step: Step) -> str:
-    return f"{step.text} {step.command}" if step.command else step.text.rstrip(":")
+    return f"{step.text} {'; '.join(step.commands)}" if step.commands else step.text.rstrip(":")
 
 
 def _context(findings: Sequence[Document]) -> list[str]:
@@ -339,7 +343,9 @@ def _proof(incident: Document) -> list[str]:
 
 
 def _finding_lines(finding: Document) -> list[str]:
-    peer = finding.get("peer.ip", "no peer")
+    from agenttrail.report.names import several, whom_of
+
+    peer = several(whom_of(finding)) or "no peer"
     ports = ", ".join(map(str, finding.get("peer.port", [])))
     transports, outcomes = (", ".join(finding.get(name, [])) for name in ("network.transport", "event.outcome"))
     sent, received = (finding.get(f"{side}.bytes", 0) for side in ("source", "destination"))
