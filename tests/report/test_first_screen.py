@@ -162,7 +162,32 @@ def test_what_to_do_depends_on_whether_it_still_runs() -> None:
     (ended, *_), (over, *_), (runs, *_) = (steps(one, [finding(0)]) for one in (of_pod, incident(0), running))
     assert "Nothing is left to stop: sandbox s0 (job j, host h) has ended" in ended.text
     assert "The rollout in sandbox s0 (job j, host h) has ended.  Make sure that the sandbox is gone, too" in over.text
-    assert "Stop sandbox s0 (job j, host h): it was still running" in runs.text
+    assert runs.text.startswith("Keep the process list and disk of sandbox s0 (job j, host h), then stop it: as far")
+    assert runs.text.endswith("as far as leases tell, it still ran.")
+
+
+def test_credentials_are_revoked_of_a_rollout_whose_sandbox_may_still_run() -> None:
+    """And a hop limit holds back only answers that have a token."""
+    changed = {"destination.ip": ["169.254.169.254"], "threat.technique.id": ["T1552.005"]}
+    for kind, ended in (("trajectory", "The rollout has ended"), ("sandbox", "The sandbox has ended")):
+        revoke, _, deny, *_ = steps(incident(0, **changed, **{"entity.type": kind}), [finding(0)])
+        assert revoke.text.startswith(f"{ended}; credentials that it may have fetched")
+        assert "by a network policy, or by demanding tokens with a hop limit of 1 (AWS)" in deny.text
+
+
+def test_nobody_is_told_to_block_what_is_inside() -> None:
+    inside = incident(0, **{"destination.ip": ["10.20.1.4", "fd00::7", "192.168.0.1"]})
+    assert not [step for step in steps(inside, [finding(0)]) if "Block" in step.text or step.commands]
+    (told,) = [step for step in steps(inside, [finding(0)]) if "10.20.1.4" in step.text]
+    assert told.text.startswith("Find out what it wanted of 10.20.1.4, ")
+
+
+def test_of_several_peers_each_has_its_command_and_perhaps_not_all_are_meant() -> None:
+    several = incident(0, **{"destination.ip": ["198.51.100.7", "198.51.100.8", "x; reboot", "198.51.100.9"]})
+    (told,) = [step for step in steps(several, [finding(0)], source="out") if step.commands]
+    assert told.commands == tuple(f"agenttrail incidents list --from out --peer 198.51.100.{last}" for last in (7, 8))
+    assert "perhaps not all" in told.text
+    assert told.text.endswith("Then see who else talked to them:")
 
 
 def test_steps_name_the_peer_and_know_whether_it_was_blocked() -> None:

@@ -19,7 +19,8 @@ from agenttrail.report.fired import because
 from agenttrail.report.names import headline_of, incident_file, peer_names
 from agenttrail.report.pages import micros
 from agenttrail.report.proof import proof
-from agenttrail.report.standing import Block, block_of, decided_on
+from agenttrail.report.standing import Block, block_of, decided_on, told_by_all
+from agenttrail.timeline_story import story
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,7 +65,8 @@ def _block(findings: list[Document]) -> Block | None:
 
 def test_what_was_blocked_is_said_with_who_says_so_and_who_does_not() -> None:
     assert _block([_blocked(), _context()]) == Block(
-        "alibaba_cloud_firewall (1 conversation)", "aws_vpc_flow shows at least 1 of them as accepted; 900 B came back"
+        "alibaba_cloud_firewall (1 conversation)",
+        "aws_vpc_flow shows 1 conversation to the same peer as accepted; 900 B came back",
     )
     assert _block([finding(0), _context()]) is None
     assert _block([_blocked(**{"destination.bytes": 0})]) == Block("alibaba_cloud_firewall (1 conversation)", "")
@@ -85,11 +87,55 @@ def test_what_does_not_speak_against_it_is_not_said_to(changed: Document) -> Non
     assert told.against == "900 B came back"
 
 
-def test_other_conversations_with_the_same_peer_are_said_to_be_such() -> None:
-    other = _seen(_context(), **{"network.community_id": "1:b"})
-    told = _block([_blocked(), other])
+def test_what_was_accepted_is_counted_by_its_findings_and_not_by_the_evidence_that_was_kept() -> None:
+    """Of ten flows in the evidence and 39 in all, 39 got through; of one log the largest count is told."""
+    told = _block([_blocked(), *(_context(**{"network.conversations": count}) for count in (2, 39, 3))])
     assert told is not None
-    assert told.against.startswith("aws_vpc_flow shows connections to the same peer as accepted")
+    assert told.against.startswith("aws_vpc_flow shows 39 conversations to the same peer as accepted; 900 B")
+    unknown = _block([_blocked(), _context(**{"network.conversations": 0})])
+    assert unknown is not None
+    assert unknown.against.startswith("aws_vpc_flow shows connections to the same peer as accepted")
+
+
+_BOTH = "blocked by alibaba_cloud_firewall, accepted by aws_vpc_flow"
+
+
+@pytest.mark.parametrize(
+    ("peer", "changed", "disputed"),
+    [
+        ("198.51.100.7", {}, True),
+        ("2001:db8::1", {}, True),
+        ("198.51.100.7", {"peer.ip": "198.51.100.8"}, False),
+        ("198.51.100.7", {"event.outcome": ["failure"]}, False),
+        ("198.51.100.7", {"event.dataset": ["alibaba_cloud_firewall", "aws_vpc_flow"]}, False),
+        ("198.51.100.7", {"finding.first_seen": at(50), "finding.last_seen": at(55)}, False),
+    ],
+)
+def test_a_story_says_blocked_only_with_who_says_otherwise(peer: str, changed: Document, *, disputed: bool) -> None:
+    entries = [
+        {
+            "timeline.kind": "egress", "@timestamp": at(minute), "peer.ip": to, "peer.port": 22,
+            "event.outcome": "failure", "source.bytes": 10,
+        }
+        for minute in (11, 12)
+        for to in (peer, f"{peer}0")
+    ]  # fmt: skip
+    told = told_by_all(story(entries), [_blocked(**{"peer.ip": peer}), _context(**{"peer.ip": peer, **changed})])
+    assert [one.text for one in told] == [
+        f"to {peer} port 22: 20 B up, 0 B down, {_BOTH if disputed else 'blocked'}",
+        f"to {peer}0 port 22: 20 B up, 0 B down, blocked",
+    ]
+
+
+def test_page_and_terminal_tell_a_dispute_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entries = [entry | {"event.outcome": "failure"} for entry in timeline(0) if entry["timeline.kind"] == "egress"]
+    page = _page(tmp_path, [incident(0)], [_blocked(), _context(**{"network.conversations": 39})], entries)
+    assert main(["incidents", "show", "--from", str(tmp_path / "out")]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for text in (page, shown):
+        assert f"kB up, 840 B down, {_BOTH}" in text
+        assert "aws_vpc_flow shows 39 conversations to the same peer as accepted" in text
+    assert "connections blocked by alibaba_cloud_firewall (1 conversation); aws_vpc_flow shows" in shown
 
 
 def test_findings_that_are_too_many_for_the_page_count_for_its_verdict(tmp_path: Path) -> None:
@@ -232,8 +278,8 @@ def test_the_name_of_a_peer_is_shown_and_does_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("peer", ["198.51.100.7", "2001:db8::7"])
 def test_the_command_is_whole(peer: str) -> None:
-    (told,) = [one for one in steps(incident(0, **{"destination.ip": [peer]}), [finding(0)]) if one.command]
-    assert told.command == f"agenttrail incidents list --peer {peer}"
+    (told,) = [one for one in steps(incident(0, **{"destination.ip": [peer]}), [finding(0)]) if one.commands]
+    assert told.commands == (f"agenttrail incidents list --peer {peer}",)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +287,7 @@ def test_the_command_is_whole(peer: str) -> None:
 )
 def test_only_an_address_stands_in_a_command(tmp_path: Path, peer: str) -> None:
     one = incident(0, **{"destination.ip": [peer]})
-    assert not [step for step in steps(one, [finding(0, **{"peer.ip": peer})]) if step.command]
+    assert not [step for step in steps(one, [finding(0, **{"peer.ip": peer})]) if step.commands]
     assert "--peer" not in _page(tmp_path, [one], [finding(0, **{"peer.ip": peer})], [])
 
 
@@ -250,13 +296,13 @@ def test_credentials_outlive_a_sandbox(peer: str) -> None:
     asked = {"destination.ip": [peer], "threat.technique.id": ["T1552.005"]}
     ended = incident(0, **asked)
     told = [step.text for step in steps(ended, [finding(0)])]
-    assert told[0].startswith("The sandbox has ended; credentials that it may have fetched may still work: revoke")
+    assert told[0].startswith("The rollout has ended; credentials that it may have fetched may still work: revoke")
     assert told[0].endswith("that were issued since 2026-03-02 00:10:00.")
     assert any(text.startswith(f"Deny pods the metadata service ({peer} port 22)") for text in told)
     assert not any("Block" in text or "--peer" in text for text in told)
     running = {name: value for name, value in ended.items() if name != "attribution.lease_end"}
     first, second = [step.text for step in steps(running, [finding(0)])][:2]
-    assert first.startswith("Stop sandbox s0")
+    assert first.startswith("Keep the process list and disk of sandbox s0")
     assert "revoke the sessions of the node's role" in second
 
 

@@ -151,7 +151,7 @@ def _report(arguments: argparse.Namespace) -> int:
     local = isinstance(store, _Directory)
     folder = arguments.output or (join(arguments.source, REPORT) if local else REPORT)
     rules = load_all(["builtin", *arguments.rules])
-    material = Directory(arguments.source) if local else Asked(store)
+    material = Directory(arguments.source) if local else Asked(store, arguments.source)
     known = conditions(rules.rules, rules.correlations)
     written = write_report(material, folder, known, _filters(arguments), arguments.ids)
     told = f"{written.incidents:,} incidents, {written.pages:,} with a page"
@@ -220,20 +220,24 @@ def _show(arguments: argparse.Namespace) -> int:
         if arguments.json:
             print_json({**found[0], "findings": findings, "timeline": timeline})
         else:
-            told = _story(timeline, whole=arguments.all)
+            told = _story(timeline, findings, whole=arguments.all)
             # what is the same act need not pass the filters
             every = known if filters == IncidentFilters() else store.incidents(IncidentFilters())
             twins = same_acts(every).get(found[0]["incident.id"], [])
-            sys.stdout.write(incident_text(found[0], findings, told, twins, whole=arguments.all))
+            sys.stdout.write(
+                incident_text(found[0], findings, told, twins, whole=arguments.all, source=arguments.source)
+            )
     return 0
 
 
-def _story(timeline: Sequence[Document], *, whole: bool) -> list[str]:
+def _story(timeline: Sequence[Document], findings: Sequence[Document], *, whole: bool) -> list[str]:
     """Return the lines of a story, as wide as the terminal is."""
+    from agenttrail.report.standing import told_by_all
+
     if not timeline:
         return ["  no timeline is stored of it: the run was one of an older agenttrail, or its timelines were removed"]
     columns = min(max(shutil.get_terminal_size((_WIDTH, 24)).columns, _NARROWEST), _WIDEST)
-    return story_lines(story(timeline), width=columns, most=None if whole else MOST_MOMENTS)
+    return story_lines(told_by_all(story(timeline), findings), width=columns, most=None if whole else MOST_MOMENTS)
 
 
 def incident_text(
@@ -243,6 +247,7 @@ def incident_text(
     twins: Sequence[Twin] = (),
     *,
     whole: bool = True,
+    source: str = "",
 ) -> str:
     """Return an incident for people to read: what, who and why it is sure, its story, what was seen, what to do.
 
@@ -253,15 +258,16 @@ def incident_text(
         twins: incidents that are probably the same act.
         whole: whether findings that are context are told one by one, too, and not only counted, and advice that says
             the same again.
+        source: where incidents were read from; "" where that is not known.
     """
     from agenttrail.report.advice import authors, steps
     from agenttrail.report.names import OPENING
     from agenttrail.report.proof import proof
-    from agenttrail.report.standing import decided_on, standing, verdict
+    from agenttrail.report.standing import standing
 
     reasons = "; ".join(incident.get("attribution.reason", []))
     proven, said = proof(incident, findings, {}), incident.get("recommendation", [])
-    numbered = enumerate(steps(incident, findings, twins), start=1)
+    numbered = enumerate(steps(incident, findings, twins, source=source), start=1)
     told = [
         f"{incident['incident.severity'].upper()}  {incident['incident.title']}",
         f"  {incident['incident.summary']}",
@@ -271,7 +277,7 @@ def incident_text(
         f"  sure because  {reasons} ({incident['attribution.status']}, level {incident['attribution.level']})",
         f"  that is       {proven.verdict}" + (f"  {proven.held}" if proven.held else ""),
         f"  its sandbox   {standing(incident).text}",
-        f"  connections   {verdict(decided_on(findings))}",
+        f"  connections   {_connections(findings)}",
         *(f"  same act as   {twin.id[:12]}, probably: {twin.title}; {twin.why}" for twin in twins),
         *(f"  history       {entry_text(entry)}" for entry in history(triage_of(incident))),
         *_proof(incident),
@@ -290,8 +296,18 @@ def incident_text(
     return "\n".join(printable(shortened(line, _LINE)) for line in told) + "\n\n"
 
 
+def _connections(findings: Sequence[Document]) -> str:
+    """Return whether connections were let through, who says so, and what does not agree."""
+    from agenttrail.report.standing import block_of, decided_on, verdict
+
+    decided = decided_on(findings)
+    blocked = block_of(findings, decided)
+    against = f"; {blocked.against}" if blocked and blocked.against else ""
+    return f"{verdict(decided)} by {blocked.by}{against}" if blocked else verdict(decided)
+
+
 def _step_text(step: Step) -> str:
-    return f"{step.text} {step.command}" if step.command else step.text.rstrip(":")
+    return f"{step.text} {'; '.join(step.commands)}" if step.commands else step.text.rstrip(":")
 
 
 def _context(findings: Sequence[Document]) -> list[str]:
@@ -327,7 +343,9 @@ def _proof(incident: Document) -> list[str]:
 
 
 def _finding_lines(finding: Document) -> list[str]:
-    peer = finding.get("peer.ip", "no peer")
+    from agenttrail.report.names import several, whom_of
+
+    peer = several(whom_of(finding)) or "no peer"
     ports = ", ".join(map(str, finding.get("peer.port", [])))
     transports, outcomes = (", ".join(finding.get(name, [])) for name in ("network.transport", "event.outcome"))
     sent, received = (finding.get(f"{side}.bytes", 0) for side in ("source", "destination"))

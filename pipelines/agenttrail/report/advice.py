@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
+from agenttrail.report.commands import command
 from agenttrail.report.names import OPENING, agent_file, incident_file, peer_of
 from agenttrail.report.pages import short, when
 from agenttrail.report.standing import block_of, decided_on, standing, verdict
@@ -20,7 +21,9 @@ _ALIKE = 0.6
 """Share of the words of a piece of advice that were said before from which on it is not said again."""
 _SHORTEST = 4
 """Letters of a word that counts."""
-_MOST_ADVICE, _MOST_TWINS = 6, 3
+_MOST_ADVICE, _MOST_TWINS, _MOST_PEERS = 6, 3, 3
+_INSIDE = tuple(map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")))
+"""Private networks: not all that a job may call internal, but what nobody blocks as if it were outside."""
 _METADATA_SERVICES = ("169.254.169.254", "100.100.100.200", "fd00:ec2::254")
 """Where clouds tell an instance its role's credentials."""
 _OF_CREDENTIALS = "T1552"
@@ -28,12 +31,12 @@ _OF_CREDENTIALS = "T1552"
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to do: a text, and the page or the command that helps with it; "" for none."""
+    """One thing to do: a text, and the page or the commands that help with it; "" for none."""
 
     text: str
     page: str = ""
     link: str = ""
-    command: str = ""
+    commands: tuple[str, ...] = ()
 
 
 def steps(
@@ -42,6 +45,7 @@ def steps(
     twins: Sequence[Twin] = (),
     paged: AbstractSet[str] = frozenset(),
     decided: AbstractSet[str] | None = None,
+    source: str = "",
 ) -> list[Step]:
     """Return what to do, the most urgent first.
 
@@ -51,12 +55,13 @@ def steps(
         twins: incidents that are probably the same act.
         paged: ids of incidents that have a page.
         decided: what sensors decided on its connections; None: what ``findings`` tell of that.
+        source: where incidents were read from; "" where that is not known.
     """
     decided = decided_on(findings) if decided is None else decided
     who, revoked = _first(incident, twins, paged), _credentials(incident)
     # a sandbox that runs would fetch new ones
     first = [*who, *revoked] if standing(incident).state == "running" else [*revoked, *who]
-    told = [*first, *_peer(incident, findings, decided), *_call(incident)]
+    told = [*first, *_peer(incident, findings, decided, source), *_call(incident)]
     agent = incident.get("gen_ai.agent.id")
     if agent:
         told.append(Step(f"See what else agent {short(agent)} did:", agent_file(str(agent)), "its page"))
@@ -68,7 +73,8 @@ def _credentials(incident: Mapping[str, Any]) -> list[Step]:
     techniques = [str(one) for one in incident.get("threat.technique.id", ())]
     if not (is_metadata_service(incident) and any(one.startswith(_OF_CREDENTIALS) for one in techniques)):
         return []
-    now = "The sandbox has ended; credentials that it may have fetched may still work"
+    what = "rollout" if incident["entity.type"] == "trajectory" else "sandbox"  # which its sandbox may outlive
+    now = f"The {what} has ended; credentials that it may have fetched may still work"
     now = now if standing(incident).state == "ended" else "It may have fetched credentials, which outlive the sandbox"
     since = when(incident["incident.first_seen"])
     return [Step(f"{now}: revoke the sessions of the node's role that were issued since {since}.")]
@@ -121,7 +127,7 @@ def _sandbox(incident: Mapping[str, Any]) -> Step:
         )
     if now.state == "running":
         return Step(
-            f"Stop {name}{where}: it was still running as far as leases tell.  First keep its process list and disk."
+            f"Keep the process list and disk of {name}{where}, then stop it: as far as leases tell, it still ran."
         )
     return Step(f"Find out whether {name}{where} still runs; if it does, keep its process list and disk, then stop it.")
 
@@ -135,31 +141,47 @@ def _where(incident: Mapping[str, Any]) -> str:
     return f" ({', '.join(told)})" if told else ""
 
 
-def _peer(incident: Mapping[str, Any], findings: Sequence[Mapping[str, Any]], decided: AbstractSet[str]) -> list[Step]:
+def _peer(
+    incident: Mapping[str, Any], findings: Sequence[Mapping[str, Any]], decided: AbstractSet[str], source: str
+) -> list[Step]:
     """Return what to do about the other end."""
     peer = peer_of(incident)
     if not peer:
         return []
     if is_metadata_service(incident):
-        return [Step(f"Deny pods the metadata service ({peer}), for example by a hop limit of 1.")]
-    searched = _searched(incident)
-    search = "  Then see who else talked to it:" if searched else ""
+        # a hop limit alone holds back the answer that has the token: where none is demanded, all else gets through
+        how = "by a network policy, or by demanding tokens with a hop limit of 1 (AWS)"
+        return [Step(f"Deny pods the metadata service ({peer}): {how}.")]
     blocked, was = block_of(findings, decided), verdict(decided)
+    if not any(map(_outside, incident.get("destination.ip", ()))):
+        return [Step(f"Find out what it wanted of {peer}, which is inside, and what it reached there.")]
+    searched = _searched(incident, source)
+    search = f"  Then see who else talked to {'them' if len(searched) > 1 else 'it'}:" if searched else ""
+    whom = peer if len(incident["destination.ip"]) == 1 else f"those of {peer} that it must not reach, perhaps not all,"
     if blocked:
         doubt = f"  But {blocked.against}: find out what got through." if blocked.against else ""
         text = f"Check that {peer} stays blocked, as {blocked.by} says it was.{doubt}"
     elif was == "partly blocked":
-        text = f"Block {peer} for all sandboxes: only some of the connections were blocked."
+        text = f"Block {whom} for all sandboxes: only some of the connections were blocked."
     else:
         let = "its connections were allowed" if was == "allowed" else "no log says whether it was let through"
-        text = f"Block {peer} for all sandboxes, or find out why they may reach it: {let}."
-    return [Step(text + search, command=searched)]
+        text = f"Block {whom} for all sandboxes, or find out why they may reach it: {let}."
+    return [Step(text + search, commands=searched)]
 
 
-def _searched(incident: Mapping[str, Any]) -> str:
-    """Return the command that lists incidents with its first peer; "" where that is no address as one is written."""
-    peer = str(next(iter(incident.get("destination.ip", ())), ""))
-    return f"agenttrail incidents list --peer {peer}" if _canonical(peer) else ""
+def _outside(address: str) -> bool:
+    """Tell whether an address is none of one's own networks, as the list ``internal`` that ships has them."""
+    try:
+        one = ip_address(address)
+    except ValueError:
+        return True
+    return not any(one in network for network in _INSIDE if network.version == one.version)
+
+
+def _searched(incident: Mapping[str, Any], source: str) -> tuple[str, ...]:
+    """Return a command for each of its first peers that lists incidents with it; none where that is no address."""
+    peers = [str(peer) for peer in incident.get("destination.ip", ())][:_MOST_PEERS]
+    return tuple(command("list", source, "--peer", peer) for peer in peers if _canonical(peer))
 
 
 def _canonical(address: str) -> bool:

@@ -13,6 +13,7 @@ from agenttrail.errors import shortened
 from agenttrail.incident_shapes import ended
 from agenttrail.report.advice import authors, steps
 from agenttrail.report.calls import call_before, call_of
+from agenttrail.report.commands import command
 from agenttrail.report.conditions import Condition, values
 from agenttrail.report.drawing import Bar, draw
 from agenttrail.report.evidence import Budget, lines
@@ -26,12 +27,13 @@ from agenttrail.report.names import (
     peer_names,
     peer_of,
     several,
+    whom_of,
 )
 from agenttrail.report.pages import Rows, lasting, micros, moment, render, short, when
 from agenttrail.report.proof import proof
 from agenttrail.report.same_act import agree
-from agenttrail.report.standing import block_of, decided_on, standing, verdict
-from agenttrail.timeline_story import REST, Moment, story_of, told_moments
+from agenttrail.report.standing import block_of, decided_on, standing, told_by_all, verdict
+from agenttrail.timeline_story import REST, Moment, size, story_of, told_moments
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,10 +49,12 @@ _EVIDENCE_BUDGET = 60_000
 """Characters of original lines on one page."""
 _MOST_MOMENTS, _MOST_LINES, _MOST_ENTRIES, _MOST_NAMES = 30, 250, 400, 12
 _SECOND = 1_000_000
-_MOST_FIRED = 3
-"""Rules whose values stand on the first screen."""
+_MOST_FIRED, _MOST_LINES_FIRED = 3, 5
+"""Rules whose values stand on the first screen, and lines on them: one for each peer."""
+_OVERLAP = "connection.gpu_overlap="
 _MOST_TALKS = 8
 """Lines on conversations among what a reader needs first."""
+_ID = 32
 _KEY_KINDS = ("lease_start", "lease_end", "gap")
 _IDENTITY = (
     ("Agent", "gen_ai.agent.id"), ("Trajectory", "trajectory.id"), ("Sandbox", "sandbox.id"), ("Job", "job.id"),
@@ -71,6 +75,7 @@ class Around:
         sources: formats of the logs that the run read.
         twins: by id, the incidents that are probably the same act.
         paged: ids of the incidents that have a page.
+        source: where incidents were read from, as a command names it; "" where that is not known.
     """
 
     told: Told
@@ -79,6 +84,7 @@ class Around:
     sources: AbstractSet[str] = frozenset()
     twins: Mapping[str, Sequence[Twin]] = field(default_factory=dict)
     paged: AbstractSet[str] = frozenset()
+    source: str = ""
 
 
 def incident_page(case: Case, rules: Mapping[str, Condition], around: Around) -> bytes:
@@ -102,7 +108,7 @@ def incident_page(case: Case, rules: Mapping[str, Condition], around: Around) ->
         for number, finding in enumerate(case.findings, start=1)
     ]  # fmt: skip
     drawing = draw(case.timeline, bars, (first, last), incident.get("destination.ip", []))
-    moments = story_of(case.timeline)
+    moments = told_by_all(story_of(case.timeline), case.findings)
     key, talks = _key_moments(moments, incident.get("destination.ip", []))
     one_day = moment(drawing.start).date() == moment(drawing.stop).date()
     budget = Budget(_EVIDENCE_BUDGET)
@@ -143,6 +149,7 @@ def _first_screen(case: Case, around: Around) -> dict[str, Any]:
         "identity": _identity(incident),
         "further": [(label, str(incident[name])) for label, name in _FURTHER if incident.get(name)],
         "lead": _lead(case),
+        "show": command("show", around.source, short(incident["incident.id"], _ID)),
         "severe": _severe(case),
         "call": call_of(incident, case.findings, ended) or _no_call(incident, case.timeline),
         "said": said,
@@ -159,7 +166,7 @@ def _first_screen(case: Case, around: Around) -> dict[str, Any]:
             for twin in twins
         ],
         "proof": proof(incident, case.findings, around.told.leases, around.readers),
-        "steps": steps(incident, case.findings, twins, around.paged, decided),
+        "steps": steps(incident, case.findings, twins, around.paged, decided, around.source),
         "authors": authors(incident, case.findings),
     }
 
@@ -211,7 +218,21 @@ def _lead(case: Case) -> dict[str, str]:
     return {
         "who": who, "what": headline_of(incident, case.findings), "whom": peer_of(incident), "from": when(first),
         "until": until, "named": peer_names(incident, case.findings), "job": str(incident.get("job.id", "")),
+        "carried": _carried(case.findings),
     }  # fmt: skip
+
+
+def _carried(findings: Sequence[Document]) -> str:
+    """Return what went and came back; several findings may be of the same connections: of each peer the most."""
+    most: dict[str, tuple[int, int]] = {}
+    for one in findings:
+        if one["finding.severity"] in OPENING:
+            up, down = (one.get(f"{side}.bytes", 0) for side in ("source", "destination"))
+            before = most.get(peer := str(one.get("peer.ip", "")), (0, 0))
+            most[peer] = max(before[0], up), max(before[1], down)
+    alone = {peer: both for peer, both in most.items() if peer} or most  # what has several peers has their bytes, too
+    up, down = (max(sum(both[way] for both in alone.values()), most.get("", (0, 0))[way]) for way in (0, 1))
+    return f"{size(up)} up, {size(down)} down" if up or down else ""
 
 
 def _severe(case: Case) -> str:
@@ -338,6 +359,8 @@ def _finding(number: int, finding: Document, budget: Budget) -> dict[str, Any]:
         "title": finding["finding.title"],
         "rule": finding["rule.name"],
         "peer": peer_of(finding),
+        "whom": several(whom_of(finding)),
+        "overlap": _overlap(finding),
         "first": finding["finding.first_seen"],
         "last": ended(finding, "finding"),
         "events": finding["event.count"],
@@ -383,9 +406,29 @@ def _say_once(findings: Sequence[dict[str, Any]]) -> None:
 
 
 def _fired(findings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the findings whose values are told on the first screen: of each rule the worst."""
-    opened = [one for one in findings if one["severity"] in OPENING and not one["above"]]
-    return opened[:_MOST_FIRED]
+    """Return the findings whose values are told on the first screen: of each rule the worst, and of its other peers.
+
+    What fired on several peers need not be right on all: what coincides most with busy GPUs comes first.
+    """
+    opened = [one for one in findings if one["severity"] in OPENING]
+    firsts = list({one["rule"]: one for one in reversed(opened)}.values())[::-1][:_MOST_FIRED]
+    rules = [one["rule"] for one in firsts]
+    of_peers = {(one["rule"], one["whom"]): one for one in reversed(opened) if one["rule"] in rules}.values()
+    ordered = sorted(
+        of_peers, key=lambda one: (rules.index(one["rule"]), -one["overlap"], int(one["id"].rpartition("-")[2]))
+    )
+    spare = _MOST_LINES_FIRED - len(firsts)
+    further = [one for one in ordered if one not in firsts][:spare]
+    return [one for one in ordered if one in firsts or one in further]
+
+
+def _overlap(finding: Document) -> float:
+    """Return the share of a conversation that coincides with busy GPUs; 0 where its rule did not look at that."""
+    kept = [str(text) for text in finding.get("finding.values", ()) if str(text).startswith(_OVERLAP)]
+    try:
+        return float(kept[0].removeprefix(_OVERLAP)) if kept else 0.0
+    except ValueError:
+        return 0.0
 
 
 def _kinds(findings: Sequence[dict[str, Any]]) -> str:

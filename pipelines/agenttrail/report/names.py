@@ -14,6 +14,8 @@ Document = dict[str, Any]
 _MOST_NAMES = 2
 _NAME = 64
 """Characters of the name of a peer."""
+_PEER = "peer.ip="
+"""How a value begins that a rule looked at and that is a peer."""
 OPENING = ("medium", "high", "critical")
 """Severities of the findings that open an incident; the others are context."""
 TECHNIQUES = {
@@ -98,6 +100,13 @@ def several(some: Sequence[Any], most: int = 3) -> str:
     """Return some values in a line, and how many more there are."""
     more = len(some) - most
     return ", ".join(short(one) for one in some[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def whom_of(finding: Mapping[str, Any]) -> list[str]:
+    """Return the peers of a finding: its own, those that it lists, or those that its rule looked at."""
+    own = [finding["peer.ip"]] if finding.get("peer.ip") else finding.get("destination.ip", [])
+    kept = [str(text) for text in finding.get("finding.values", ())]
+    return list(own) or [text.removeprefix(_PEER) for text in kept if text.startswith(_PEER)]
 
 
 def peer_of(document: Mapping[str, Any]) -> str:

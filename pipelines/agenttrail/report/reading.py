@@ -207,6 +207,9 @@ class Material(Protocol):
     def incidents(self, filters: IncidentFilters) -> list[Document]:
         """Return the incidents that pass."""
 
+    def place(self) -> str:
+        """Return where it lies, as ``--from`` names it; "" where that is not known."""
+
     def run(self) -> Document:
         """Return ``run.json``; empty where there is none."""
 
@@ -227,6 +230,10 @@ class Directory:
     """An output directory; findings are read line by line, each file of timelines once."""
 
     path: str
+
+    def place(self) -> str:
+        """Return its path."""
+        return self.path
 
     def incidents(self, filters: IncidentFilters) -> list[Document]:
         """Return the incidents that pass."""
@@ -350,6 +357,11 @@ class Asked:
     """A store that answers for one incident at a time, such as Elasticsearch."""
 
     store: Store
+    address: str = ""
+
+    def place(self) -> str:
+        """Return its address."""
+        return self.address
 
     def incidents(self, filters: IncidentFilters) -> list[Document]:
         """Return the incidents that pass."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from agenttrail.incident_shapes import ended
 from agenttrail.report.names import OPENING, several
-from agenttrail.report.pages import when
+from agenttrail.report.pages import micros, when
 from agenttrail.timeline_story import size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
+    from agenttrail.timeline_story import Moment
+
+_BLOCKED = ", blocked"
+"""How a line of a story on a peer ends of which all was blocked."""
 _ONE_OCCUPANCY = ("trajectory", "sandbox")
 """Entities of which an incident is on one sandbox: hosts and addresses change hands within their day."""
 
@@ -109,20 +114,68 @@ def block_of(findings: Sequence[Mapping[str, Any]], decided: AbstractSet[str]) -
 def _accepted(
     opened: Sequence[Mapping[str, Any]], findings: Iterable[Mapping[str, Any]], logs: AbstractSet[str]
 ) -> list[str]:
-    """Return which other logs show connections to the same peers as accepted."""
+    """Return which other logs show connections to the same peers as accepted, and of how many conversations."""
     peers = [one["peer.ip"] for one in opened if one.get("peer.ip")]
-    blocked = {key for one in opened for key in _conversations(one)}
+    counted: dict[str, int] = {}
+    for one in findings:
+        others = _others(one, logs)
+        if others and accepted_elsewhere(one, peers):
+            counted[others] = max(counted.get(others, 0), one.get("network.conversations", 0))
+    return [
+        f"{others} shows {f'{count:,} conversation' if count else 'connection'}{'' if count == 1 else 's'} to the same "
+        f"peer as accepted"
+        for others, count in list(counted.items())[:2]
+    ]
+
+
+def _others(finding: Mapping[str, Any], logs: AbstractSet[str]) -> str:
+    """Return the logs that a finding rests on; "" where one of them is one of some logs."""
+    own = [str(log) for log in finding.get("event.dataset", ())]
+    return "" if logs & set(own) else several(own)
+
+
+def told_by_all(moments: Iterable[Moment], findings: Sequence[Mapping[str, Any]]) -> list[Moment]:
+    """Return a story in which what one log calls blocked and another accepted is told so.
+
+    Where a firewall and a flow log tell of one connection, its minutes in the timeline have what the firewall says.
+
+    Args:
+        moments: the story.
+        findings: those of its incident.
+    """
+    disputes = _disputes(findings)
+    return [replace(told, text=_by_all(told, disputes)) if told.kind == "egress" else told for told in moments]
+
+
+@dataclass(frozen=True)
+class _Dispute:
+    """Two kinds of log that do not agree on a peer, from when to when, in microseconds since 1970."""
+
+    whom: tuple[str, str]
+    text: str
+    first: int
+    last: int
+
+
+def _disputes(findings: Sequence[Mapping[str, Any]]) -> list[_Dispute]:
+    blocked: dict[str, dict[str, None]] = {}
+    for one in findings:
+        if outcomes(one) == {"failure"} and one.get("peer.ip"):
+            blocked.setdefault(one["peer.ip"], {}).update(dict.fromkeys(map(str, one.get("event.dataset", ()))))
     told = []
     for one in findings:
-        others = [log for log in one.get("event.dataset", ()) if log not in logs]
-        if others and len(others) == len(one["event.dataset"]) and accepted_elsewhere(one, peers):
-            same = len(blocked & _conversations(one))
-            what = f"at least {same:,} of them" if same else "connections to the same peer"
-            told.append(f"{several(others)} shows {what} as accepted")
-    return told[:2]
+        logs = blocked.get(one.get("peer.ip", ""), {})
+        others = _others(one, logs.keys())
+        if logs and others and accepted_elsewhere(one, [one["peer.ip"]]):
+            peer, text = one["peer.ip"], f"blocked by {several(list(logs))}, accepted by {others}"
+            span = micros(one["finding.first_seen"]), micros(ended(one, "finding"))
+            told.append(_Dispute((f"to {peer} port ", f"to {peer}: "), text, *span))
+    return told
 
 
-def _conversations(finding: Mapping[str, Any]) -> set[str]:
-    """Return what tells conversations apart in the evidence that was kept."""
-    events = finding.get("finding.evidence", ())
-    return {str(event["network.community_id"]) for event in events if event.get("network.community_id")}
+def _by_all(told: Moment, disputes: Iterable[_Dispute]) -> str:
+    for one in disputes:
+        meet = told.start <= one.last and one.first <= told.end
+        if meet and told.text.endswith(_BLOCKED) and told.text.startswith(one.whom):
+            return f"{told.text.removesuffix(_BLOCKED)}, {one.text}"
+    return told.text

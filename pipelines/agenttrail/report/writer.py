@@ -70,7 +70,9 @@ def write_report(
         told.add(incident, finding=False)
     run = material.run()
     paged = {incident["incident.id"] for incident in chosen}
-    around = Around(told, notes_of(run), readers_of(run), sources_of(run), same_acts(incidents), paged)
+    around = Around(
+        told, notes_of(run), readers_of(run), sources_of(run), same_acts(incidents), paged, material.place()
+    )
     with claimed(folder):
         stage(folder)
         names = []

@@ -1,0 +1,93 @@
+"""Commands on pages and terminals work where the run was started, and a path in them is one word and nothing else."""
+
+from __future__ import annotations
+
+import html
+import re
+import shlex
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.report.cases import finding, incident, timeline, write_output
+
+from agenttrail.cli import main
+from agenttrail.report.commands import command
+from agenttrail.report.names import incident_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    "folder", ["out/day41", "a b", "$(reboot)", "it's; rm -rf ~", '<b onload="x">', "`id`&&x", "ü"]
+)
+def test_a_folder_is_one_word(folder: str) -> None:
+    words = shlex.split(command("list", folder, "--peer", "192.0.2.1"))
+    assert words == ["agenttrail", "incidents", "list", "--from", folder, "--peer", "192.0.2.1"]
+
+
+def test_a_folder_is_never_an_option() -> None:
+    assert command("list", "--output=x") == "agenttrail incidents list --from ./--output=x"
+
+
+@pytest.mark.parametrize(
+    "source", ["", "a\nb", "a\x1b[31m", "\u202eb", "https://me:secret@search:9200", "http://s?k=v"]
+)
+def test_what_is_not_known_or_must_not_be_written_down_is_left_out(source: str) -> None:
+    assert command("show", source, "1f") == "agenttrail incidents show 1f"
+
+
+def test_the_commands_of_page_and_terminal_do_what_they_say(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they are printed, from the folder in which the report was asked for."""
+    monkeypatch.chdir(tmp_path)
+    folder = 'day 41 $(id) <b> "x"'
+    write_output(tmp_path / folder, [incident(0)], [finding(0)], timeline(0))
+    assert main(["incidents", "report", "--from", folder]) == 0
+    name = incident_file(incident(0)["incident.id"])
+    page = (tmp_path / folder / "report" / name).read_text(encoding="utf-8")
+    assert "$(id) <b>" not in page
+    told = [html.unescape(one) for one in re.findall(r'<code class="(?:command|shown)">(.*?)</code>', page)]
+    assert [shlex.split(one)[:3] for one in told] == [["agenttrail", "incidents", what] for what in ("show", "list")]
+    capsys.readouterr()
+    for one in told:
+        assert main(shlex.split(one)[1:]) == 0
+        shown = capsys.readouterr().out
+        assert f"{0:012x}" in shown
+    assert main(["incidents", "show", "--from", folder]) == 0
+    assert told[1] in capsys.readouterr().out
+
+
+def test_the_page_begins_with_its_id_and_with_how_much_went_and_came_back(tmp_path: Path) -> None:
+    out = write_output(tmp_path / "out", [incident(0)], [finding(0)], timeline(0))
+    assert main(["incidents", "report", "--from", str(out)]) == 0
+    page = (out / "report" / incident_file(incident(0)["incident.id"])).read_text(encoding="utf-8")
+    lead = page[page.index("<h1>") : page.index('<div class="cards">')]
+    assert incident(0)["incident.id"] in lead
+    assert "4.0 kB up, 900 B down, from 2026" in lead
+
+
+def test_of_one_rule_each_peer_is_told_with_what_it_fired_on_the_likeliest_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A clean peer that comes first by time or by address does not hide the one that was meant."""
+    whom = {"198.51.100.7": 0.863, "198.51.100.8": 0.925}
+    findings = []
+    for number, (peer, share) in enumerate(whom.items()):
+        kept = {
+            "finding.values": [f"connection.gpu_overlap={share}", f"peer.ip={peer}"],
+            "finding.id": f"{number:032x}",
+        }
+        plain = {name: value for name, value in finding(0).items() if name != "peer.ip"}
+        findings.append(plain | kept)
+    several = incident(0, **{"destination.ip": list(whom)})
+    out = write_output(tmp_path / "out", [several], findings, timeline(0))
+    assert main(["incidents", "report", "--from", str(out)]) == 0
+    page = (out / "report" / incident_file(several["incident.id"])).read_text(encoding="utf-8")
+    assert re.findall(r"</a> towards <b>(.*?)</b>:", page) == ["198.51.100.8", "198.51.100.7"]
+    capsys.readouterr()
+    assert main(["incidents", "show", "--from", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert [f"peer {peer} port 22" in shown for peer in whom] == [True, True]
+    assert "no peer" not in shown
