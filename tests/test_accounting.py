@@ -167,6 +167,21 @@ def test_the_report_says_what_was_counted_and_what_could_not_be_seen(job: Any) -
     ]
 
 
+def test_leases_whose_times_name_no_zone_are_told_of(tmp_path: Path) -> None:
+    """As many as there are, with what was made of them; of leases that all name one nothing is said."""
+    (tmp_path / "leases.csv").write_text("address,start,end,agent\n")
+    events = "events: [{format: aws_vpc_flow, path: leases.csv}]\n"
+    (tmp_path / "job.yml").write_text(events + "leases: [{format: address_leases, path: leases.csv}]\n")
+    job = load_job(tmp_path / "job.yml")
+    rows = b"10.0.0.1,2026-03-02T00:00:00,,ann\n10.0.0.2,2026-03-02T00:00:00Z,,bob\n"
+    outputs = list(_Parse(job.sources).process(Block(b"address,start,end,agent\n" + rows, "leases.csv", 0, source=1)))
+    (account,) = [one.value for one in outputs if isinstance(one, beam.pvalue.TaggedOutput) and one.tag == ACCOUNT]
+    told = "address_leases leases.csv: 1 of 2 leases have a time without a zone, which is taken for UTC"
+    assert [note for note in notes(job, account) if "zone" in note] == [told]
+    del account.counts[1, "without_zone"]
+    assert [note for note in notes(job, account) if "zone" in note] == []
+
+
 def test_sources_keep_their_own_books(job: Any) -> None:
     assert isinstance(job.sources[0], Source)
     account = Account.of(0, lines=3, skipped=3).add(Account.of(1, lines=5, dead=5))

@@ -383,6 +383,11 @@ def notes(job: Job, account: Account) -> list[str]:
         dead, lines = account.counts[number, "dead"], account.counts[number, "lines"]
         if dead:
             said.append(f"{source.name}: {dead} of {lines} lines could not be read; see dead_letters.ndjson")
+        if zoneless := account.counts[number, "without_zone"]:
+            leases = account.counts[number, "leases"]
+            said.append(
+                f"{source.name}: {zoneless} of {leases} leases have a time without a zone, which is taken for UTC"
+            )
     refused = sum(count for (_, what), count in account.written.items() if what == "refused")
     if refused:
         said.append(f"Elasticsearch refused {refused} documents; see dead_letters.ndjson")
