@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
@@ -20,9 +21,9 @@ from agenttrail.parsing import Block
 from agenttrail.transforms.parsing import Source, _Parse
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from random import Random
 
+FORMAT_DATA = Path(__file__).parent / "data" / "formats"
 _ALWAYS = {"lines", "with_events", "skipped", "dead", "events", "attributed", "ambiguous", "unattributed"}
 _COUNT = st.integers(0, 10**12)
 _ACCOUNT = st.builds(
@@ -165,6 +166,59 @@ def test_the_report_says_what_was_counted_and_what_could_not_be_seen(job: Any) -
         "aws_vpc_flow a.log: 1 of 10 lines could not be read; see dead_letters.ndjson",
         "Elasticsearch refused 2 documents; see dead_letters.ndjson",
     ]
+
+
+def test_a_source_of_which_nothing_could_be_read_is_told_of_first_with_the_format_that_it_looks_like(
+    tmp_path: Path,
+) -> None:
+    """One of which something was read is told of last; what looks like nothing is asked about."""
+    (tmp_path / "flows.log").write_bytes((FORMAT_DATA / "aws_vpc_flow" / "sample.log").read_bytes())
+    (tmp_path / "tales.log").write_text("once upon a time\n")
+    (tmp_path / "job.yml").write_text(
+        "events:\n  - {format: alibaba_vpc_flow, path: flows.log}\n  - {format: aws_vpc_flow, path: tales.log}\n"
+        "  - {format: aws_vpc_flow, path: flows.log}\n"
+    )
+    job = load_job(tmp_path / "job.yml")
+    account = Account.of(0, lines=12, dead=12).add(Account.of(1, lines=4, dead=1, skipped=3))
+    account.add(Account.of(2, lines=9, dead=8, with_events=1))
+    said = notes(job, account)
+    first = "not one of 12 lines could be read: it looks like aws_vpc_flow; see dead_letters.ndjson"
+    second = "not one of 1 lines could be read: is that its format?; see dead_letters.ndjson"
+    assert said[:2] == [f"alibaba_vpc_flow flows.log: {first}", f"aws_vpc_flow tales.log: {second}"]
+    assert [note for note in said if "could not be read" in note] == [
+        "aws_vpc_flow flows.log: 8 of 9 lines could not be read; see dead_letters.ndjson"
+    ]
+
+
+def test_a_list_that_no_rule_uses_is_told_of_before_the_rules_that_are_off(tmp_path: Path) -> None:
+    """A slip of the pen turns rules off; lists that the program ships or reads itself are no slip."""
+    (tmp_path / "a.log").write_text("x")
+    (tmp_path / "job.yml").write_text(
+        "events: [{format: aws_vpc_flow, path: a.log}]\n"
+        "lists: {egres_allow: [192.0.2.0/24], my_own: [a], internal: [10.0.0.0/8]}\n"
+    )
+    said = notes(load_job(tmp_path / "job.yml"), Account())
+    assert said[:2] == [
+        "no rule uses the list 'egres_allow'; did you mean egress_allow?",
+        "no rule uses the list 'my_own'",
+    ]
+    assert said[2].startswith("rule ")
+    assert not any("no rule uses" in note for note in said[2:])
+
+
+def test_leases_whose_times_name_no_zone_are_told_of(tmp_path: Path) -> None:
+    """As many as there are, with what was made of them; of leases that all name one nothing is said."""
+    (tmp_path / "leases.csv").write_text("address,start,end,agent\n")
+    events = "events: [{format: aws_vpc_flow, path: leases.csv}]\n"
+    (tmp_path / "job.yml").write_text(events + "leases: [{format: address_leases, path: leases.csv}]\n")
+    job = load_job(tmp_path / "job.yml")
+    rows = b"10.0.0.1,2026-03-02T00:00:00,,ann\n10.0.0.2,2026-03-02T00:00:00Z,,bob\n"
+    outputs = list(_Parse(job.sources).process(Block(b"address,start,end,agent\n" + rows, "leases.csv", 0, source=1)))
+    (account,) = [one.value for one in outputs if isinstance(one, beam.pvalue.TaggedOutput) and one.tag == ACCOUNT]
+    told = "address_leases leases.csv: 1 of 2 leases have a time without a zone, which is taken for UTC"
+    assert [note for note in notes(job, account) if "zone" in note] == [told]
+    del account.counts[1, "without_zone"]
+    assert [note for note in notes(job, account) if "zone" in note] == []
 
 
 def test_sources_keep_their_own_books(job: Any) -> None:

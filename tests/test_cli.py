@@ -594,6 +594,37 @@ def test_rules_are_checked_tested_listed_and_explained(said: Any, rules: Path) -
     assert said("rules", "coverage", rules).out.splitlines() == ["technique\trules", "T1021\town"]
 
 
+def test_a_rule_is_explained_by_the_name_that_incidents_give_it(said: Any, rules: Path) -> None:
+    """Alone, a correlation, too; a name that no rule has is told, with the one that was likely meant."""
+    done = said("rules", "explain", "impact/gpu-diversion")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.startswith("impact/gpu-diversion (high)\n")
+    assert done.out.count("\n\n") == 1
+    assert "sees:       hits of impact/" in done.out
+    (listed,) = orjson.loads(said("rules", "explain", "impact/gpu-diversion", "--json").out)
+    assert listed["name"] == "impact/gpu-diversion"
+    assert said("rules", "explain", "own", rules).out == said("rules", "explain", rules).out
+    wrong = said("rules", "explain", "impact/gpu-diversoin")
+    told = "no such rule file or folder, and no rule of this name; did you mean impact/gpu-diversion?"
+    assert (wrong.status, wrong.err) == (2, f"agenttrail: impact/gpu-diversoin: {told}\n")
+
+
+def test_a_correlation_of_ones_own_over_a_shipped_rule_is_told_what_to_name(said: Any, tmp_path: Path) -> None:
+    """The example of the guide, in a folder of its own: with the rules that ship beside it, it passes."""
+    guide = (ROOT / "rules" / "README.md").read_text()
+    example = guide.partition("```yaml\ntitle: Many refused")[2].partition("```")[0]
+    folder = tmp_path / "my-rules"
+    folder.mkdir()
+    (folder / "many.yml").write_text("title: Many refused" + example)
+    alone = said("rules", "check", folder)
+    told = "unknown rule 'policy/blocked-egress': it ships with the program; name 'builtin' beside your rules"
+    assert alone.status == 2
+    assert alone.err.splitlines()[0].endswith(f"many.yml:6: {told}")
+    assert all(told in line for line in alone.err.splitlines())
+    assert said("rules", "check", "builtin", folder).status == 0
+    assert said("rules", "test", "builtin", folder).status == 0
+
+
 def test_rules_for_programs(said: Any, rules: Path) -> None:
     (listed,) = orjson.loads(said("rules", "list", rules, "--json").out)
     assert (listed["name"], listed["level"], listed["techniques"]) == ("own", "high", ["T1021"])

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 COUNTS = (
     "files", "bytes", "lines", "with_events", "skipped", "dead", "events", "gaps", "attributed", "ambiguous",
-    "unattributed", "in_range", "context", "signals", "duplicates", "leases", "may_matter", "late",
+    "unattributed", "in_range", "context", "signals", "duplicates", "leases", "without_zone", "may_matter",
+    "late",
 )  # fmt: skip
 """What is counted per source, in the order of ``run.json``."""
 DEAD, ACCOUNT, EVENTS = "dead", "account", "events"

@@ -17,8 +17,10 @@ from agenttrail.counters import Count
 from agenttrail.coverage import unseen
 from agenttrail.detect.correlation_needs import within_a_workload
 from agenttrail.detect.correlations import lookbacks
-from agenttrail.errors import DefinitionError, Problem
+from agenttrail.errors import DefinitionError, InputError, Problem
 from agenttrail.formats import FORMATS
+from agenttrail.lists import ADDRESS_LISTS, shipped_lists
+from agenttrail.recognition import recognise
 from agenttrail.seams import EVER, Span
 from agenttrail.settling import SETTLEMENT, TOGETHER, HearOf, InSpan, Say, Settle, Settlement
 from agenttrail.sinks import files as sink
@@ -34,6 +36,7 @@ from agenttrail.transforms.parsing import Parse
 from agenttrail.transforms.timed import LEASES, PROGRESS, ROLLED, SEEN, TIMELINE, UNITS
 from agenttrail.transforms.timelines import EgressByList, Timeline
 from agenttrail.workers import watched
+from agenttrail.yaml_files import suggest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -371,7 +374,8 @@ def _written(account: Account) -> dict[str, dict[str, int]]:
 
 def notes(job: Job, account: Account) -> list[str]:
     """Return what whoever runs the job should know: what was off, and what could not be seen."""
-    said = [f"rule {name} is off: {why}" for name, why in _off(job).items()]
+    said = [*_unreadable(job, account), *_stray_lists(job)]
+    said += [f"rule {name} is off: {why}" for name, why in _off(job).items()]
     if not any(FORMATS[source.format].gives == "leases" for source in job.sources):
         said.append("the job names no leases: nothing can be attributed to a workload")
     said += unseen({FORMATS[source.format].kind for source in job.sources}, account.coverage)
@@ -381,11 +385,54 @@ def notes(job: Job, account: Account) -> list[str]:
         said.append(f"{len(account.unknown_scopes)} scopes in all have events and no lease")
     for number, source in enumerate(job.sources):
         dead, lines = account.counts[number, "dead"], account.counts[number, "lines"]
-        if dead:
+        if dead and not _nothing_read(account, number):
             said.append(f"{source.name}: {dead} of {lines} lines could not be read; see dead_letters.ndjson")
+        if zoneless := account.counts[number, "without_zone"]:
+            leases = account.counts[number, "leases"]
+            said.append(
+                f"{source.name}: {zoneless} of {leases} leases have a time without a zone, which is taken for UTC"
+            )
     refused = sum(count for (_, what), count in account.written.items() if what == "refused")
     if refused:
         said.append(f"Elasticsearch refused {refused} documents; see dead_letters.ndjson")
+    return said
+
+
+def _nothing_read(account: Account, source: int) -> bool:
+    return bool(account.counts[source, "dead"]) and not account.counts[source, "with_events"]
+
+
+def _unreadable(job: Job, account: Account) -> list[str]:
+    """Return which sources gave nothing but dead letters, each with the format that its first file looks like."""
+    said = []
+    for number, source in enumerate(job.sources):
+        if _nothing_read(account, number):
+            lines = account.counts[number, "lines"] - account.counts[number, "skipped"]
+            seems = _other_format(job, number)
+            looks = f"it looks like {seems}" if seems else "is that its format?"
+            said.append(f"{source.name}: not one of {lines} lines could be read: {looks}; see dead_letters.ndjson")
+    return said
+
+
+def _other_format(job: Job, source: int) -> str:
+    """Return the format that the first file of a source looks like, "" where that is its own or cannot be told."""
+    first = next((file.path for file in job.files if file.source == source and file.size), None)
+    if first is None:  # of a topic
+        return ""
+    try:
+        seems = recognise(first).format
+    except InputError:
+        return ""
+    return "" if seems == job.sources[source].format else seems
+
+
+def _stray_lists(job: Job) -> list[str]:
+    """Return which lists of a job no rule asks for, as a slip of the pen has it."""
+    asked = {name for rule in job.rules for name in rule.lists} | set(ADDRESS_LISTS)
+    said = []
+    for name in sorted(job.lists.keys() - asked - shipped_lists().keys()):
+        meant = suggest(name, asked)
+        said.append(f"no rule uses the list {name!r}" + (f"; did you mean {meant}?" if meant else ""))
     return said
 
 

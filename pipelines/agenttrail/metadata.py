@@ -35,6 +35,11 @@ def parse_time(text: str, name: str) -> int:
     return micros
 
 
+def lacks_zone(text: str) -> bool:
+    """Tell whether a time that parse_time() reads says nothing of its zone."""
+    return datetime.fromisoformat(text.strip()).tzinfo is None
+
+
 def lease_batch(rows: Sequence[Mapping[str, Any]], path: str) -> pa.RecordBatch:
     """Return leases read from ``path`` as a batch; times are microseconds, addresses 16 bytes."""
     schema = record("lease").arrow()

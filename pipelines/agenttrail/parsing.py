@@ -74,6 +74,7 @@ class Parsed:
         skipped: number of blank lines, comments and headers, and of lines that tell of other things; for metadata, of
             objects without an address.
         leases: what a format that gives both gives besides events; None where it gives none.
+        without_zone: number of leases with a time that names no zone.
     """
 
     events: pa.RecordBatch
@@ -81,6 +82,7 @@ class Parsed:
     lines: int
     skipped: int
     leases: pa.RecordBatch | None = None
+    without_zone: int = 0
 
     @property
     def with_records(self) -> int:

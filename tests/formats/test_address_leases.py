@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from agenttrail.errors import InputError
@@ -64,3 +66,25 @@ def test_a_header_that_is_none_fails_with_its_place(head: bytes) -> None:
     """A file that cannot be understood is not passed over."""
     with pytest.raises(InputError, match="leases:1: not a header of address leases"):
         _parse(head + _ROW % (1, b"s"))
+
+
+def test_a_wrong_header_is_answered_with_the_names_that_the_readme_gives() -> None:
+    """They can be copied into the header as they stand."""
+    with pytest.raises(InputError) as told:
+        _parse(b"ip,start,pod\n" + _ROW % (1, b"s"))
+    columns = str(told.value).partition("the columns are ")[2]
+    assert {"address", "start", "end", "scope", "agent", "trajectory", "sandbox", "job", "host"} <= set(
+        columns.split(", ")
+    )
+    assert _parse(columns.replace(", ", ",").encode() + b"\n").skipped == 1
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    assert [name for name in columns.split(", ") if f"| `{name}`" not in readme] == []
+
+
+def test_times_without_a_zone_are_counted() -> None:
+    """Of leases, whichever of their times it is; they are read as UTC."""
+    rows = b"10.0.0.1,2026-03-02T00:00:00,,a,t,s\n10.0.0.2,2026-03-02 00:00:00,2026-03-02 01:00:00,a,t,s\n"
+    rows += b"10.0.0.3,2026-03-02T00:00:00+08:00,2026-03-02T01:00:00,a,t,s\n"
+    fine = b"10.0.0.4,2026-03-02T00:00:00Z,2026-03-02T08:00:00+08:00,a,t,s\n"
+    dead = b"10.0.0.5,2026-03-02T00:00:00,never,a,t,s\n"
+    assert _parse(_HEAD + rows + fine + dead).without_zone == 3

@@ -12,7 +12,7 @@ from agenttrail.errors import DefinitionError, Problem, shortened
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from agenttrail.detect.correlations import Correlation
     from agenttrail.detect.rules import Rule, RuleSet
@@ -40,7 +40,8 @@ def _add_action(actions: Any, name: str, action: Callable[[argparse.Namespace], 
         "paths",
         metavar="PATH",
         nargs="*",
-        help="rule files or folders; the rules that ship with the program by default",
+        help="rule files or folders; the rules that ship with the program by default, which 'builtin' names, too"
+        + ("; or names of rules among them" if name == "explain" else ""),
     )
     parser.add_argument("--job", metavar="JOB.yml", help="a job file, whose lists the rules may use")
     if name not in {"check", "test"}:
@@ -156,14 +157,22 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
+    words, arguments.paths = _names_and_paths(arguments.paths)
     rules, _ = _loaded(arguments)
     every = _by_name(rules)
     names = {one.id: one.name for one in every}
+    _refuse_unknown(words, names.values())
     if arguments.json:
-        rows = [{**row, "condition": _condition(one, names)} for row, one in zip(_rows(rules), every, strict=True)]
+        rows = [
+            {**row, "condition": _condition(one, names)}
+            for row, one in zip(_rows(rules), every, strict=True)
+            if not words or one.name in words
+        ]
         print_json(rows, indent=True)
         return 0
     for one in every:
+        if words and one.name not in words:
+            continue
         parts = [
             f"{one.name} ({one.level}{', building block' if one.building_block else ''})",
             f"  {one.title}",
@@ -175,6 +184,23 @@ def _explain(arguments: argparse.Namespace) -> int:
         ]
         sys.stdout.write("\n".join(printable(shortened(part, _LINE)) for part in parts) + "\n\n")
     return 0
+
+
+def _names_and_paths(given: list[str]) -> tuple[list[str], list[str]]:
+    """Return which words can only be names of rules, and the rest, which are files, folders or ``builtin``."""
+    from pathlib import Path
+
+    names = [word for word in given if word != "builtin" and not Path(word).exists()]
+    return names, [word for word in given if word not in names]
+
+
+def _refuse_unknown(words: list[str], names: Collection[str]) -> None:
+    from agenttrail.yaml_files import suggest
+
+    told = "no such rule file or folder, and no rule of this name"
+    unknown = [Problem(word, 0, told, suggest(word, names)) for word in words if word not in names]
+    if unknown:
+        raise DefinitionError(unknown)
 
 
 def _condition(one: Rule | Correlation, names: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ from agenttrail.schema import arrow_type, record
 from agenttrail.yaml_files import departures, suggest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     import pyarrow as pa
     from sigma.rule import SigmaRule
@@ -227,7 +227,8 @@ def can_hold(op: str, count: int, lowest: int, highest: float) -> bool:
 class _Names:
     """Whom a reference means: an id before a Sigma ``name``, and that before the name by path."""
 
-    def __init__(self, referents: Iterable[Referent]) -> None:
+    def __init__(self, referents: Iterable[Referent], unread: Collection[str] = ()) -> None:
+        self.unread = unread
         self.by_id = {one.id: one for one in referents if one.id}
         self.levels: list[dict[str, list[Referent]]] = [{}, {}, {}]
         for one in referents:
@@ -242,13 +243,19 @@ class _Names:
                 return level[name]
         return []
 
-    def suggest(self, word: str) -> str:
-        """Return a name that may have been meant."""
-        return suggest(word, [name for level in self.levels for name in level])
+    def unknown(self, word: str) -> tuple[str, str]:
+        """Return what to say of a reference that means nobody, and a name that may have been meant."""
+        if word in self.unread:
+            return f"unknown rule {word!r}: it ships with the program; name 'builtin' beside your rules", ""
+        return f"unknown rule {word!r}", suggest(word, [name for level in self.levels for name in level])
 
 
 def resolve(
-    drafts: Sequence[Draft], rules: Sequence[Referent], broken: Sequence[Referent], problems: list[Problem]
+    drafts: Sequence[Draft],
+    rules: Sequence[Referent],
+    broken: Sequence[Referent],
+    problems: list[Problem],
+    unread: Collection[str] = (),
 ) -> list[Correlation]:
     """Return the correlations, each after those that it refers to.
 
@@ -257,9 +264,10 @@ def resolve(
         rules: what they may refer to besides one another.
         broken: rules with problems of their own; that a correlation refers to one is no further problem.
         problems: gets all problems of the drafts.
+        unread: names of rules that ship and were not asked for.
     """
     own = [Referent(draft.id, draft.name, str(draft.document.data.get("name") or "")) for draft in drafts]
-    names = _Names([*rules, *own, *broken])
+    names = _Names([*rules, *own, *broken], unread)
     place = {id(one): number for number, one in enumerate(own)}
     found = [_references(draft, names) for draft in drafts]
     refers = [[place[id(one)] for one in some if id(one) in place] for some in found]
@@ -284,7 +292,7 @@ def _references(draft: Draft, names: _Names) -> list[Referent | None]:
         found = names.find(word)
         one = found[0] if len(found) == 1 else None
         if not found:
-            draft.problem(place, f"unknown rule {word!r}", names.suggest(word))
+            draft.problem(place, *names.unknown(word))
         elif one is None:
             draft.problem(place, f"{word!r} is the name of {len(found)} rules: refer to one by its id")
         elif one in out:
@@ -350,10 +358,10 @@ class _Reading:
         word = event["rule"]
         found = self.names.find(word)
         if len(found) != 1:
-            what = f"{word!r} is the name of {len(found)} rules: refer to one by its id" if found else ""
-            hint = "" if found else self.names.suggest(word)
+            several = f"{word!r} is the name of {len(found)} rules: refer to one by its id"
+            what, hint = (several, "") if found else self.names.unknown(word)
             place = ("tests", test, "events", number, "rule")
-            self.draft.problems.append(self.draft.document.problem(place, what or f"unknown rule {word!r}", hint))
+            self.draft.problems.append(self.draft.document.problem(place, what, hint))
             return event
         return {**event, "rule": found[0].id}
 

@@ -140,11 +140,20 @@ def load_all(sources: Iterable[str | Path], lists: Mapping[str, tuple[str, ...]]
     problems += _repeated_ids([*(one.document for one in reading.found), *(draft.document for draft in reading.drafts)])
     if lists is not None:
         problems += _unknown_lists(reading.found, lists)
-    correlations = resolve(reading.drafts, reading.referents(), reading.broken, problems) if reading.drafts else []
+    correlations = []
+    if reading.drafts:
+        correlations = resolve(reading.drafts, reading.referents(), reading.broken, problems, _unread(seen))
     if problems:
         raise DefinitionError(problems)
     rules = sorted((one.rule for one in reading.found), key=lambda rule: rule.id)
     return RuleSet(rules, switch(correlations, rules))
+
+
+def _unread(read: set[Path]) -> set[str]:
+    """Return the names of the rules that ship and are not among the files that were read."""
+    folder = shipped("rules")
+    files = [path for path in _rule_files(folder, []) if path.resolve() not in read]
+    return {path.with_suffix("").relative_to(folder).as_posix() for path in files}
 
 
 def _rule_files(source: Path, problems: list[Problem]) -> list[Path]:

@@ -16,7 +16,7 @@ import orjson
 
 from agenttrail.columns.addresses import address
 from agenttrail.errors import InputError
-from agenttrail.metadata import dead_rows, lease_batch, parse_time
+from agenttrail.metadata import dead_rows, lacks_zone, lease_batch, parse_time
 from agenttrail.parsing import Block, Format, Parsed
 from agenttrail.schema import record
 
@@ -33,6 +33,8 @@ _SHORT = {
     "host": "host.name", "namespace": "k8s.namespace.name", "uid": "k8s.pod.uid",
 }  # fmt: skip
 """Names that people give these columns."""
+_COLUMNS = [{name: short for short, name in _SHORT.items()}.get(name, name) for name in _FIELDS]
+"""Each field by the name that the README gives it."""
 _SLIP = 0.8  # how alike a slip of the pen is to what was meant
 
 
@@ -56,13 +58,16 @@ class Parser:
         dead: list[tuple[bytes, str]] = []
         as_json = block.data.lstrip()[:1] == b"{"
         count = skipped = int(not as_json)
+        without_zone = 0
         for line, raw, item in _json_rows(block) if as_json else _csv_rows(block):
             count += 1
             try:
                 rows.append(self._lease(item))
+                without_zone += _lacks_zone(item)
             except ValueError as error:
                 dead.append((raw, f"line {line}: {error}"))
-        return Parsed(lease_batch(rows, block.path), dead_rows(dead, block.path, DATASET), count, skipped)
+        leases, letters = lease_batch(rows, block.path), dead_rows(dead, block.path, DATASET)
+        return Parsed(leases, letters, count, skipped, without_zone=without_zone)
 
     def _lease(self, item: object) -> dict[str, Any]:
         if not isinstance(item, dict):
@@ -81,6 +86,11 @@ class Parser:
             msg = "end lies before start"
             raise ValueError(msg)
         return lease
+
+
+def _lacks_zone(item: Any) -> bool:
+    """Tell whether a lease has a time that does not say which zone it is of."""
+    return any(lacks_zone(str(item[name])) for name in ("start", "end") if item.get(name))
 
 
 def _address(text: str) -> bytes:
@@ -109,7 +119,7 @@ def _csv_rows(block: Block) -> Iterator[tuple[int, bytes, object]]:
     ]
     if wrong:
         told = ", ".join(map(repr, wrong))
-        msg = f"{block.path}:1: not a header of address leases: {told}; the columns are {', '.join(_FIELDS)}"
+        msg = f"{block.path}:1: not a header of address leases: {told}; the columns are {', '.join(_COLUMNS)}"
         raise InputError(msg)
     for number, line in enumerate(lines[1:], start=2):
         text = line.rstrip("\r")

@@ -74,7 +74,7 @@ def parsed_account(block: Block, parsed: Parsed, gives: str) -> Account:
     given = {"with_events": parsed.with_records, "leases" if gives == "leases" else "events": parsed.events.num_rows}
     if parsed.leases is not None:
         given["leases"] = parsed.leases.num_rows
-    return Account.of(block.source, **counts, **given)
+    return Account.of(block.source, **counts, **given, without_zone=parsed.without_zone)
 
 
 def with_scope(events: pa.RecordBatch, source: Source) -> pa.RecordBatch:
