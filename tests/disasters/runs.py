@@ -115,7 +115,8 @@ class Place:
         """Return what is there now; nothing of a run that failed is among it."""
         assert not (self.out / ".parts").exists()
         found = {str(path.relative_to(self.out)): path for path in self.out.rglob("*") if path.is_file()}
-        files = {name: path.read_bytes() for name, path in found.items()}
+        # pages name the directory in the commands that they show
+        files = {name: path.read_bytes().replace(str(self.out).encode(), b"OUT") for name, path in found.items()}
         summary = orjson.loads(files["run.json"])
         del summary["seconds"]
         # a second run updates what the first one wrote, and replaces what it found
