@@ -16,7 +16,10 @@ from agenttrail.casebook.book import Casebook
 from agenttrail.casebook.terms import Terms
 from agenttrail.columns.json_text import json_objects
 from agenttrail.columns.text import constant
+from agenttrail.detect.analytics.gpu_progress import SILENCE
+from agenttrail.detect.progress import MINUTE
 from agenttrail.formats import FORMATS
+from agenttrail.gathering.named import may_matter_named
 from agenttrail.gathering.observed import distinct
 from agenttrail.job_files import load_job
 from agenttrail.jobs import view_of
@@ -146,6 +149,7 @@ def test_what_ended_is_let_go_and_what_was_said_of_it_stands(
     day: Any, every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agenttrail.casebook.book._LONGEST_RECORD", 0)  # the day is shorter
+    monkeypatch.setattr("agenttrail.casebook.book.SETTLED", SILENCE + 5 * MINUTE)
     job, findings, incidents = day
     terms = _terms(job)
     pieces = sorted(_pieces(job, 30_000), key=lambda piece: (piece[0] != "leases", _first(piece[2])))
@@ -155,8 +159,8 @@ def test_what_ended_is_let_go_and_what_was_said_of_it_stands(
         if what == "leases":
             book.observe(batch)
             continue
-        rows = range(batch.num_rows) if format_.named else terms.sieves[format_.name].may_matter(batch)
-        some = batch.take(pa.array(rows, pa.int64()))
+        rows = may_matter_named(batch) if format_.named else terms.sieves[format_.name].may_matter(batch)
+        some = batch.take(pa.array(rows))
         taken += some.num_rows
         book.take(source, None if format_.named else format_.name, some)
         if number % every == every - 1:
@@ -167,7 +171,10 @@ def test_what_ended_is_let_go_and_what_was_said_of_it_stands(
     assert book.late() == []
     assert kept.incidents == incidents
     assert _without_place(kept.findings) == _without_place(findings)
-    assert book.rows < 0.9 * taken  # the day is not over, and workers of a training job outlive it
+    kept.hear(book.evict(_first(batch) - 1_800_000_000))
+    assert kept.incidents == incidents
+    # the day is not over, and workers of a training job outlive it; but most samples of their GPUs prove nothing
+    assert book.rows < 0.7 * taken
 
 
 def _first(batch: pa.RecordBatch) -> int:

@@ -25,14 +25,10 @@ HOSTILE = 'no\x1b]0;x\x07 {"level": "info"}\r\n{"event": "ended"}\u202e\udcff %s
 
 
 @pytest.fixture
-def log() -> Iterator[logging.Logger]:
-    """Return a logger whose lines go to standard error and nowhere else."""
-    log = logging.getLogger("agenttrail.test_telling")
-    log.propagate, level = False, log.level
-    log.setLevel(logging.INFO)
-    yield log
-    log.handlers.clear()
-    log.setLevel(level)
+def log() -> logging.Logger:
+    """Return a logger that is nobody's child."""
+    # what pytest captures goes to xdist, which takes no text that is not UTF-8
+    return logging.Logger("agenttrail.test_telling", logging.INFO)  # noqa: LOG001
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from agenttrail.attribute import LeaseTable
 from agenttrail.attribute_named import NameTable
 from agenttrail.casebook.ledger import Changes, Ledger
+from agenttrail.casebook.samples import SETTLED, Needless
 from agenttrail.casebook.segments import Known, Segment, reporting
 from agenttrail.columns.batches import joined, stacked
 from agenttrail.columns.json_text import json_objects
@@ -28,7 +29,6 @@ from agenttrail.gathering.merging import merged
 from agenttrail.gathering.named import reports
 from agenttrail.gathering.observed import distinct, resolved, still_needed
 from agenttrail.schema import conform, record
-from agenttrail.seams import EVER as _EVER
 from agenttrail.seams import Living, heard_of
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ class Casebook:
         self._known = self._knowing()
         internal = self._terms.internal
         rows = [self._known.looked_at(segment.dataset, segment.raw, internal) for segment in self._segments]
-        self._segments = self._kept(rows)
+        self._segments = self._kept(rows, Needless.of(self._segments, self._terms.asked, start - SETTLED))
         if self._observed and self._known.living is not None:
             ended = self._known.living.ended
             self._observed = [still_needed(self._observed, self._known.leases, ended, span.first_day)]
@@ -219,21 +219,23 @@ class Casebook:
         self._span = replace(self._terms.span, start=start, look_back=reach)
         return self._span
 
-    def _kept(self, rows: Sequence[NDArray[np.int64]]) -> list[Segment]:
-        """Return the segments with some rows alone, without reports of progress from before all else."""
-        starts = [numbers(segment.raw.column("event.start").cast(pa.int64())) for segment in self._segments]
-        told = [reporting(segment.raw) for segment in self._segments]
-        others = [start[row][~of[row]] for start, of, row in zip(starts, told, rows, strict=True)]
-        first = min(
-            [_EVER if self._span is None else self._span.start, *(times.min() for times in others if len(times))]
-        )
+    def _kept(self, rows: Sequence[NDArray[np.int64]], needless: Needless) -> list[Segment]:
+        """Return the segments with some rows alone, of those neither samples that prove nothing nor reports to none."""
+        assert self._known is not None  # noqa: S101 - for mypy: it is made first
+        stays = []
+        first = needless.settled
+        for segment, row in zip(self._segments, rows, strict=True):
+            sampled = row[~needless.among(segment, self._known)[row]]
+            stays.append(sampled)
+            first = min([first, *segment.sampled_at(sampled)])
         kept = []
-        for segment, row, start, of in zip(self._segments, rows, starts, told, strict=True):
-            stays = row[~of[row] | (start[row] >= first - _BEFORE)]
-            if len(stays) == segment.raw.num_rows:
+        for segment, row in zip(self._segments, stays, strict=True):
+            start = numbers(segment.raw.column("event.start").cast(pa.int64()))
+            left = row[~reporting(segment.raw)[row] | (start[row] >= first - _BEFORE)]
+            if len(left) == segment.raw.num_rows:
                 kept.append(segment)
-            elif len(stays):
-                kept.append(self._judged(segment.source, segment.dataset, segment.raw.take(pa.array(stays))))
+            elif len(left):
+                kept.append(self._judged(segment.source, segment.dataset, segment.raw.take(pa.array(left))))
         return kept
 
     def late(self) -> list[tuple[int, pa.RecordBatch]]:

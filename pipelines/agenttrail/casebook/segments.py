@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _ENDS = ("source.ip", "destination.ip")
 _NAMES = ("k8s.pod.uid", "sandbox.id")
-_STEP = "training.step"
+_STEP, _METRIC = "training.step", "metric.name"
 _ROW = "row"
 """Column in flight only: place of a row."""
 _SEEN = ("network.direction", "network.initiator", "attribution.reason")
@@ -60,7 +60,11 @@ class Known:
 
     def of(self, dataset: str | None, raw: pa.RecordBatch, internal: NetworkLists) -> pa.RecordBatch:
         """Say of raw events whose they are."""
-        return attribute_named(raw, self.by_name) if dataset is None else attribute(raw, self.by_address, internal)
+        return self.named(raw) if dataset is None else attribute(raw, self.by_address, internal)
+
+    def named(self, raw: pa.RecordBatch) -> pa.RecordBatch:
+        """Say of raw events that name their workload whose they are."""
+        return attribute_named(raw, self.by_name)
 
     def looked_at(self, dataset: str | None, raw: pa.RecordBatch, internal: NetworkLists) -> NDArray[np.int64]:
         """Return which of some raw events are looked at, ascending; reports of training progress are, all of them.
@@ -130,6 +134,14 @@ class Segment:
         named = [cast(rows.column(name), pa.string()) for name in _KIND if name in rows.schema.names]
         ends = [rows.column(name) for name in _ENDS if name in rows.schema.names]
         return digest_words(content_digests([self.workload, _hits(rows), *ends, *named]))
+
+    def sampled_at(self, rows: NDArray[np.int64]) -> list[int]:
+        """Return when the first GPU sample among some raw rows was taken, in microseconds; nothing without any."""
+        if _METRIC not in self.raw.schema.names:
+            return []
+        sampled = rows[np.asarray(self.raw.column(_METRIC).is_valid(), dtype=bool)[rows]]
+        times = numbers(self.raw.column("event.start").cast(pa.int64()))[sampled]
+        return [int(times.min())] if len(times) else []
 
     def nothing(self) -> Signals:
         """Return none of its signals, in their shape."""

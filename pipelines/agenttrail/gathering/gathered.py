@@ -211,8 +211,7 @@ class _Seen:
 
 def _seen(plan: Plan, derived: Derived, rows_of: _RowsOf) -> Iterator[_Seen]:
     """Yield the rows that derived events stand for and the rules that hit these."""
-    names = set(record("event").fields)
-    events = derived.events.select([name for name in derived.events.schema.names if name in names])
+    events = _as_asked(derived.events)
     peerless = np.asarray(column(events, "peer.ip").is_null())
     for number, rule, hit in zip(plan.numbers, plan.rules, plan.run(events), strict=True):
         fields = asked_fields(rule.condition)
@@ -224,6 +223,19 @@ def _seen(plan: Plan, derived: Derived, rows_of: _RowsOf) -> Iterator[_Seen]:
         event = found[fired]
         hits = Hits(rows, np.full(len(rows), number), peerless[event], fired=fired)
         yield _Seen(hits, event, events, found, fields)
+
+
+def _as_asked(derived: pa.RecordBatch) -> pa.RecordBatch:
+    names = set(record("event").fields)
+    return derived.select([name for name in derived.schema.names if name in names])
+
+
+def fires(plan: Plan, derived: pa.RecordBatch) -> NDArray[np.bool_]:
+    """Tell which derived events any rule of a plan fires on."""
+    fired = np.zeros(derived.num_rows, dtype=bool)
+    for hit in plan.run(_as_asked(derived)):
+        fired[hit] = True
+    return fired
 
 
 def _values(seen: Sequence[_Seen], fired: NDArray[np.int64]) -> pa.Array:

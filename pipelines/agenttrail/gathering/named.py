@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from agenttrail.detect.plan import Plan
 
 TOOL_CALL = "tool_call"
-_REPORT = {"event.start": TIMESTAMP, "training.step": pa.int64(), "sandbox.id": pa.string(), "job.id": pa.string()}
+_STEP = "training.step"
+_REPORT = {"event.start": TIMESTAMP, _STEP: pa.int64(), "sandbox.id": pa.string(), "job.id": pa.string()}
 
 
 def select_named(events: pa.RecordBatch, plan: Plan) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
@@ -37,11 +38,21 @@ def select_named(events: pa.RecordBatch, plan: Plan) -> tuple[NDArray[np.int64],
     return np.sort(np.concatenate([called, sampled])), hits or [called for _ in plan.rules]
 
 
+def may_matter_named(events: pa.RecordBatch) -> NDArray[np.int64]:
+    """Return the rows of events that name their workload that say anything: those that may matter, and reports."""
+    matters = are(events, "event.action", EXECUTE_TOOL)
+    for metric in (METRIC, TENSOR):
+        matters |= are(events, "metric.name", metric)
+    if _STEP in events.schema.names:
+        matters |= np.asarray(events.column(_STEP).is_valid(), dtype=bool)
+    return np.flatnonzero(matters)
+
+
 def progress_of(events: pa.RecordBatch) -> pa.RecordBatch | None:
     """Return the reports of training progress among events; None where there are none."""
-    if "training.step" not in events.schema.names:
+    if _STEP not in events.schema.names:
         return None
-    told = events.filter(events.column("training.step").is_valid())
+    told = events.filter(events.column(_STEP).is_valid())
     columns = [cast(column(told, name), type_) for name, type_ in _REPORT.items()]
     return pa.RecordBatch.from_arrays(columns, names=list(_REPORT)) if told.num_rows else None
 

@@ -17,6 +17,7 @@ from agenttrail.columns.numbers import numbers
 from agenttrail.columns.text import constant, trim_line_ends
 from agenttrail.detect.signals import Lists
 from agenttrail.formats import FORMATS
+from agenttrail.gathering.named import may_matter_named
 from agenttrail.parsing import DEAD_LETTER
 from agenttrail.transforms.parsing import parsed_account, with_scope
 from agenttrail.transforms.timed import Timed
@@ -85,8 +86,7 @@ class _Sift(Timed):
             if late is not None:
                 account.add(Account.of(block.source, late=late.num_rows))
                 yield beam.pvalue.TaggedOutput(DEAD, late_letters(late, LATE))
-            if sieve is not None:
-                events = events.take(pa.array(sieve.may_matter(events)))
+            events = events.take(pa.array(may_matter_named(events) if sieve is None else sieve.may_matter(events)))
             account.add(Account.of(block.source, may_matter=events.num_rows))
         account.seconds.update(self._seconds(started))
         events, leases = (batch if batch is not None and batch.num_rows else None for batch in (events, leases))

@@ -25,12 +25,12 @@ _SECOND = 1_000_000
 _BASE = 1_772_409_600 * _SECOND
 
 
-def _drawn(dice: Random) -> tuple[list[Sample], list[Report]]:
+def _drawn(dice: Random, *, lost: bool = True) -> tuple[list[Sample], list[Report]]:
     samples = [one for entity in range(_WORKLOADS) for one in _samples(dice, entity)]
     reports = []
     for sandbox, job in ((None, "job-0"), (None, "job-1"), ("pod-1", None), ("pod-2", "job-0"), ("pod-3", "job-1")):
         if dice.random() < 0.6:
-            reports += _reports(dice, sandbox, job)
+            reports += _reports(dice, sandbox, job, lost=lost)
     dice.shuffle(samples)
     dice.shuffle(reports)
     return samples, reports
@@ -59,7 +59,7 @@ def _samples(dice: Random, entity: int) -> list[Sample]:
     return samples
 
 
-def _reports(dice: Random, sandbox: str | None, job: str | None) -> list[Report]:
+def _reports(dice: Random, sandbox: str | None, job: str | None, *, lost: bool = True) -> list[Report]:
     begin = dice.choice(
         [dice.randrange(-600, 1_200), dice.randrange(-600, 1_200, 60), dice.randrange(-7_201, -5_000, 60)]
     )
@@ -68,7 +68,7 @@ def _reports(dice: Random, sandbox: str | None, job: str | None) -> list[Report]
     for _ in range(dice.randrange(7)):
         reports.append(Report(time, dice.choice([step] * 9 + [None]), sandbox, job))
         time += dice.choice([0, 60, 300, 700, 900, 1_500, 7_200, 7_201]) * _SECOND
-        step += dice.choice([usual, usual, usual, 0, -usual, 2 * usual])
+        step += dice.choice([usual, usual, usual, 0, -usual, *([2 * usual] if lost else [])])
     return reports
 
 

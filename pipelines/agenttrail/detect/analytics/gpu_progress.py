@@ -85,24 +85,14 @@ def derive(samples: pa.RecordBatch, progress: pa.RecordBatch) -> tuple[Derived, 
         over maximal runs of minutes with samples that are not told and hold no step, from the beginning of the first
         to the end of the last; ``NO_SAMPLES`` between two samples more than ``SAMPLE_GAP`` apart.
     """
-    use = _minutes_of_use(samples)
-    told_by = read_progress(progress, SILENCE)
-    named = (column_of(samples, f"{rung}.id", pa.string()).take(pa.array(use.rows)) for rung in RUNGS)
-    owner = np.repeat(use.workload, np.diff(use.offsets))
-    source, rung = told_by.sources(*(agreed(owner, len(use.entities), names, null_agrees=True) for names in named))
-    source, rung = source[use.workload], rung[use.workload]
-    told, stepped = told_by.told(source, use.minute), told_by.stepped(source, use.minute)
-    follows = (use.workload[1:] == use.workload[:-1]) & (use.first[1:] - use.last[:-1] <= SAMPLE_GAP)
-    # As a gap is at most two minutes, at most one minute without samples lies between two that follow one another.
-    skipped = use.minute[:-1] + 1
-    free = told_by.told(source[:-1], skipped) & ~told_by.stepped(source[:-1], skipped)
-    follows_free = follows & (free | (use.minute[1:] == skipped))
-    first, last = _intervals(use, told & ~stepped, follows_free)
-    return _events(samples, use, first, last, rung), _gaps(use, ~told & ~stepped, follows, rung)
+    use = minutes_of_use(samples)
+    known = Told.of(samples, use, progress)
+    first, last = busy_intervals(use, known.free, known.follows_free)
+    return _events(samples, use, first, last, known.rung), _gaps(use, known.untold, known.follows, known.rung)
 
 
 @dataclass(frozen=True)
-class _Use:
+class Use:
     """Minutes with samples, ascending by workload and time.
 
     Attributes:
@@ -127,8 +117,49 @@ class _Use:
     last: NDArray[np.int64]
     use: NDArray[np.int64]
 
+    @property
+    def scores(self) -> NDArray[np.int64]:
+        """What each minute scores; by length where sums are the same: so those of exactly BUSY belong to intervals."""
+        return (self.use - BUSY * _FINE) * _LONGEST + 1
 
-def _minutes_of_use(samples: pa.RecordBatch) -> _Use:
+
+@dataclass(frozen=True)
+class Told:
+    """What is known of minutes with samples.
+
+    Attributes:
+        rung: that progress of each is reported at, -1 for none.
+        free: which are told and hold no step.
+        untold: which are not told and hold no step.
+        follows: which follow the one before, from the second on.
+        follows_free: which do so that no minute between them is otherwise.
+    """
+
+    rung: NDArray[np.int64]
+    free: NDArray[np.bool_]
+    untold: NDArray[np.bool_]
+    follows: NDArray[np.bool_]
+    follows_free: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, samples: pa.RecordBatch, use: Use, progress: pa.RecordBatch) -> Told:
+        """Lay the minutes beside the reports of progress."""
+        told_by = read_progress(progress, SILENCE)
+        named = (column_of(samples, f"{rung}.id", pa.string()).take(pa.array(use.rows)) for rung in RUNGS)
+        owner = np.repeat(use.workload, np.diff(use.offsets))
+        source, rung = told_by.sources(*(agreed(owner, len(use.entities), names, null_agrees=True) for names in named))
+        source, rung = source[use.workload], rung[use.workload]
+        told, stepped = told_by.told(source, use.minute), told_by.stepped(source, use.minute)
+        follows = (use.workload[1:] == use.workload[:-1]) & (use.first[1:] - use.last[:-1] <= SAMPLE_GAP)
+        # As a gap is at most two minutes, at most one minute without samples lies between two that follow one another.
+        skipped = use.minute[:-1] + 1
+        between = told_by.told(source[:-1], skipped) & ~told_by.stepped(source[:-1], skipped)
+        follows_free = follows & (between | (use.minute[1:] == skipped))
+        return cls(rung, told & ~stepped, ~told & ~stepped, follows, follows_free)
+
+
+def minutes_of_use(samples: pa.RecordBatch) -> Use:
+    """Cut samples, see :func:`derive`, into minutes."""
     value = column_of(samples, "metric.value", pa.float64())
     sampled = pc.equal(column_of(samples, "metric.name", pa.string()), METRIC)
     percent = pc.and_(pc.greater_equal(value, 0), pc.less_equal(value, 100))
@@ -145,11 +176,11 @@ def _minutes_of_use(samples: pa.RecordBatch) -> _Use:
     values = np.rint(value.take(pa.array(rows)).to_numpy(zero_copy_only=False) * _FINE).astype(np.int64)
     use = np.add.reduceat(values, begin) // (end - begin)
     first, last = time[begin], time[end - 1]
-    return _Use(rows, offsets, values, entities, workload[begin], first // MINUTE, first, last, use)
+    return Use(rows, offsets, values, entities, workload[begin], first // MINUTE, first, last, use)
 
 
-def _intervals(
-    use: _Use, free: NDArray[np.bool_], joined: NDArray[np.bool_]
+def busy_intervals(
+    use: Use, free: NDArray[np.bool_], joined: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the first and the last minute of each interval, as indices into ``use``."""
     fresh = np.ones(len(free), dtype=bool)
@@ -159,15 +190,13 @@ def _intervals(
     offsets = run_offsets(stretch[rows])
     begin, end = rows[offsets[:-1]], rows[offsets[1:] - 1]
     rows = rows[np.repeat(use.minute[end] - use.minute[begin] + 1 >= LEAST, np.diff(offsets))]
-    # By length where the sums are the same: so minutes of exactly BUSY belong to an interval.
-    scores = (use.use[rows] - BUSY * _FINE) * _LONGEST + 1
-    first, last = (rows[places] for places in maximal_segments(stretch[rows], scores))
+    first, last = (rows[places] for places in maximal_segments(stretch[rows], use.scores[rows]))
     stated = use.minute[last] - use.minute[first] + 1 >= LEAST
     return first[stated], last[stated]
 
 
 def _events(
-    samples: pa.RecordBatch, use: _Use, first: NDArray[np.int64], last: NDArray[np.int64], rung: NDArray[np.int64]
+    samples: pa.RecordBatch, use: Use, first: NDArray[np.int64], last: NDArray[np.int64], rung: NDArray[np.int64]
 ) -> Derived:
     count = len(first)
     begin, lengths = use.offsets[first], use.offsets[last + 1] - use.offsets[first]
@@ -192,7 +221,7 @@ def _events(
     return Derived(events, offsets_of(lengths), members)
 
 
-def _gaps(use: _Use, untold: NDArray[np.bool_], follows: NDArray[np.bool_], rung: NDArray[np.int64]) -> pa.RecordBatch:
+def _gaps(use: Use, untold: NDArray[np.bool_], follows: NDArray[np.bool_], rung: NDArray[np.int64]) -> pa.RecordBatch:
     """Return what is missing: of progress where it is ``untold``, and of samples."""
     fresh = np.ones(len(untold), dtype=bool)
     fresh[1:] = ~(follows & untold[1:] & untold[:-1])
