@@ -235,6 +235,14 @@ def test_lists_stop_at_a_hundred_and_counts_do_not() -> None:
     assert set(listed["finding.id"]) <= {finding["finding.id"] for finding in findings}
 
 
+def test_a_peer_of_its_own_is_listed_however_many_a_burst_tried() -> None:
+    tried = [f"10.9.{number // 250}.{number % 250}" for number in range(300)]
+    tried.sort(key=address)
+    burst = _one(**_RULES["high-1"], **{"peer.ip": None, "destination.ip": tried[:100]})
+    (incident,) = _grouped([burst, _one(**{"peer.ip": "203.0.113.9"})])
+    assert incident["destination.ip"] == [*tried[:99], "203.0.113.9"]
+
+
 def test_one_incident_an_occupancy() -> None:
     """A pod's name used again, and the same pod as another job's, are other entities."""
     again = _one(**{"entity.anchor": "uid-9", "k8s.pod.uid": "uid-9"})

@@ -46,6 +46,12 @@ def test_what_differs_in_one_thing_is_not_the_same_act(changed: dict[str, Any]) 
     assert same_acts([incident(0), unsure(9, incident(0), **changed)]) == {}
 
 
+def test_of_many_shared_peers_the_number_is_told() -> None:
+    tried = {"destination.ip": [f"198.51.100.{number}" for number in range(10, 22)]}
+    (twin,) = same_acts([one := incident(0, **tried), unsure(9, one)])[one["incident.id"]]
+    assert "the same 12 peers: 198.51.100.10, 198.51.100.11, 198.51.100.12 and 9 more port 22, at" in twin.why
+
+
 _SOME = st.lists(st.sampled_from("abc"), max_size=2, unique=True)
 _TIMES = st.tuples(st.integers(0, 5), st.integers(0, 3))
 

@@ -343,9 +343,10 @@ def _proof(incident: Document) -> list[str]:
 
 
 def _finding_lines(finding: Document) -> list[str]:
-    from agenttrail.report.names import several, whom_of
+    from agenttrail.report.names import ends, whom_of
 
-    peer = several(whom_of(finding)) or "no peer"
+    whom = whom_of(finding)
+    peer = f"peer{'' if len(whom) == 1 else 's'} {ends(whom)}" if whom else "no peer"
     ports = ", ".join(map(str, finding.get("peer.port", [])))
     transports, outcomes = (", ".join(finding.get(name, [])) for name in ("network.transport", "event.outcome"))
     sent, received = (finding.get(f"{side}.bytes", 0) for side in ("source", "destination"))
@@ -357,7 +358,7 @@ def _finding_lines(finding: Document) -> list[str]:
     evidence = finding.get("finding.evidence", [])
     lines = [
         f"  {finding['finding.severity']}: {finding['finding.title']} ({finding['rule.name']})",
-        f"    peer {peer} port {ports or '-'}, {transports}; {seen}",
+        f"    {peer} port {ports or '-'}, {transports}; {seen}",
         f"    in {carried}",
         *([f"    saw {', '.join(finding['finding.values'])}"] if finding.get("finding.values") else []),
         *_call_before(finding),

@@ -139,10 +139,20 @@ def _first_call(
 
 
 def _peers(findings: pa.RecordBatch, which: NDArray[np.int64], count: int) -> pa.Array:
-    """Return the peers of findings on one peer, and of those that put several together."""
+    """Return the peers of findings on one peer, and of those on several as far as there is room.
+
+    A burst that was refused by hundreds of addresses must not crowd out the one that was spoken with.
+    """
     several = findings.column("destination.ip")
     owner = np.concatenate([which, which[several.value_parent_indices().to_numpy()]])
-    return distinct_lists(owner, count, pa.concat_arrays([findings.column("peer.ip"), several.flatten()]), MOST_LISTED)
+    peer = pa.concat_arrays([findings.column("peer.ip"), several.flatten()])
+    of_several = np.arange(len(owner)) >= findings.num_rows
+    known = np.flatnonzero(np.asarray(peer.is_valid()))
+    owner, peer, of_several = owner[known], peer.take(pa.array(known)), of_several[known]
+    _, first = group_rows([pa.array(owner), peer])  # of what is on one peer and on several, the former is first
+    owner, peer = owner[first], peer.take(pa.array(first))
+    shown = np.flatnonzero(rank_in_group(owner, of_several[first], ordinals(peer)) < MOST_LISTED)
+    return distinct_lists(owner[shown], count, peer.take(pa.array(shown)))
 
 
 def _agreeing_kinds(

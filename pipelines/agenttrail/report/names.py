@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 _MOST_NAMES = 2
+_MOST_ENDS = 3
+_LISTED = 100
+"""Peers that a finding or an incident lists."""
 _NAME = 64
 """Characters of the name of a peer."""
 _PEER = "peer.ip="
@@ -102,6 +105,15 @@ def several(some: Sequence[Any], most: int = 3) -> str:
     return ", ".join(short(one) for one in some[:most]) + (f" and {more} more" if more > 0 else "")
 
 
+def ends(peers: Sequence[Any]) -> str:
+    """Return peers in a line: of many how many they are, and the first; "" without any."""
+    if len(peers) <= _MOST_ENDS:
+        return several(peers, _MOST_ENDS)
+    if len(peers) >= _LISTED:  # there may be more than a document lists
+        return f"{len(peers)} addresses or more ({several(peers[:_MOST_ENDS])} and others)"
+    return f"{len(peers)} addresses ({several(peers, _MOST_ENDS)})"
+
+
 def whom_of(finding: Mapping[str, Any]) -> list[str]:
     """Return the peers of a finding: its own, those that it lists, or those that its rule looked at."""
     own = [finding["peer.ip"]] if finding.get("peer.ip") else finding.get("destination.ip", [])
@@ -113,4 +125,4 @@ def peer_of(document: Mapping[str, Any]) -> str:
     """Return the peers of an incident or a finding with their ports; "" where it has none."""
     peers = [document["peer.ip"]] if document.get("peer.ip") else document.get("destination.ip", [])
     ports = document.get("peer.port") or document.get("destination.port", [])
-    return (several(peers) + (f" port {several(ports)}" if ports else "")) if peers else ""
+    return (ends(peers) + (f" port {several(ports)}" if ports else "")) if peers else ""

@@ -32,8 +32,8 @@ MOST_SANDBOXES = 300
 _MOST_ACTS = 100
 """Findings of an incident that are compared with those of another."""
 _ACT = (
-    "rule.id", "peer.ip", "peer.port", "finding.first_seen", "finding.last_seen", "event.count", "event.dataset",
-    "network.conversations", "source.bytes", "destination.bytes",
+    "rule.id", "peer.ip", "destination.ip", "peer.port", "finding.first_seen", "finding.last_seen", "event.count",
+    "event.dataset", "network.conversations", "source.bytes", "destination.bytes",
 )  # fmt: skip
 """What two findings on the same records have in common."""
 _EVIDENCE = b',"finding.evidence":'

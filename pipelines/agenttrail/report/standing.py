@@ -11,7 +11,7 @@ from agenttrail.report.pages import micros, when
 from agenttrail.timeline_story import size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from agenttrail.timeline_story import Moment
@@ -60,7 +60,7 @@ def outcomes(finding: Mapping[str, Any]) -> set[str]:
     return set(finding.get("event.outcome", ())) if network and finding["finding.severity"] in OPENING else set()
 
 
-def accepted_elsewhere(finding: Mapping[str, Any], peers: Sequence[str]) -> bool:
+def accepted_elsewhere(finding: Mapping[str, Any], peers: Collection[str]) -> bool:
     """Tell whether a finding that is context shows a connection to one of some peers as accepted."""
     context = finding["finding.severity"] not in OPENING
     return context and finding.get("peer.ip") in peers and "success" in finding.get("event.outcome", ())
@@ -115,7 +115,7 @@ def _accepted(
     opened: Sequence[Mapping[str, Any]], findings: Iterable[Mapping[str, Any]], logs: AbstractSet[str]
 ) -> list[str]:
     """Return which other logs show connections to the same peers as accepted, and of how many conversations."""
-    peers = [one["peer.ip"] for one in opened if one.get("peer.ip")]
+    peers = {peer for one in opened for peer in (one.get("peer.ip"), *one.get("destination.ip", ())) if peer}
     counted: dict[str, int] = {}
     for one in findings:
         others = _others(one, logs)
