@@ -16,6 +16,7 @@ from tests.oracles.findings import KEY
 from agenttrail.columns.addresses import address
 from agenttrail.columns.ids import content_id
 from agenttrail.incidents import group
+from agenttrail.incidents.wording import headline
 from agenttrail.schema import record
 
 if TYPE_CHECKING:
@@ -319,8 +320,28 @@ def test_the_summary_says_when_nobody_is_sure() -> None:
 def test_many_peers_and_rules_are_counted_not_listed() -> None:
     findings = [_one(**_RULES[f"high-{number % 3}"], **{"peer.ip": f"198.51.100.{number}"}) for number in range(9)]
     (incident,) = _grouped(findings)
-    assert incident["incident.title"] == "Title 0 (+2) by sandbox pod-1"
+    assert incident["incident.title"] == "Title 0, and 2 more kinds of finding by sandbox pod-1"
     assert "towards 198.51.100.0, 198.51.100.1, 198.51.100.2 and 6 more (port 22)" in incident["incident.summary"]
+
+
+def test_the_title_is_the_act_that_a_call_tells_else_the_worst() -> None:
+    spans = {"event.dataset": ["otlp_spans"]}
+    worst, other = _one(**_RULES["critical-1"]), _one(**_RULES["high-0"], **{"peer.ip": "203.0.113.9"})
+    titles = [
+        group(_batch(some), {**KINDS, "otlp_spans": "agent spans"}).column("incident.title").to_pylist()
+        for some in ([worst, other], [worst, {**other, **spans}], [{**worst, **spans}, {**other, **spans}])
+    ]
+    more = ", and 1 more kind of finding by sandbox pod-1"
+    assert titles == [[f"Title 1{more}"], [f"Title 0{more}"], [f"Title 1{more}"]]
+
+
+@pytest.mark.parametrize("entity", ["pod-1", "pod by sandbox pod", "pod\x1b[2J" + "x" * 500, ""])
+@pytest.mark.parametrize("title", ["Mining by script", "SSH"])
+def test_the_headline_is_the_title_without_who_it_was(title: str, entity: str) -> None:
+    (incident,) = _grouped([_one(**{"finding.title": title, "entity.id": entity, "sandbox.id": entity})])
+    assert headline(incident) == title
+    assert headline({**incident, "incident.title": f"{title} (+1) by sandbox old"}) == f"{title} (+1)"
+    assert headline({**incident, "incident.title": "someone's own"}) == "someone's own"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from agenttrail.report.advice import authors, steps, unlike
 from agenttrail.report.calls import call_before, call_of
 from agenttrail.report.conditions import Condition, Part, Value, conditions
 from agenttrail.report.fired import because, folded, matched_parts
-from agenttrail.report.names import headline
 from agenttrail.report.proof import proof
 from agenttrail.report.same_act import same_acts
 from agenttrail.report.standing import decided_on, standing, verdict
@@ -295,9 +294,3 @@ def test_what_a_rule_excludes_is_no_pattern_that_matched() -> None:
 def test_long_demands_are_folded() -> None:
     part = Part("r", ("a is 1", f'b matches "{"x" * 150}"'), ("a", "b"))
     assert folded(part) == [("a is 1", ""), ("a pattern on b", part.asks[1])]
-
-
-def test_the_headline_says_what_there_is_more_of() -> None:
-    assert headline({"incident.title": "SSH (+1) by sandbox s"}) == "SSH, and 1 more kind of finding"
-    assert headline({"incident.title": "SSH (+2) by sandbox s"}) == "SSH, and 2 more kinds of finding"
-    assert headline({"incident.title": "SSH by sandbox s"}) == "SSH"

@@ -16,7 +16,7 @@ from agenttrail.report.calls import call_of
 from agenttrail.report.conditions import Condition, Part, Value, values
 from agenttrail.report.evidence import Budget, lines
 from agenttrail.report.fired import because
-from agenttrail.report.names import ends, headline_of, incident_file, peer_names
+from agenttrail.report.names import ends, incident_file, peer_names
 from agenttrail.report.pages import micros
 from agenttrail.report.proof import proof
 from agenttrail.report.standing import Block, block_of, decided_on, told_by_all
@@ -266,17 +266,16 @@ def test_where_no_call_was_recorded_that_is_said(tmp_path: Path) -> None:
 # -- what it is about, and what its peer is called
 
 
-def test_the_headline_is_the_act_that_a_call_tells() -> None:
+def test_an_incident_has_one_title_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     title = "Tool call opens a reverse SSH tunnel, and 1 more kind of finding"
-    assert headline_of(incident(0), [finding(0), call_finding(0)]) == title
-    assert headline_of(incident(0), [finding(0), finding(0)]) == "SSH to an unlisted peer"
-    assert headline_of(incident(0), [_context()]) == "SSH to an unlisted peer"
-
-
-def test_page_and_index_have_one_headline(tmp_path: Path) -> None:
-    page = _page(tmp_path, [incident(0)], [finding(0), call_finding(0)], timeline(0))
-    for text in (page, _text(tmp_path, "index.html")):
-        assert "Tool call opens a reverse SSH tunnel, and 1 more kind of finding" in text
+    one = incident(0, **{"incident.title": f"{title} by trajectory t0"})
+    page = _page(tmp_path, [one], [finding(0), call_finding(0)], timeline(0))
+    assert f"high {title} Agent agent-0 in job j" in page
+    assert f"2026-03-02 00:10:00 agent-0 {title} trajectory t0" in _text(tmp_path, "index.html")
+    capsys.readouterr()
+    for action, shown in (("list", f"trajectory t0  {title}\n"), ("show", f"HIGH  {title} by trajectory t0\n")):
+        assert main(["incidents", action, "--from", str(tmp_path / "out")]) == 0
+        assert shown in capsys.readouterr().out
 
 
 def test_the_name_of_a_peer_is_shown_and_does_nothing(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from agenttrail.errors import InputError, shortened
 from agenttrail.incident_filters import IncidentFilters, riskiest_first
 from agenttrail.incident_shapes import ended
 from agenttrail.incidents.scoring import LEVELS
+from agenttrail.incidents.wording import headline
 from agenttrail.timeline_story import MOST_MOMENTS, story, story_lines
 from agenttrail.triage import entry_text, history, triage_of
 
@@ -183,7 +184,7 @@ def print_incidents(incidents: Sequence[Document], *, as_json: bool = False) -> 
                 f"{incident['incident.risk_score']:.0f}", incident["incident.first_seen"],
                 shortened(incident.get("gen_ai.agent.id", ""), _CELL),
                 shortened(f"{incident['entity.type']} {incident['entity.id']}", _CELL),
-                shortened(incident["incident.title"].partition(" by ")[0], _CELL),
+                shortened(headline(incident), _CELL),
             )
             for incident in ordered
         ],

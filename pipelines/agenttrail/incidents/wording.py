@@ -24,7 +24,7 @@ def summaries(columns: Mapping[str, pa.Array], rules: Sequence[Sequence[str]]) -
 
     Args:
         columns: the incidents' other columns.
-        rules: titles of the rules of medium or above that fired, per incident.
+        rules: titles of the rules of medium or above that fired, per incident; its title says the first.
     """
     peers = [_texts(peers) for peers in _lists(columns["destination.ip"])]
     ports = columns["destination.port"].to_pylist()
@@ -87,8 +87,20 @@ def _enumerated(values: Sequence[object]) -> str:
 
 
 def _title(rules: Sequence[str], kind: str, entity: str) -> str:
-    more = f" (+{len(rules) - 1})" if len(rules) > 1 else ""
-    return f"{rules[0]}{more} by {kind} {shown(entity)}"
+    more = len(rules) - 1
+    further = f", and {more} more kind{'' if more == 1 else 's'} of finding" if more else ""
+    return f"{rules[0]}{further}{_by(kind, entity)}"
+
+
+def _by(kind: str, entity: str) -> str:
+    return f" by {kind} {shown(entity)}"
+
+
+def headline(incident: Mapping[str, Any]) -> str:
+    """Return the title of an incident that is a document, without who it was: that stands beside it."""
+    title, kind = str(incident["incident.title"]), str(incident["entity.type"])
+    what = title.removesuffix(_by(kind, str(incident["entity.id"])))
+    return what if what != title else title.partition(f" by {kind} ")[0]
 
 
 def _summary(row: Sequence[Any], rules: Sequence[str], peers: Sequence[str], ports: Sequence[int]) -> str:

@@ -23,7 +23,7 @@ from agenttrail.report.names import (
     TECHNIQUES,
     agent_file,
     ends,
-    headline_of,
+    headline,
     incident_file,
     peer_names,
     peer_of,
@@ -217,7 +217,7 @@ def _lead(case: Case) -> dict[str, str]:
     first, last = incident["incident.first_seen"], ended(incident, "incident")
     until = when(last) if moment(first).date() != moment(last).date() else f"{moment(last):%H:%M:%S}"
     return {
-        "who": who, "what": headline_of(incident, case.findings), "whom": peer_of(incident), "from": when(first),
+        "who": who, "what": headline(incident), "whom": peer_of(incident), "from": when(first),
         "until": until, "named": peer_names(incident, case.findings), "job": str(incident.get("job.id", "")),
         "carried": _carried(case.findings),
     }  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agenttrail.columns.ids import content_id
+from agenttrail.incidents import wording
 from agenttrail.report.pages import short
 
 if TYPE_CHECKING:
@@ -57,28 +58,7 @@ def agent_file(agent: str) -> str:
 
 def headline(incident: Mapping[str, Any]) -> str:
     """Return what an incident is about, without who it was: that stands beside it."""
-    what = str(incident["incident.title"]).partition(" by ")[0]
-    head, more, count = what.rpartition(" (+")
-    number = count.rstrip(")")
-    if not (more and number.isdecimal()):
-        return short(what)
-    return short(f"{head}, and {number} more kind{'' if number == '1' else 's'} of finding")
-
-
-def headline_of(incident: Mapping[str, Any], findings: Sequence[Mapping[str, Any]]) -> str:
-    """Return what an incident is about by its findings, the worst first: an act that a tool call tells, else the worst.
-
-    Args:
-        incident: the incident, whose own title stands where it has no finding.
-        findings: its heaviest findings, the worst first, with their evidence.
-    """
-    opened = [one for one in findings if one["finding.severity"] in OPENING]
-    told = next((one for one in opened if is_of_a_call(one)), opened[0] if opened else None)
-    if told is None:
-        return headline(incident)
-    more = len({one["finding.title"] for one in opened}) - 1
-    further = f", and {more} more kind{'' if more == 1 else 's'} of finding" if more else ""
-    return short(f"{told['finding.title']}{further}")
+    return short(wording.headline(incident))
 
 
 def is_of_a_call(finding: Mapping[str, Any]) -> bool:

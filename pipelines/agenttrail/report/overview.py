@@ -47,7 +47,7 @@ def row(incident: Document, around: Around) -> dict[str, Any]:
         "until": micros(ended(incident, "incident")) // 1_000_000,
         "agent": short(incident.get("gen_ai.agent.id", "")),
         "entity": short(f"{incident['entity.type']} {incident['entity.id']}"),
-        "what": around.told.headlines.get(incident["incident.id"]) or headline(incident),
+        "what": headline(incident),
         "named": around.told.names.get(incident["incident.id"], ""),
         "job": short(incident.get("job.id", "")),
         "disputed": incident["incident.id"] in around.told.disputed,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from agenttrail.errors import InputError, SinkError, shortened
 from agenttrail.incident_filters import riskiest_first
 from agenttrail.report.incident_page import Around, incident_page, latest_of
-from agenttrail.report.names import headline_of, incident_file, peer_names
+from agenttrail.report.names import incident_file, peer_names
 from agenttrail.report.overview import agent_page, agent_pages, index_page, notes_of, readers_of, sources_of
 from agenttrail.report.reading import Told
 from agenttrail.report.same_act import same_acts
@@ -92,7 +92,6 @@ def write_report(
 def _note(case: Case, told: Told) -> None:
     """Take note of what the first page says of an incident and only its findings and its timeline tell."""
     id_ = case.incident["incident.id"]
-    told.headlines[id_] = headline_of(case.incident, case.findings)
     told.names[id_] = peer_names(case.incident, case.findings)
     latest = latest_of(case.timeline)
     if latest is not None:
