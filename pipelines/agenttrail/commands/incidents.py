@@ -13,7 +13,7 @@ from agenttrail.commands import triage
 from agenttrail.commands.printing import print_json
 from agenttrail.errors import InputError, shortened
 from agenttrail.incident_filters import IncidentFilters, riskiest_first
-from agenttrail.incident_shapes import ended
+from agenttrail.incident_shapes import SHORT_ID, ended
 from agenttrail.incidents.scoring import LEVELS
 from agenttrail.incidents.wording import headline
 from agenttrail.timeline_story import MOST_MOMENTS, story, story_lines
@@ -180,7 +180,7 @@ def print_incidents(incidents: Sequence[Document], *, as_json: bool = False) -> 
         ("incident", "severity", "risk", "first seen", "agent", "entity", "what"),
         [
             (
-                incident["incident.id"][:12], incident["incident.severity"],
+                incident["incident.id"][:SHORT_ID], incident["incident.severity"],
                 f"{incident['incident.risk_score']:.0f}", incident["incident.first_seen"],
                 shortened(incident.get("gen_ai.agent.id", ""), _CELL),
                 shortened(f"{incident['entity.type']} {incident['entity.id']}", _CELL),
@@ -279,7 +279,7 @@ def incident_text(
         f"  that is       {proven.verdict}" + (f"  {proven.held}" if proven.held else ""),
         f"  its sandbox   {standing(incident).text}",
         f"  connections   {_connections(findings)}",
-        *(f"  same act as   {twin.id[:12]}, probably: {twin.title}; {twin.why}" for twin in twins),
+        *(f"  same act as   {twin.id[:SHORT_ID]}, probably: {twin.title}; {twin.why}" for twin in twins),
         *(f"  history       {entry_text(entry)}" for entry in history(triage_of(incident))),
         *_proof(incident),
         f"  techniques    {', '.join(incident.get('threat.technique.id', [])) or 'none'}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
-from agenttrail.incident_shapes import ended
+from agenttrail.incident_shapes import SHORT_ID, ended
 from agenttrail.incidents.scoring import LEVELS
 from agenttrail.report.names import TECHNIQUES, agent_file, headline, incident_file, several
 from agenttrail.report.pages import micros, render, short, when
@@ -38,6 +38,7 @@ def row(incident: Document, around: Around) -> dict[str, Any]:
     twins = around.twins.get(incident["incident.id"], ())
     return {
         "id": incident["incident.id"],
+        "short": short(incident["incident.id"][:SHORT_ID]),
         "page": incident_file(incident["incident.id"]) if incident["incident.id"] in paged else "",
         "severity": incident["incident.severity"],
         "rank": LEVELS.index(incident["incident.severity"]),
@@ -186,7 +187,7 @@ def _sandbox(sandbox: Sandbox, known: AbstractSet[str], paged: AbstractSet[str])
         "stop": sandbox.stop,
         "findings": sandbox.findings,
         "incidents": [
-            (id_[:8], incident_file(id_) if id_ in paged else "")
+            (id_[:SHORT_ID], incident_file(id_) if id_ in paged else "")
             for id_ in sorted(sandbox.incidents & known)[:_MOST_WORDS]
         ],
     }
