@@ -8,11 +8,12 @@ import shlex
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.report.cases import finding, incident, timeline, write_output
+from tests.report.cases import at, finding, incident, timeline, write_output
 
 from agenttrail.cli import main
 from agenttrail.report.commands import command
 from agenttrail.report.names import incident_file
+from agenttrail.report.writer import report_after_run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,6 +58,38 @@ def test_the_commands_of_page_and_terminal_do_what_they_say(
         assert f"{0:012x}" in shown
     assert main(["incidents", "show", "--from", folder]) == 0
     assert told[1] in capsys.readouterr().out
+
+
+def test_every_command_says_where_the_incidents_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of what is left out of a page, and of what has none."""
+    monkeypatch.chdir(tmp_path)
+    bare = {name: value for name, value in finding(0).items() if name != "finding.evidence"}
+    call = next(entry for entry in timeline(0) if entry["timeline.kind"] == "tool_call")
+    many = [{**call, "timeline.id": str(number), "@timestamp": at(number / 60)} for number in range(500)]
+    write_output(tmp_path / "my out", [incident(0), incident(1)], [bare], many)
+    assert main(["incidents", "report", "--from", "my out", f"{0:032x}"]) == 0
+    pages = [
+        (tmp_path / "my out" / "report" / name).read_text(encoding="utf-8")
+        for name in ("index.html", incident_file(f"{0:032x}"))
+    ]
+    told = [html.unescape(one) for page in pages for one in re.findall(r"<code class=.(?:command|shown).>(.*?)<", page)]
+    assert [shlex.split(one)[2:] for one in told] == [
+        ["report", "--from", "my out", f"{1:032x}"],
+        ["show", "--from", "my out", f"{0:032x}"],
+        ["list", "--from", "my out", "--peer", "198.51.100.7"],
+        ["show", "--from", "my out", "--all", f"{0:032x}"],
+        ["show", "--from", "my out", "--json", f"{0:032x}"],
+    ]
+    assert "agenttrail incidents" not in re.sub(r"<code class=.(?:command|shown).>.*?<", "", "".join(pages))
+    for one in told:
+        assert main(shlex.split(one)[1:]) == 0
+
+
+def test_a_run_whose_report_fails_says_how_to_make_it(tmp_path: Path) -> None:
+    out = write_output(tmp_path / "my out", [incident(0)], [{"finding.id": "no finding"}])
+    index, told = report_after_run(str(out), {})
+    assert index == ""
+    assert told.endswith(f"for the report run: agenttrail incidents report --from '{out}'")
 
 
 def test_the_page_begins_with_its_id_and_with_how_much_went_and_came_back(tmp_path: Path) -> None:

@@ -214,7 +214,11 @@ def test_an_ambiguous_incident_leads_to_the_one_that_is_known() -> None:
     assert "Find out which of the 2 candidates" in steps(doubt, [])[0].text
     both = unsure(9, sure, **{"attribution.candidates": ["lease0", "lease1"], "incident.last_seen": at(80)})
     twins = same_acts([sure, incident(1), both])[both["incident.id"]]
-    assert [step.text.split()[-2] for step in steps(both, [], twins)[:2]] == ["agent-0:", "agent-1:"]
+    told = steps(both, [], twins, source="out")[:2]
+    assert [step.text.split()[-1] for step in told] == ["agent-0:", "agent-1:"]
+    assert [step.commands for step in told] == [
+        (f"agenttrail incidents show --from out {number:032x}",) for number in (0, 1)
+    ]
 
 
 def test_advice_is_said_once() -> None:

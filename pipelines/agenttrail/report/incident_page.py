@@ -144,13 +144,15 @@ def _first_screen(case: Case, around: Around) -> dict[str, Any]:
     incident = case.incident
     twins = around.twins.get(incident["incident.id"], ())
     said, ended = _said(incident, case.timeline)
-    now = standing(incident)
+    now, id_ = standing(incident), short(incident["incident.id"], _ID)
     decided = around.told.outcomes.get(incident["incident.id"]) or decided_on(case.findings)
     return {
         "identity": _identity(incident),
         "further": [(label, str(incident[name])) for label, name in _FURTHER if incident.get(name)],
         "lead": _lead(case),
-        "show": command("show", around.source, short(incident["incident.id"], _ID)),
+        "show": command("show", around.source, id_),
+        "show_all": command("show", around.source, "--all", id_),
+        "show_json": command("show", around.source, "--json", id_),
         "severe": _severe(case),
         "call": call_of(incident, case.findings, ended) or _no_call(incident, case.timeline),
         "said": said,

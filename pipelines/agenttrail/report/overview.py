@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from agenttrail.incident_shapes import SHORT_ID, ended
 from agenttrail.incidents.scoring import LEVELS
+from agenttrail.report.commands import command
 from agenttrail.report.names import TECHNIQUES, agent_file, headline, incident_file, several
 from agenttrail.report.pages import micros, render, short, when
 from agenttrail.report.same_act import agree
@@ -26,6 +27,7 @@ MOST_LISTED = 2_000
 MOST_AGENTS = 200
 """Agents with a page of their own."""
 _MOST_WORDS = 8
+_ID = 32
 _FEW = 8
 """Incidents from which on filters stand open."""
 
@@ -38,6 +40,7 @@ def row(incident: Document, around: Around) -> dict[str, Any]:
     twins = around.twins.get(incident["incident.id"], ())
     return {
         "id": incident["incident.id"],
+        "on_demand": command("report", around.source, short(incident["incident.id"], _ID)),
         "short": short(incident["incident.id"][:SHORT_ID]),
         "page": incident_file(incident["incident.id"]) if incident["incident.id"] in paged else "",
         "severity": incident["incident.severity"],

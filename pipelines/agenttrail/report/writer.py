@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from agenttrail.errors import InputError, SinkError, shortened
 from agenttrail.incident_filters import riskiest_first
+from agenttrail.report.commands import command
 from agenttrail.report.incident_page import Around, incident_page, latest_of
 from agenttrail.report.names import incident_file, peer_names
 from agenttrail.report.overview import agent_page, agent_pages, index_page, notes_of, readers_of, sources_of
@@ -139,7 +140,7 @@ def report_after_run(directory: str, rules: Mapping[str, Condition]) -> tuple[st
     try:
         return write_report(Directory(directory), folder, rules, IncidentFilters()).index, ""
     except Exception as error:  # noqa: BLE001 - whatever it is, the run is whole
-        again = f"the incidents are written; for the report run: agenttrail incidents report --from {directory}"
+        again = f"the incidents are written; for the report run: {command('report', directory)}"
         return "", f"no report: {_gone(folder)}{type(error).__name__}: {shortened(str(error))}; {again}"
 
 
