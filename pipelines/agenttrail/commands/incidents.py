@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections import Counter
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agenttrail.columns.text import printable
@@ -21,7 +22,7 @@ from agenttrail.triage import entry_text, history, triage_of
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from agenttrail.report.advice import Step
     from agenttrail.report.same_act import Twin
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 _MOST_SHOWN = 5  # events of a finding that are printed
 _MOST_CONTEXT = 2  # findings that opened nothing that are told one by one
+_MOST_CANDIDATES = 12  # told by name
 _CELL, _NAME, _LINE = 100, 200, 2_000  # characters; JSON has them all
 _WIDTH, _NARROWEST, _WIDEST = 80, 60, 120  # characters of a line of a story: where no terminal tells, and its bounds
 
@@ -41,6 +43,9 @@ class Store(Protocol):
 
     def findings(self, incident: str) -> list[Document]:
         """Return the findings of one incident."""
+
+    def holders(self, leases: Collection[str]) -> dict[str, Document]:
+        """Return of each of some leases a finding that it alone proves; nothing of those that prove none alone."""
 
     def timeline(self, incident: str) -> list[Document]:
         """Return the timeline of one incident, by time; empty where none is stored."""
@@ -121,6 +126,11 @@ class _Directory:
         from agenttrail.incident_files import read_findings
 
         return read_findings(self.path, incident)
+
+    def holders(self, leases: Collection[str]) -> dict[str, Document]:
+        from agenttrail.incident_files import read_holders
+
+        return read_holders(self.path, leases)
 
     def timeline(self, incident: str) -> list[Document]:
         from agenttrail.incident_files import read_timeline
@@ -225,8 +235,10 @@ def _show(arguments: argparse.Namespace) -> int:
             # what is the same act need not pass the filters
             every = known if filters == IncidentFilters() else store.incidents(IncidentFilters())
             twins = same_acts(every).get(found[0]["incident.id"], [])
+            candidates = found[0].get("attribution.candidates", [])[:_MOST_CANDIDATES]
+            holders = store.holders(candidates) if candidates else {}
             sys.stdout.write(
-                incident_text(found[0], findings, told, twins, whole=arguments.all, source=arguments.source)
+                incident_text(found[0], findings, told, twins, holders, whole=arguments.all, source=arguments.source)
             )
     return 0
 
@@ -246,6 +258,7 @@ def incident_text(
     findings: Sequence[Document],
     timeline: Sequence[str],
     twins: Sequence[Twin] = (),
+    holders: Mapping[str, Document] = MappingProxyType({}),
     *,
     whole: bool = True,
     source: str = "",
@@ -257,6 +270,7 @@ def incident_text(
         findings: its findings, the worst first.
         timeline: lines of its story.
         twins: incidents that are probably the same act.
+        holders: of candidates, findings that they alone prove.
         whole: whether findings that are context are told one by one, too, and not only counted, and advice that says
             the same again.
         source: where incidents were read from; "" where that is not known.
@@ -281,7 +295,7 @@ def incident_text(
         f"  connections   {_connections(findings)}",
         *(f"  same act as   {twin.id[:SHORT_ID]}, probably: {twin.title}; {twin.why}" for twin in twins),
         *(f"  history       {entry_text(entry)}" for entry in history(triage_of(incident))),
-        *_proof(incident),
+        *_proof(incident, holders),
         f"  techniques    {', '.join(incident.get('threat.technique.id', [])) or 'none'}",
         f"  risk          {incident['incident.risk_score']:.0f} = {', '.join(incident['incident.risk_factors'])}",
         *(f"  do            {number}. {_step_text(step)}" for number, step in numbered),
@@ -329,18 +343,18 @@ _IDENTITY = (
 )  # fmt: skip
 
 
-def _proof(incident: Document) -> list[str]:
-    """Return the leases that prove it, or the candidates."""
+def _proof(incident: Document, holders: Mapping[str, Document]) -> list[str]:
+    """Return the leases that prove it, or the candidates, by name as far as one is known."""
+    from agenttrail.report.proof import lease_text
+
     leases, candidates = incident.get("attribution.lease_id", []), incident.get("attribution.candidates", [])
-    lines = []
-    if leases:
-        lines.append(
-            f"  lease         {', '.join(leases)} from {incident.get('attribution.lease_start')} "
-            f"to {incident.get('attribution.lease_end', 'now')}"
-        )
-    if candidates:
-        lines.append(f"  candidates    {', '.join(candidates)}")
-    return lines
+    held = f"{f'{len(leases):,} leases of ' if len(leases) > 1 else ''}{lease_text(incident)}"
+    lines = [f"  lease         {held if lease_text(incident) else ', '.join(leases)}"] if leases else []
+    for lease in candidates[:_MOST_CANDIDATES]:
+        named = lease_text(holders.get(lease, {}))
+        lines.append(f"  candidate     {named or f'lease {lease}, which no finding names'}")
+    more = len(candidates) - _MOST_CANDIDATES
+    return lines + ([f"  candidate     and {more:,} more"] if more > 0 else [])
 
 
 def _finding_lines(finding: Document) -> list[str]:
