@@ -33,7 +33,7 @@ from agenttrail.report.names import (
 from agenttrail.report.pages import Rows, lasting, micros, moment, render, short, when
 from agenttrail.report.proof import proof
 from agenttrail.report.same_act import agree
-from agenttrail.report.standing import block_of, decided_on, standing, told_by_all, verdict
+from agenttrail.report.standing import block_of, decided_on, disputes, standing, told_by_all, verdict
 from agenttrail.timeline_story import REST, Moment, size, story_of, told_moments
 
 if TYPE_CHECKING:
@@ -108,7 +108,8 @@ def incident_page(case: Case, rules: Mapping[str, Condition], around: Around) ->
         )
         for number, finding in enumerate(case.findings, start=1)
     ]  # fmt: skip
-    drawing = draw(case.timeline, bars, (first, last), incident.get("destination.ip", []))
+    disputed = [(one.peer, one.first, one.last) for one in disputes(case.findings)]
+    drawing = draw(case.timeline, bars, (first, last), incident.get("destination.ip", []), disputed)
     moments = told_by_all(story_of(case.timeline), case.findings)
     key, talks = _key_moments(moments, incident.get("destination.ip", []))
     one_day = moment(drawing.start).date() == moment(drawing.stop).date()

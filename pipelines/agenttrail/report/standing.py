@@ -143,21 +143,22 @@ def told_by_all(moments: Iterable[Moment], findings: Sequence[Mapping[str, Any]]
         moments: the story.
         findings: those of its incident.
     """
-    disputes = _disputes(findings)
-    return [replace(told, text=_by_all(told, disputes)) if told.kind == "egress" else told for told in moments]
+    known = disputes(findings)
+    return [replace(told, text=_by_all(told, known)) if told.kind == "egress" else told for told in moments]
 
 
 @dataclass(frozen=True)
-class _Dispute:
+class Dispute:
     """Two kinds of log that do not agree on a peer, from when to when, in microseconds since 1970."""
 
-    whom: tuple[str, str]
+    peer: str
     text: str
     first: int
     last: int
 
 
-def _disputes(findings: Sequence[Mapping[str, Any]]) -> list[_Dispute]:
+def disputes(findings: Sequence[Mapping[str, Any]]) -> list[Dispute]:
+    """Return on which peers of some findings a log says "blocked" and another one "accepted"."""
     blocked: dict[str, dict[str, None]] = {}
     for one in findings:
         if outcomes(one) == {"failure"} and one.get("peer.ip"):
@@ -169,13 +170,14 @@ def _disputes(findings: Sequence[Mapping[str, Any]]) -> list[_Dispute]:
         if logs and others and accepted_elsewhere(one, [one["peer.ip"]]):
             peer, text = one["peer.ip"], f"blocked by {several(list(logs))}, accepted by {others}"
             span = micros(one["finding.first_seen"]), micros(ended(one, "finding"))
-            told.append(_Dispute((f"to {peer} port ", f"to {peer}: "), text, *span))
+            told.append(Dispute(peer, text, *span))
     return told
 
 
-def _by_all(told: Moment, disputes: Iterable[_Dispute]) -> str:
-    for one in disputes:
+def _by_all(told: Moment, known: Iterable[Dispute]) -> str:
+    for one in known:
+        whom = f"to {one.peer} port ", f"to {one.peer}: "
         meet = told.start <= one.last and one.first <= told.end
-        if meet and told.text.endswith(_BLOCKED) and told.text.startswith(one.whom):
+        if meet and told.text.endswith(_BLOCKED) and told.text.startswith(whom):
             return f"{told.text.removesuffix(_BLOCKED)}, {one.text}"
     return told.text
