@@ -259,14 +259,14 @@ def test_the_summary_says_who_did_what_where_and_when() -> None:
             "gen_ai.agent.id": "a1",
             "trajectory.id": "t1",
             "finding.last_seen": DAY + timedelta(minutes=5),
-            "event.count": 7,
+            "event.count": 7_000,
         }
     )
     (incident,) = _grouped([finding])
     assert incident["incident.title"] == "Title 0 by sandbox pod-1"
     assert incident["incident.summary"] == (
         "Title 0: agent a1, trajectory t1, sandbox pod-1 on n1 towards 198.51.100.7 (port 22) "
-        "from 2026-03-02 00:00:00 to 00:05:00 UTC; 7 events in all."
+        "from 2026-03-02 00:00:00 to 00:05:00 UTC; 7,000 events in all."
     )
 
 

@@ -328,7 +328,7 @@ def _step_text(step: Step) -> str:
 def _context(findings: Sequence[Document]) -> list[str]:
     """Return what findings that opened nothing are about, counted."""
     counted = Counter(shortened(str(one["finding.title"]), _NAME) for one in findings)
-    several = f"{len(findings)} more finding{'' if len(findings) == 1 else 's'}"
+    several = f"{len(findings):,} more finding{'' if len(findings) == 1 else 's'}"
     return [
         f"  context: {several}, which --all shows one by one",
         *(f"    {count:,} of: {title}" for title, count in counted.most_common(_MOST_SHOWN)),
@@ -358,6 +358,7 @@ def _proof(incident: Document, holders: Mapping[str, Document]) -> list[str]:
 
 
 def _finding_lines(finding: Document) -> list[str]:
+    from agenttrail.report.amounts import grouped_pair
     from agenttrail.report.names import ends, whom_of
 
     whom = whom_of(finding)
@@ -366,21 +367,25 @@ def _finding_lines(finding: Document) -> list[str]:
     transports, outcomes = (", ".join(finding.get(name, [])) for name in ("network.transport", "event.outcome"))
     sent, received = (finding.get(f"{side}.bytes", 0) for side in ("source", "destination"))
     seen = (
-        f"{finding['event.count']} events from {finding['finding.first_seen']} to {ended(finding, 'finding')}; "
+        f"{finding['event.count']:,} events from {finding['finding.first_seen']} to {ended(finding, 'finding')}; "
         f"seen by {', '.join(finding['event.dataset'])}; {outcomes}"
     )
-    carried = f"{finding.get('network.conversations', 0)} conversations: {sent:,} bytes out, {received:,} bytes in"
+    carried = f"{finding.get('network.conversations', 0):,} conversations: {sent:,} bytes out, {received:,} bytes in"
     evidence = finding.get("finding.evidence", [])
     lines = [
         f"  {finding['finding.severity']}: {finding['finding.title']} ({finding['rule.name']})",
         f"    {peer} port {ports or '-'}, {transports}; {seen}",
         f"    in {carried}",
-        *([f"    saw {', '.join(finding['finding.values'])}"] if finding.get("finding.values") else []),
+        *(
+            [f"    saw {', '.join(map(grouped_pair, finding['finding.values']))}"]
+            if finding.get("finding.values")
+            else []
+        ),
         *_call_before(finding),
         *(f"    {event['event.start']}  {event.get('event.original', '')}" for event in evidence[:_MOST_SHOWN]),
     ]
     if finding["event.count"] > _MOST_SHOWN:
-        lines.append(f"    … {finding['event.count'] - min(len(evidence), _MOST_SHOWN)} more")
+        lines.append(f"    … {finding['event.count'] - min(len(evidence), _MOST_SHOWN):,} more")
     return lines
 
 

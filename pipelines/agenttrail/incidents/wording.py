@@ -83,7 +83,7 @@ def shown(value: object) -> str:
 def _enumerated(values: Sequence[object]) -> str:
     texts = [shown(value) for value in values[:_SHOWN]]
     more = len(values) - len(texts)
-    return ", ".join(texts) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(texts) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _title(rules: Sequence[str], kind: str, entity: str) -> str:
@@ -116,6 +116,6 @@ def _summary(row: Sequence[Any], rules: Sequence[str], peers: Sequence[str], por
     at = f" (port {_enumerated(ports)})" if ports else ""
     until = f"{last:%H:%M:%S}" if first.date() == last.date() else f"{last:%Y-%m-%d %H:%M:%S}"
     span = f"from {first:%Y-%m-%d %H:%M:%S} to {until} UTC" if first != last else f"at {first:%Y-%m-%d %H:%M:%S} UTC"
-    counted = f"{events} events in all" if events != 1 else "one event"
+    counted = f"{events:,} events in all" if events != 1 else "one event"
     doubt = "" if status == "attributed" else f"  Who it was is {status}."
     return f"{_enumerated(rules)}: {who}{where}{towards}{at} {span}{call}; {counted}.{doubt}"

@@ -263,7 +263,7 @@ def _findings(axis: _Axis, bars: Sequence[Bar]) -> list[Lane]:
     rest = [bar for bar in bars if bar not in own]
     if rest:
         spans = np.array([bar.start for bar in rest]), np.array([bar.stop for bar in rest])
-        note = f"{len(rest)} more findings, most of them context"
+        note = f"{len(rest):,} more findings, most of them context"
         lanes.append(Lane("Other findings", note, _LOW, (axis.bars("bar low", *spans, (6, _LOW - 6)),), "context"))
     return lanes
 
@@ -415,7 +415,7 @@ def _peers(axis: _Axis, egress: pa.RecordBatch | None, first: Sequence[str]) -> 
 
 
 def _few(ports: Sequence[int]) -> str:
-    return ", ".join(map(str, ports[:3])) + (f" and {len(ports) - 3} more" if len(ports) > 3 else "")  # noqa: PLR2004
+    return ", ".join(map(str, ports[:3])) + (f" and {len(ports) - 3:,} more" if len(ports) > 3 else "")  # noqa: PLR2004
 
 
 def _conversation(
@@ -441,7 +441,7 @@ def _lease(axis: _Axis, rows: Mapping[str, pa.RecordBatch]) -> list[Lane]:
     ended = _times(rows["lease_end"])[0] if "lease_end" in rows else np.array([], np.int64)
     places = np.searchsorted(ended, begun, side="left")
     stops = np.array([int(ended[at]) if at < len(ended) else axis.stop for at in places])
-    note = f"{len(begun)} lease{'s' * (len(begun) != 1)}: when the address was its own"
+    note = f"{len(begun):,} lease{'s' * (len(begun) != 1)}: when the address was its own"
     return [Lane("Lease", note, _LOW, (axis.bars("lease", begun, stops, (6, _LOW - 6)),))]
 
 

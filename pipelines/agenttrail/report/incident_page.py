@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from agenttrail.errors import shortened
 from agenttrail.incident_shapes import ended
 from agenttrail.report.advice import authors, steps
+from agenttrail.report.amounts import grouped
 from agenttrail.report.calls import call_before, call_of
 from agenttrail.report.commands import command
 from agenttrail.report.conditions import Condition, values
@@ -331,7 +332,7 @@ _VALUE = 200
 def _entries(entries: pa.RecordBatch) -> Rows:
     """Return time, kind and values of entries, in words."""
     said = [
-        pc.binary_join_element_wise(f", {name} ", _values(column), "")
+        pc.binary_join_element_wise(f", {name} ", _values(name, column), "")
         for name, column in zip(entries.schema.names, entries.columns, strict=True)
         if name not in _SAID_ELSEWHERE and column.null_count < entries.num_rows
     ]
@@ -343,8 +344,10 @@ def _entries(entries: pa.RecordBatch) -> Rows:
     return Rows.of(*(column.to_pylist() for column in columns))
 
 
-def _values(column: pa.Array) -> pa.Array:
-    """Return values as text, long ones with their middle left out."""
+def _values(name: str, column: pa.Array) -> pa.Array:
+    """Return values as text: amounts with their thousands apart, long ones with their middle left out."""
+    if pa.types.is_integer(column.type):
+        return pa.array([None if one is None else grouped(name, one) for one in column.to_pylist()], pa.string())
     texts = column.cast(pa.string())
     if not pa.types.is_string(column.type) or (pc.max(pc.utf8_length(texts)).as_py() or 0) <= _VALUE:
         return texts
@@ -439,7 +442,7 @@ def _kinds(findings: Sequence[dict[str, Any]]) -> str:
     """Return what context there is, with counts."""
     counted = Counter(one["title"] for one in findings if one["severity"] not in OPENING)
     return "; ".join(
-        f"{short(title, 80)}{f' ({count})' if count > 1 else ''}" for title, count in counted.most_common(4)
+        f"{short(title, 80)}{f' ({count:,})' if count > 1 else ''}" for title, count in counted.most_common(4)
     )
 
 
@@ -450,7 +453,7 @@ def _unseen(incident: Document, moments: Sequence[Moment], timeline: pa.RecordBa
     gaps = [told for told in moments if told.kind == "gap"]
     said = [f"{_span(told, dated=dated)}: {told.text.removeprefix('not seen: ')}" for told in gaps[:_MOST_NAMES]]
     if len(gaps) > _MOST_NAMES:
-        said.append(f"and {len(gaps) - _MOST_NAMES} more such times")
+        said.append(f"and {len(gaps) - _MOST_NAMES:,} more such times")
     kinds = set(timeline.column("timeline.kind").to_pylist())
     if not kinds:
         return ["No timeline is stored of it: the run was one of an older agenttrail, or its timelines were removed."]

@@ -76,13 +76,13 @@ def peer_names(incident: Mapping[str, Any], findings: Sequence[Mapping[str, Any]
         if event.get("destination.domain") and event.get("destination.ip") in peers
     )
     told = [short(name, _NAME) for name in list(names)[:_MOST_NAMES]]
-    return ", ".join(told) + (f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else "")
+    return ", ".join(told) + (f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else "")
 
 
 def several(some: Sequence[Any], most: int = 3) -> str:
     """Return some values in a line, and how many more there are."""
     more = len(some) - most
-    return ", ".join(short(one) for one in some[:most]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(short(one) for one in some[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def ends(peers: Sequence[Any]) -> str:
