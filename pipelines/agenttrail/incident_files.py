@@ -190,6 +190,25 @@ def finding_lines(directory: str) -> Iterator[tuple[str, bytes]]:
         raise _unreadable(path, directory, error) from error
 
 
+def read_holders(directory: str, leases: Collection[str]) -> dict[str, Document]:
+    """Return of each of some leases a finding that it alone proves; nothing of those that prove none alone.
+
+    Raises:
+        InputError: findings cannot be read.
+    """
+    found: dict[str, Document] = {}
+    wanted = {lease: lease.encode(errors="replace") for lease in leases}
+    for place, line in finding_lines(directory):
+        for lease in [lease for lease, text in wanted.items() if text in line]:
+            finding = orjson.loads(line)
+            if finding.get("attribution.lease_id") == [lease]:
+                found[lease] = checked(finding, "finding", place)
+                del wanted[lease]
+        if not wanted:
+            break
+    return found
+
+
 def _unreadable(path: str, directory: str, error: Exception) -> InputError:
     told = getattr(error, "strerror", None) or error
     return InputError(f"{path}: cannot be read: {told}; is {directory} the output directory of a run?")

@@ -12,6 +12,8 @@ from agenttrail.schema import Field, record
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+SHORT_ID = 12
+"""Characters of the id of an incident that lists show, and that ``agenttrail incidents show`` takes."""
 _NEEDED = {
     "incident": (
         "incident.id", "incident.first_seen", "incident.last_seen", "incident.severity", "incident.risk_score",

@@ -311,7 +311,7 @@ def _steps(part: Sequence[int], step: dict[int, int], onward: set[int], seen: se
         unseen = sum(1 for minute in part if minute not in seen)
         if unseen == len(part):
             return "progress not reported"
-        return f"no step, progress not reported in {unseen} of {len(part)} minutes" if unseen else "no step"
+        return f"no step, progress not reported in {unseen:,} of {len(part):,} minutes" if unseen else "no step"
     if not told:
         return "steps before and after"
     return f"step {told[0]:,}" if min(told) == max(told) else f"steps {min(told):,} to {max(told):,}"
@@ -392,7 +392,7 @@ def _ports(column: pa.Array, begins: NDArray[np.int64]) -> list[list[int]]:
 
 
 def _named(ports: Sequence[int]) -> str:
-    more = f" and {len(ports) - _PORTS} more" if len(ports) > _PORTS else ""
+    more = f" and {len(ports) - _PORTS:,} more" if len(ports) > _PORTS else ""
     return f" port {', '.join(map(str, ports[:_PORTS]))}{more}" if ports else ""
 
 
@@ -415,7 +415,7 @@ def _verdict(blocked: int, known: int) -> str:
         return ""
     if blocked in (0, known):
         return ", blocked" if blocked else ", allowed"
-    return f", blocked in {blocked} of {known} minutes"
+    return f", blocked in {blocked:,} of {known:,} minutes"
 
 
 def size(count: float) -> str:

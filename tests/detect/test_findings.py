@@ -330,6 +330,31 @@ def test_secrets_in_evidence_are_scrubbed_and_change_no_count() -> None:
     assert "[REDACTED]" in finding["finding.evidence"][0]["event.original"]
 
 
+_BURST = _rule(9, "high", Match("connection.count", Op.AT_LEAST, 5), ("refusals",))
+
+
+@_FEWER
+@given(
+    st.lists(st.integers(0, 254), min_size=5, max_size=130),
+    st.sampled_from([1, 7, 50]),
+    st.integers(1, 3),
+    st.randoms(use_true_random=False),
+)
+def test_what_went_to_several_peers_names_them(peers: list[int], size: int, shards: int, random: Random) -> None:
+    """The first hundred by address, and none where it went to one, whatever the batches and the order."""
+    events = [
+        replace(REFUSED, ends=("10.0.0.1", 40_000 + number, f"192.0.2.{peer}", 22), second=1 + number // 20)
+        for number, peer in enumerate(peers)
+    ]
+    random.shuffle(events)
+    rows, _ = found_in(_batches(events, size), SOURCES, [_BURST], LISTS, shards)
+    (burst,) = rows_of(rows)
+    tried = sorted({f"192.0.2.{peer}" for peer in peers}, key=address)
+    one = len(tried) == 1
+    assert (burst["peer.ip"], burst["destination.ip"]) == (tried[0] if one else None, [] if one else tried[:100])
+    assert burst["event.count"] == len(peers)
+
+
 def test_a_rule_that_is_off_or_not_for_the_dataset_finds_nothing() -> None:
     mining = replace(REFUSED, verdict="mining")
     assert _found([mining], rule=5) == _found([mining], rule=4) == []

@@ -16,6 +16,7 @@ from tests.oracles.findings import KEY
 from agenttrail.columns.addresses import address
 from agenttrail.columns.ids import content_id
 from agenttrail.incidents import group
+from agenttrail.incidents.wording import headline
 from agenttrail.schema import record
 
 if TYPE_CHECKING:
@@ -235,6 +236,14 @@ def test_lists_stop_at_a_hundred_and_counts_do_not() -> None:
     assert set(listed["finding.id"]) <= {finding["finding.id"] for finding in findings}
 
 
+def test_a_peer_of_its_own_is_listed_however_many_a_burst_tried() -> None:
+    tried = [f"10.9.{number // 250}.{number % 250}" for number in range(300)]
+    tried.sort(key=address)
+    burst = _one(**_RULES["high-1"], **{"peer.ip": None, "destination.ip": tried[:100]})
+    (incident,) = _grouped([burst, _one(**{"peer.ip": "203.0.113.9"})])
+    assert incident["destination.ip"] == [*tried[:99], "203.0.113.9"]
+
+
 def test_one_incident_an_occupancy() -> None:
     """A pod's name used again, and the same pod as another job's, are other entities."""
     again = _one(**{"entity.anchor": "uid-9", "k8s.pod.uid": "uid-9"})
@@ -250,14 +259,14 @@ def test_the_summary_says_who_did_what_where_and_when() -> None:
             "gen_ai.agent.id": "a1",
             "trajectory.id": "t1",
             "finding.last_seen": DAY + timedelta(minutes=5),
-            "event.count": 7,
+            "event.count": 7_000,
         }
     )
     (incident,) = _grouped([finding])
     assert incident["incident.title"] == "Title 0 by sandbox pod-1"
     assert incident["incident.summary"] == (
         "Title 0: agent a1, trajectory t1, sandbox pod-1 on n1 towards 198.51.100.7 (port 22) "
-        "from 2026-03-02 00:00:00 to 00:05:00 UTC; 7 events in all."
+        "from 2026-03-02 00:00:00 to 00:05:00 UTC; 7,000 events in all."
     )
 
 
@@ -311,8 +320,28 @@ def test_the_summary_says_when_nobody_is_sure() -> None:
 def test_many_peers_and_rules_are_counted_not_listed() -> None:
     findings = [_one(**_RULES[f"high-{number % 3}"], **{"peer.ip": f"198.51.100.{number}"}) for number in range(9)]
     (incident,) = _grouped(findings)
-    assert incident["incident.title"] == "Title 0 (+2) by sandbox pod-1"
+    assert incident["incident.title"] == "Title 0, and 2 more kinds of finding by sandbox pod-1"
     assert "towards 198.51.100.0, 198.51.100.1, 198.51.100.2 and 6 more (port 22)" in incident["incident.summary"]
+
+
+def test_the_title_is_the_act_that_a_call_tells_else_the_worst() -> None:
+    spans = {"event.dataset": ["otlp_spans"]}
+    worst, other = _one(**_RULES["critical-1"]), _one(**_RULES["high-0"], **{"peer.ip": "203.0.113.9"})
+    titles = [
+        group(_batch(some), {**KINDS, "otlp_spans": "agent spans"}).column("incident.title").to_pylist()
+        for some in ([worst, other], [worst, {**other, **spans}], [{**worst, **spans}, {**other, **spans}])
+    ]
+    more = ", and 1 more kind of finding by sandbox pod-1"
+    assert titles == [[f"Title 1{more}"], [f"Title 0{more}"], [f"Title 1{more}"]]
+
+
+@pytest.mark.parametrize("entity", ["pod-1", "pod by sandbox pod", "pod\x1b[2J" + "x" * 500, ""])
+@pytest.mark.parametrize("title", ["Mining by script", "SSH"])
+def test_the_headline_is_the_title_without_who_it_was(title: str, entity: str) -> None:
+    (incident,) = _grouped([_one(**{"finding.title": title, "entity.id": entity, "sandbox.id": entity})])
+    assert headline(incident) == title
+    assert headline({**incident, "incident.title": f"{title} (+1) by sandbox old"}) == f"{title} (+1)"
+    assert headline({**incident, "incident.title": "someone's own"}) == "someone's own"
 
 
 @pytest.mark.parametrize(

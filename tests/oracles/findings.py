@@ -126,7 +126,7 @@ def _one(rule: Rule, members: list[Row], talks: list[dict[str, Any]], own: set[A
         "threat.technique.id": list(rule.techniques), "threat.tactic.name": list(rule.tactics),
         "recommendation": list(rule.recommendation), "falsepositives": list(rule.falsepositives),
         "rule.reference": sorted(rule.references),
-        **entity(first), "peer.ip": peer(first)[0],
+        **entity(first), "peer.ip": peer(first)[0], "destination.ip": [],
         "event.count": len(members),
         "finding.first_seen": ordered[0]["event.start"], "finding.last_seen": ordered[-1]["event.start"],
         "@timestamp": ordered[0]["event.start"],

@@ -36,6 +36,14 @@ def _level(finding: Row) -> int:
     return LEVELS.index(finding["finding.severity"])
 
 
+def _peers(opening: list[Row]) -> list[str]:
+    """Return the peers that are listed: those that a finding is on alone come before those of several."""
+    alone = {one["peer.ip"] for one in opening} - {None}
+    others = {peer for one in opening for peer in one["destination.ip"]} - alone
+    listed = [*sorted(alone, key=address), *sorted(others, key=address)][:MOST]
+    return sorted(listed, key=address)
+
+
 def _one(key: tuple[Any, ...], members: list[Row], kinds: Mapping[str, str]) -> Row:
     opening = [finding for finding in members if _opens(finding)]
     worst = max(map(_level, members))
@@ -47,10 +55,7 @@ def _one(key: tuple[Any, ...], members: list[Row], kinds: Mapping[str, str]) -> 
         "incident.severity": LEVELS[min(worst + (len(sources) > 1), 4)],
         "incident.first_seen": first, "@timestamp": first,
         "incident.last_seen": max(one["finding.last_seen"] for one in opening),
-        "destination.ip": sorted(
-            {one["peer.ip"] for one in opening} - {None} | {peer for one in opening for peer in one["destination.ip"]},
-            key=address,
-        )[:MOST],
+        "destination.ip": _peers(opening),
         "destination.port": several(port for one in opening for port in one["peer.port"]),
         "finding.id": sorted(one["finding.id"] for one in listed),
         "finding.count": len(members),

@@ -214,6 +214,19 @@ def test_incidents_are_sorted(page: Chrome, report: Path) -> None:
     assert [(head.text.split()[0], head.get_attribute("aria-sort")) for head in heads] == [("Agent", "ascending")]
 
 
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_each_row_has_the_id_that_a_terminal_takes(page: Chrome, report: Path, width: int) -> None:
+    """One click selects it, to be copied."""
+    _see(page, width=width)
+    for name in ("index.html", agent_file("agent-0")):
+        _open(page, report / name)
+        rows = page.find_elements(By.CSS_SELECTOR, "#incidents tbody tr")
+        told = [row.find_element(By.CSS_SELECTOR, "code") for row in rows]
+        assert [one.text for one in told if one.is_displayed()] == [f"{0:012x}"] * len(rows)
+        ActionChains(page).click(told[-1]).perform()
+        assert page.execute_script("return getSelection().toString()") == f"{0:012x}"
+
+
 def test_a_narrow_page_has_its_own_way_to_sort(page: Chrome, report: Path) -> None:
     _see(page, width=NARROW)
     _open(page, report / "index.html")

@@ -8,14 +8,18 @@ import shlex
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.report.cases import finding, incident, timeline, write_output
+from tests.report.cases import at, finding, incident, timeline, unsure, write_output
 
 from agenttrail.cli import main
+from agenttrail.commands.incidents import incident_text
 from agenttrail.report.commands import command
 from agenttrail.report.names import incident_file
+from agenttrail.report.writer import report_after_run
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_NAMED = ("gen_ai.agent.id", "trajectory.id", "sandbox.id", "job.id", "host.name")
 
 
 @pytest.mark.parametrize(
@@ -57,6 +61,64 @@ def test_the_commands_of_page_and_terminal_do_what_they_say(
         assert f"{0:012x}" in shown
     assert main(["incidents", "show", "--from", folder]) == 0
     assert told[1] in capsys.readouterr().out
+
+
+def test_every_command_says_where_the_incidents_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of what is left out of a page, and of what has none."""
+    monkeypatch.chdir(tmp_path)
+    bare = {name: value for name, value in finding(0).items() if name != "finding.evidence"}
+    call = next(entry for entry in timeline(0) if entry["timeline.kind"] == "tool_call")
+    many = [{**call, "timeline.id": str(number), "@timestamp": at(number / 60)} for number in range(500)]
+    write_output(tmp_path / "my out", [incident(0), incident(1)], [bare], many)
+    assert main(["incidents", "report", "--from", "my out", f"{0:032x}"]) == 0
+    pages = [
+        (tmp_path / "my out" / "report" / name).read_text(encoding="utf-8")
+        for name in ("index.html", incident_file(f"{0:032x}"))
+    ]
+    told = [html.unescape(one) for page in pages for one in re.findall(r"<code class=.(?:command|shown).>(.*?)<", page)]
+    assert [shlex.split(one)[2:] for one in told] == [
+        ["report", "--from", "my out", f"{1:032x}"],
+        ["show", "--from", "my out", f"{0:032x}"],
+        ["list", "--from", "my out", "--peer", "198.51.100.7"],
+        ["show", "--from", "my out", "--all", f"{0:032x}"],
+        ["show", "--from", "my out", "--json", f"{0:032x}"],
+    ]
+    assert "agenttrail incidents" not in re.sub(r"<code class=.(?:command|shown).>.*?<", "", "".join(pages))
+    for one in told:
+        assert main(shlex.split(one)[1:]) == 0
+
+
+def test_a_terminal_tells_whose_leases_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sure = incident(0)
+    doubt = unsure(9, sure, **{"attribution.candidates": ["lease0", "lease1", "lease9"]})
+    open_end = {"attribution.lease_start": at(60), "job.id": "j", "attribution.lease_id": ["lease1"]}
+    shared = {"attribution.lease_id": ["lease1", "lease9"], "finding.id": "0" * 32}
+    findings = [finding(1, **shared), finding(0, **{"job.id": "j", "attribution.lease_end": at(59)})]
+    out = write_output(tmp_path / "out", [sure, doubt], [*findings, finding(1, **open_end)])
+    for id_, told in (
+        (sure, ["lease         sandbox s0 of agent agent-0 in job j, 2026-03-02 00:00:00 to 00:59:00"]),
+        (doubt, [
+            "candidate     sandbox s0 of agent agent-0 in job j, 2026-03-02 00:00:00 to 00:59:00",
+            "candidate     sandbox s1 of agent agent-1 in job j, from 2026-03-02 01:00:00 on; no end of it was read",
+            "candidate     lease lease9, which no finding names",
+        ]),
+    ):  # fmt: skip
+        assert main(["incidents", "show", "--from", str(out), id_["incident.id"]]) == 0
+        shown = capsys.readouterr().out.splitlines()
+        assert [line.strip() for line in shown if line.startswith(("  lease  ", "  candidate "))] == told
+    bare = {name: value for name, value in sure.items() if name not in _NAMED}
+    several = {**sure, "attribution.lease_id": ["a", "b"]}
+    assert "  lease         lease0\n" in incident_text(bare, [], [])
+    assert "  lease         2 leases of sandbox s0 of agent" in incident_text(several, [], [])
+    many = {**doubt, "attribution.candidates": [f"l{number}" for number in range(40)]}
+    assert "  candidate     and 28 more\n" in incident_text(many, [], [])
+
+
+def test_a_run_whose_report_fails_says_how_to_make_it(tmp_path: Path) -> None:
+    out = write_output(tmp_path / "my out", [incident(0)], [{"finding.id": "no finding"}])
+    index, told = report_after_run(str(out), {})
+    assert index == ""
+    assert told.endswith(f"for the report run: agenttrail incidents report --from '{out}'")
 
 
 def test_the_page_begins_with_its_id_and_with_how_much_went_and_came_back(tmp_path: Path) -> None:

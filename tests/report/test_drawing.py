@@ -82,6 +82,45 @@ def test_every_kind_has_its_lane_and_says_its_values() -> None:
     assert lanes["Not seen"].note == "no progress"
     assert (drawing.start, drawing.stop) == (_BEGIN, _BEGIN + 59 * _MINUTE)
     assert drawing.band == (10 * SLOTS // 59, -(-30 * SLOTS // 59))
+    assert drawing.minutes == (10 * SLOTS // 59, -(-31 * SLOTS // 59))
+    rolled_up = {"GPU use and steps", "Verdicts", "To 198.51.100.7 port 22", "Not seen"}
+    assert {label for label, lane in lanes.items() if lane.by_minute} == rolled_up
+
+
+_PLACE = 60 * 1_000_000 * SLOTS // (10 * _MINUTE)
+"""Places of a minute, of ten in all."""
+
+
+def _egress(minute: int, outcome: str | None, peer: str | None = "198.51.100.7") -> dict[str, object]:
+    own = {"peer.ip": peer, "event.outcome": outcome} if peer else {"peer.list": "allowed"}
+    return {"timeline.kind": "egress", "@timestamp": _at(60 * minute), "source.bytes": 9, **own}
+
+
+def test_verdicts_are_whole_minutes_and_say_what_another_log_allowed() -> None:
+    entries = [
+        _egress(0, "failure"), _egress(1, "failure"), _egress(1, "success", "198.51.100.8"), _egress(3, "success"),
+        _egress(5, "failure", "198.51.100.8"), _egress(7, None, None),
+    ]  # fmt: skip
+    disputed = [("198.51.100.7", _BEGIN + 90_000_000, _BEGIN + 9 * _MINUTE)]
+    drawing = draw(_batch(*entries), [], (_BEGIN + 90_000_000, _BEGIN + 10 * _MINUTE), [], disputed)
+    (lane,) = [lane for lane in drawing.lanes if lane.label == "Verdicts"]
+    told = {shape.look: [(a // _PLACE, b // _PLACE) for a, b in _boxes(shape.path)] for shape in lane.shapes}
+    assert told == {"allowed": [(1, 2), (3, 4)], "allowed elsewhere": [(1, 2)], "blocked": [(0, 2), (5, 6)]}
+    assert lane.note == (
+        "above: allowed in 2 minutes, and in 1 minute by another log than the one that says blocked; "
+        "below: blocked in 3 minutes; not told of peers on lists"
+    )
+    assert (drawing.band[0], drawing.minutes[0]) == (_PLACE * 3 // 2, _PLACE)
+
+
+def test_the_line_of_steps_is_level_for_each_minute() -> None:
+    steps = [
+        {"timeline.kind": "step", "@timestamp": _at(60 * minute), "training.step": step}
+        for minute, step in ((0, 4), (1, 5), (4, 6))
+    ]
+    drawing = draw(_batch(*steps), [], (_BEGIN, _BEGIN + 10 * _MINUTE), [])
+    ((shape,),) = [lane.shapes for lane in drawing.lanes]
+    assert shape.path == f"M0 39H{_PLACE}L{_PLACE} 20H{2 * _PLACE}L{4 * _PLACE} 1H{5 * _PLACE}"
 
 
 def test_an_empty_timeline_has_an_axis() -> None:

@@ -15,7 +15,6 @@ from agenttrail.report.advice import authors, steps, unlike
 from agenttrail.report.calls import call_before, call_of
 from agenttrail.report.conditions import Condition, Part, Value, conditions
 from agenttrail.report.fired import because, folded, matched_parts
-from agenttrail.report.names import headline
 from agenttrail.report.proof import proof
 from agenttrail.report.same_act import same_acts
 from agenttrail.report.standing import decided_on, standing, verdict
@@ -44,6 +43,12 @@ def test_the_same_act_is_found_both_ways() -> None:
 )  # fmt: skip
 def test_what_differs_in_one_thing_is_not_the_same_act(changed: dict[str, Any]) -> None:
     assert same_acts([incident(0), unsure(9, incident(0), **changed)]) == {}
+
+
+def test_of_many_shared_peers_the_number_is_told() -> None:
+    tried = {"destination.ip": [f"198.51.100.{number}" for number in range(10, 22)]}
+    (twin,) = same_acts([one := incident(0, **tried), unsure(9, one)])[one["incident.id"]]
+    assert "the same 12 peers: 198.51.100.10, 198.51.100.11, 198.51.100.12 and 9 more port 22, at" in twin.why
 
 
 _SOME = st.lists(st.sampled_from("abc"), max_size=2, unique=True)
@@ -209,7 +214,11 @@ def test_an_ambiguous_incident_leads_to_the_one_that_is_known() -> None:
     assert "Find out which of the 2 candidates" in steps(doubt, [])[0].text
     both = unsure(9, sure, **{"attribution.candidates": ["lease0", "lease1"], "incident.last_seen": at(80)})
     twins = same_acts([sure, incident(1), both])[both["incident.id"]]
-    assert [step.text.split()[-2] for step in steps(both, [], twins)[:2]] == ["agent-0:", "agent-1:"]
+    told = steps(both, [], twins, source="out")[:2]
+    assert [step.text.split()[-1] for step in told] == ["agent-0:", "agent-1:"]
+    assert [step.commands for step in told] == [
+        (f"agenttrail incidents show --from out {number:032x}",) for number in (0, 1)
+    ]
 
 
 def test_advice_is_said_once() -> None:
@@ -289,9 +298,3 @@ def test_what_a_rule_excludes_is_no_pattern_that_matched() -> None:
 def test_long_demands_are_folded() -> None:
     part = Part("r", ("a is 1", f'b matches "{"x" * 150}"'), ("a", "b"))
     assert folded(part) == [("a is 1", ""), ("a pattern on b", part.asks[1])]
-
-
-def test_the_headline_says_what_there_is_more_of() -> None:
-    assert headline({"incident.title": "SSH (+1) by sandbox s"}) == "SSH, and 1 more kind of finding"
-    assert headline({"incident.title": "SSH (+2) by sandbox s"}) == "SSH, and 2 more kinds of finding"
-    assert headline({"incident.title": "SSH by sandbox s"}) == "SSH"

@@ -16,7 +16,7 @@ from agenttrail.report.calls import call_of
 from agenttrail.report.conditions import Condition, Part, Value, values
 from agenttrail.report.evidence import Budget, lines
 from agenttrail.report.fired import because
-from agenttrail.report.names import headline_of, incident_file, peer_names
+from agenttrail.report.names import ends, incident_file, peer_names
 from agenttrail.report.pages import micros
 from agenttrail.report.proof import proof
 from agenttrail.report.standing import Block, block_of, decided_on, told_by_all
@@ -95,6 +95,25 @@ def test_what_was_accepted_is_counted_by_its_findings_and_not_by_the_evidence_th
     unknown = _block([_blocked(), _context(**{"network.conversations": 0})])
     assert unknown is not None
     assert unknown.against.startswith("aws_vpc_flow shows connections to the same peer as accepted")
+
+
+def test_of_a_burst_page_and_terminal_say_how_many_addresses_it_tried(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tried = [f"198.51.100.{number}" for number in range(10, 22)]
+    burst = {name: value for name, value in _blocked(**{"destination.ip": tried}).items() if name != "peer.ip"}
+    one = incident(0, **{"destination.ip": tried})
+    page = _page(tmp_path, [one], [burst, _context(**{"peer.ip": tried[7]})], timeline(0))
+    assert main(["incidents", "show", "--from", str(tmp_path / "out")]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    whom = "12 addresses (198.51.100.10, 198.51.100.11, 198.51.100.12 and 9 more) port 22"
+    assert f"towards {whom} (blocked by alibaba_cloud_firewall" in page
+    assert f"peers {whom}, " in shown
+    for text in (page, shown):
+        assert f"Check that {whom} stay blocked" in text
+        assert "aws_vpc_flow shows 1 conversation to the same peer as accepted" in text
+    assert ends(tried * 9) == "108 addresses or more (198.51.100.10, 198.51.100.11, 198.51.100.12 and others)"
+    assert (ends(tried[:3]), ends([])) == ("198.51.100.10, 198.51.100.11, 198.51.100.12", "")
 
 
 _BOTH = "blocked by alibaba_cloud_firewall, accepted by aws_vpc_flow"
@@ -247,17 +266,16 @@ def test_where_no_call_was_recorded_that_is_said(tmp_path: Path) -> None:
 # -- what it is about, and what its peer is called
 
 
-def test_the_headline_is_the_act_that_a_call_tells() -> None:
+def test_an_incident_has_one_title_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     title = "Tool call opens a reverse SSH tunnel, and 1 more kind of finding"
-    assert headline_of(incident(0), [finding(0), call_finding(0)]) == title
-    assert headline_of(incident(0), [finding(0), finding(0)]) == "SSH to an unlisted peer"
-    assert headline_of(incident(0), [_context()]) == "SSH to an unlisted peer"
-
-
-def test_page_and_index_have_one_headline(tmp_path: Path) -> None:
-    page = _page(tmp_path, [incident(0)], [finding(0), call_finding(0)], timeline(0))
-    for text in (page, _text(tmp_path, "index.html")):
-        assert "Tool call opens a reverse SSH tunnel, and 1 more kind of finding" in text
+    one = incident(0, **{"incident.title": f"{title} by trajectory t0"})
+    page = _page(tmp_path, [one], [finding(0), call_finding(0)], timeline(0))
+    assert f"high {title} Agent agent-0 in job j" in page
+    assert f">{title}</a>" in (tmp_path / "out" / "report" / "index.html").read_text(encoding="utf-8")
+    capsys.readouterr()
+    for action, shown in (("list", f"trajectory t0\t{title}\n"), ("show", f"HIGH  {title} by trajectory t0\n")):
+        assert main(["incidents", action, "--from", str(tmp_path / "out")]) == 0
+        assert shown in capsys.readouterr().out
 
 
 def test_the_name_of_a_peer_is_shown_and_does_nothing(tmp_path: Path) -> None:

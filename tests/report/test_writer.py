@@ -82,7 +82,7 @@ def test_filters_and_pages_on_demand(tmp_path: Path, capfd: pytest.CaptureFixtur
     assert "Only incidents with agent agent-0" in _text(tmp_path / "some" / "index.html")
     assert _report("--from", out, f"{2:032x}", "--output", tmp_path / "one") == 0
     assert len(list((tmp_path / "one").glob("incident-*"))) == 1
-    assert f"agenttrail incidents report {1:032x}" in _text(tmp_path / "one" / "index.html")
+    assert f"agenttrail incidents report --from {out} {1:032x}" in _text(tmp_path / "one" / "index.html")
     assert _report("--from", out, "feed", "--output", tmp_path / "none") == 1
     assert "no incident 'feed'" in capfd.readouterr().err
 

@@ -11,7 +11,7 @@ from tests.sinks.documents import batch_of, findings_of, ids_of, incidents_of
 
 from agenttrail.incident_filters import IncidentFilters
 from agenttrail.schema import conform, record
-from agenttrail.sinks.elasticsearch import BulkWriter, search_incidents, stored_findings
+from agenttrail.sinks.elasticsearch import BulkWriter, finding_of_lease, search_incidents, stored_findings
 
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
@@ -36,6 +36,20 @@ def test_more_findings_than_one_search_returns_are_all_read_once(client: Elastic
     assert not any("finding.evidence" in document for document in read.values())
     (whole, *_) = stored_findings(client, incidents[:1], evidence=True, prefix=prefix)
     assert json.loads(whole[0].as_py())["finding.evidence"] == [{"event.id": "e"}]
+
+
+def test_whose_a_lease_is_tells_a_finding_that_it_alone_proves(client: Elasticsearch, prefix: str) -> None:
+    leases = pa.array([["both", "one"], ["one"], ["both", "other"]], pa.list_(pa.string()))
+    columns = {"sandbox__id": pa.array(["s1", "s2", "s3"]), "attribution__lease_id": leases}
+    ids, indices, documents = findings_of(3, prefix, **columns)
+    BulkWriter(client, prefix=prefix).index(ids, indices, documents)
+    client.indices.refresh(index=f"{prefix}-findings-*")
+    found = {lease: finding_of_lease(client, lease, prefix=prefix) for lease in ("one", "both", "none")}
+    assert {lease: one and one["sandbox.id"] for lease, one in found.items()} == {
+        "one": "s2",
+        "both": None,
+        "none": None,
+    }
 
 
 def test_findings_of_no_index_or_no_entity_are_none(client: Elasticsearch, prefix: str) -> None:

@@ -37,6 +37,7 @@ def command(arguments: argparse.Namespace) -> int:
     from agenttrail.incident_files import read_incidents
     from agenttrail.job_files import load_job
     from agenttrail.jobs import RunOptions
+    from agenttrail.report.commands import command
     from agenttrail.simulate import simulate
 
     directory = Path(arguments.output)
@@ -59,7 +60,7 @@ def command(arguments: argparse.Namespace) -> int:
     sys.stdout.write(summary_text(job, summary) + "\n")
     print_incidents(read_incidents(str(directory / "out")))
     sys.stdout.write(f"\nreport:    {printable(report)}\n" if report else "\n")
-    sys.stdout.write(f"show one:  agenttrail incidents show --from {printable(str(directory / 'out'))} INCIDENT\n")
+    sys.stdout.write(f"show one:  {command('show', str(directory / 'out'), 'INCIDENT')}\n")
     misbehaving = f"{len(truth.behaviours)} misbehaving sandboxes"
     sys.stdout.write(f"truth:     {printable(str(day / 'truth.json'))} ({misbehaving})\n")
     return 0

@@ -13,6 +13,7 @@ from agenttrail.incident_shapes import checked
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Collection
 
     from agenttrail.incident_filters import IncidentFilters
     from agenttrail.sinks.elasticsearch import ElasticsearchSettings
@@ -107,6 +108,13 @@ class ElasticsearchStore:
         pages = stored_findings(self._client, [incident], evidence=True, just_written=False, patience=0.0)
         found = (orjson.loads(document) for page in pages for document in page.to_pylist())
         return [checked(finding, "finding", self.url) for finding in found]
+
+    def holders(self, leases: Collection[str]) -> dict[str, Document]:
+        """Return of each of some leases a finding that it alone proves."""
+        from agenttrail.sinks.elasticsearch import finding_of_lease
+
+        found = ((lease, finding_of_lease(self._client, lease)) for lease in leases)
+        return {lease: checked(finding, "finding", self.url) for lease, finding in found if finding is not None}
 
     def timeline(self, incident: str) -> list[Document]:
         """Return the timeline of one incident."""

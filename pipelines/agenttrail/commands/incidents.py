@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections import Counter
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agenttrail.columns.text import printable
@@ -13,14 +14,15 @@ from agenttrail.commands import triage
 from agenttrail.commands.printing import print_json
 from agenttrail.errors import InputError, shortened
 from agenttrail.incident_filters import IncidentFilters, riskiest_first
-from agenttrail.incident_shapes import ended
+from agenttrail.incident_shapes import SHORT_ID, ended
 from agenttrail.incidents.scoring import LEVELS
+from agenttrail.incidents.wording import headline
 from agenttrail.timeline_story import MOST_MOMENTS, story, story_lines
 from agenttrail.triage import entry_text, history, triage_of
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from agenttrail.report.advice import Step
     from agenttrail.report.same_act import Twin
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 _MOST_SHOWN = 5  # events of a finding that are printed
 _MOST_CONTEXT = 2  # findings that opened nothing that are told one by one
+_MOST_CANDIDATES = 12  # told by name
 _CELL, _NAME, _LINE = 100, 200, 2_000  # characters; JSON has them all
 _WIDTH, _NARROWEST, _WIDEST = 80, 60, 120  # characters of a line of a story: where no terminal tells, and its bounds
 
@@ -40,6 +43,9 @@ class Store(Protocol):
 
     def findings(self, incident: str) -> list[Document]:
         """Return the findings of one incident."""
+
+    def holders(self, leases: Collection[str]) -> dict[str, Document]:
+        """Return of each of some leases a finding that it alone proves; nothing of those that prove none alone."""
 
     def timeline(self, incident: str) -> list[Document]:
         """Return the timeline of one incident, by time; empty where none is stored."""
@@ -121,6 +127,11 @@ class _Directory:
 
         return read_findings(self.path, incident)
 
+    def holders(self, leases: Collection[str]) -> dict[str, Document]:
+        from agenttrail.incident_files import read_holders
+
+        return read_holders(self.path, leases)
+
     def timeline(self, incident: str) -> list[Document]:
         from agenttrail.incident_files import read_timeline
 
@@ -179,11 +190,11 @@ def print_incidents(incidents: Sequence[Document], *, as_json: bool = False) -> 
         ("incident", "severity", "risk", "first seen", "agent", "entity", "what"),
         [
             (
-                incident["incident.id"][:12], incident["incident.severity"],
+                incident["incident.id"][:SHORT_ID], incident["incident.severity"],
                 f"{incident['incident.risk_score']:.0f}", incident["incident.first_seen"],
                 shortened(incident.get("gen_ai.agent.id", ""), _CELL),
                 shortened(f"{incident['entity.type']} {incident['entity.id']}", _CELL),
-                shortened(incident["incident.title"].partition(" by ")[0], _CELL),
+                shortened(headline(incident), _CELL),
             )
             for incident in ordered
         ],
@@ -224,8 +235,10 @@ def _show(arguments: argparse.Namespace) -> int:
             # what is the same act need not pass the filters
             every = known if filters == IncidentFilters() else store.incidents(IncidentFilters())
             twins = same_acts(every).get(found[0]["incident.id"], [])
+            candidates = found[0].get("attribution.candidates", [])[:_MOST_CANDIDATES]
+            holders = store.holders(candidates) if candidates else {}
             sys.stdout.write(
-                incident_text(found[0], findings, told, twins, whole=arguments.all, source=arguments.source)
+                incident_text(found[0], findings, told, twins, holders, whole=arguments.all, source=arguments.source)
             )
     return 0
 
@@ -245,6 +258,7 @@ def incident_text(
     findings: Sequence[Document],
     timeline: Sequence[str],
     twins: Sequence[Twin] = (),
+    holders: Mapping[str, Document] = MappingProxyType({}),
     *,
     whole: bool = True,
     source: str = "",
@@ -256,6 +270,7 @@ def incident_text(
         findings: its findings, the worst first.
         timeline: lines of its story.
         twins: incidents that are probably the same act.
+        holders: of candidates, findings that they alone prove.
         whole: whether findings that are context are told one by one, too, and not only counted, and advice that says
             the same again.
         source: where incidents were read from; "" where that is not known.
@@ -278,9 +293,9 @@ def incident_text(
         f"  that is       {proven.verdict}" + (f"  {proven.held}" if proven.held else ""),
         f"  its sandbox   {standing(incident).text}",
         f"  connections   {_connections(findings)}",
-        *(f"  same act as   {twin.id[:12]}, probably: {twin.title}; {twin.why}" for twin in twins),
+        *(f"  same act as   {twin.id[:SHORT_ID]}, probably: {twin.title}; {twin.why}" for twin in twins),
         *(f"  history       {entry_text(entry)}" for entry in history(triage_of(incident))),
-        *_proof(incident),
+        *_proof(incident, holders),
         f"  techniques    {', '.join(incident.get('threat.technique.id', [])) or 'none'}",
         f"  risk          {incident['incident.risk_score']:.0f} = {', '.join(incident['incident.risk_factors'])}",
         *(f"  do            {number}. {_step_text(step)}" for number, step in numbered),
@@ -313,7 +328,7 @@ def _step_text(step: Step) -> str:
 def _context(findings: Sequence[Document]) -> list[str]:
     """Return what findings that opened nothing are about, counted."""
     counted = Counter(shortened(str(one["finding.title"]), _NAME) for one in findings)
-    several = f"{len(findings)} more finding{'' if len(findings) == 1 else 's'}"
+    several = f"{len(findings):,} more finding{'' if len(findings) == 1 else 's'}"
     return [
         f"  context: {several}, which --all shows one by one",
         *(f"    {count:,} of: {title}" for title, count in counted.most_common(_MOST_SHOWN)),
@@ -328,43 +343,49 @@ _IDENTITY = (
 )  # fmt: skip
 
 
-def _proof(incident: Document) -> list[str]:
-    """Return the leases that prove it, or the candidates."""
+def _proof(incident: Document, holders: Mapping[str, Document]) -> list[str]:
+    """Return the leases that prove it, or the candidates, by name as far as one is known."""
+    from agenttrail.report.proof import lease_text
+
     leases, candidates = incident.get("attribution.lease_id", []), incident.get("attribution.candidates", [])
-    lines = []
-    if leases:
-        lines.append(
-            f"  lease         {', '.join(leases)} from {incident.get('attribution.lease_start')} "
-            f"to {incident.get('attribution.lease_end', 'now')}"
-        )
-    if candidates:
-        lines.append(f"  candidates    {', '.join(candidates)}")
-    return lines
+    held = f"{f'{len(leases):,} leases of ' if len(leases) > 1 else ''}{lease_text(incident)}"
+    lines = [f"  lease         {held if lease_text(incident) else ', '.join(leases)}"] if leases else []
+    for lease in candidates[:_MOST_CANDIDATES]:
+        named = lease_text(holders.get(lease, {}))
+        lines.append(f"  candidate     {named or f'lease {lease}, which no finding names'}")
+    more = len(candidates) - _MOST_CANDIDATES
+    return lines + ([f"  candidate     and {more:,} more"] if more > 0 else [])
 
 
 def _finding_lines(finding: Document) -> list[str]:
-    from agenttrail.report.names import several, whom_of
+    from agenttrail.report.amounts import grouped_pair
+    from agenttrail.report.names import ends, whom_of
 
-    peer = several(whom_of(finding)) or "no peer"
+    whom = whom_of(finding)
+    peer = f"peer{'' if len(whom) == 1 else 's'} {ends(whom)}" if whom else "no peer"
     ports = ", ".join(map(str, finding.get("peer.port", [])))
     transports, outcomes = (", ".join(finding.get(name, [])) for name in ("network.transport", "event.outcome"))
     sent, received = (finding.get(f"{side}.bytes", 0) for side in ("source", "destination"))
     seen = (
-        f"{finding['event.count']} events from {finding['finding.first_seen']} to {ended(finding, 'finding')}; "
+        f"{finding['event.count']:,} events from {finding['finding.first_seen']} to {ended(finding, 'finding')}; "
         f"seen by {', '.join(finding['event.dataset'])}; {outcomes}"
     )
-    carried = f"{finding.get('network.conversations', 0)} conversations: {sent:,} bytes out, {received:,} bytes in"
+    carried = f"{finding.get('network.conversations', 0):,} conversations: {sent:,} bytes out, {received:,} bytes in"
     evidence = finding.get("finding.evidence", [])
     lines = [
         f"  {finding['finding.severity']}: {finding['finding.title']} ({finding['rule.name']})",
-        f"    peer {peer} port {ports or '-'}, {transports}; {seen}",
+        f"    {peer} port {ports or '-'}, {transports}; {seen}",
         f"    in {carried}",
-        *([f"    saw {', '.join(finding['finding.values'])}"] if finding.get("finding.values") else []),
+        *(
+            [f"    saw {', '.join(map(grouped_pair, finding['finding.values']))}"]
+            if finding.get("finding.values")
+            else []
+        ),
         *_call_before(finding),
         *(f"    {event['event.start']}  {event.get('event.original', '')}" for event in evidence[:_MOST_SHOWN]),
     ]
     if finding["event.count"] > _MOST_SHOWN:
-        lines.append(f"    … {finding['event.count'] - min(len(evidence), _MOST_SHOWN)} more")
+        lines.append(f"    … {finding['event.count'] - min(len(evidence), _MOST_SHOWN):,} more")
     return lines
 
 

@@ -113,7 +113,7 @@ def _findings(
     count = len(first)
     columns = {name: key.take(pa.array(first)) for name, key in zip(KEY, keys, strict=True)}
     columns |= {name: agreed(which, count, member.column(name), null_agrees=False) for name in (*NAMES, "peer.ip")}
-    columns["destination.ip"] = distinct_lists(which, count, member.column("peer.ip"), _MOST_LISTED)
+    columns["destination.ip"] = _ends(member, which, count)
     columns |= {name: smallest_by(which, count, member.column(name)) for name in STATE}
     columns[LEASE_END] = latest_by(which, count, member.column(LEASE_END))
     columns["attribution.level"] = columns["entity.type"]
@@ -142,6 +142,14 @@ def _findings(
     columns["@timestamp"] = columns["finding.first_seen"]
     columns["finding.id"] = content_ids([*named, _microseconds(columns["finding.first_seen"])])
     return conform(pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)), record("finding"))
+
+
+def _ends(member: pa.RecordBatch, which: NDArray[np.int64], count: int) -> pa.Array:
+    """Return the peers of the units of each finding, also of units that have several themselves."""
+    several = member.column("destination.ip")
+    owner = np.concatenate([which, which[several.value_parent_indices().to_numpy()]])
+    ends = pa.concat_arrays([member.column("peer.ip"), several.flatten()])
+    return distinct_lists(owner, count, ends, _MOST_LISTED)
 
 
 def _microseconds(times: pa.Array) -> pa.Array:

@@ -124,12 +124,15 @@ def gather(
     keys = [holders.column(name).take(pa.array(holder)) for name in KEY]
     units = [] if hits.units is None else [pa.array(hits.units)]
     towards = peer["peer.ip"].take(pa.array(row))
+    spread = np.empty(0, np.int64) if hits.peerless is None else np.flatnonzero(hits.peerless)
+    ends = towards.take(pa.array(spread))
     if hits.peerless is not None:
         towards = pc.if_else(pa.array(hits.peerless), pa.scalar(None, towards.type), towards)
     finding, first = group_rows([pa.array(rule), *keys, towards, *units])
     count = len(first)
     columns = _rule_columns(rules, rule[first]) | _holder_columns(holders, holder, finding, count)
     columns |= _row_columns(rows, peer["peer.port"], row, finding, count) | {"peer.ip": towards.take(pa.array(first))}
+    columns["destination.ip"] = distinct_lists(finding[spread], count, ends, _MOST_LISTED)
     columns |= _conversation_columns(conversations, conversation[row], finding, count)
     columns["finding.evidence"], earliest = _evidence(rows, row, finding, count)
     columns["finding.id"] = _ids(columns)

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOST_LISTED = 100
+_SPANS = "agent spans"
+"""Kind of source whose events are tool calls."""
 _KEY = ("entity.type", "entity.id", "job.id", "entity.anchor")
 _NAMES = (
     "gen_ai.agent.id", "trajectory.id", "sandbox.id", "host.name", "k8s.namespace.name", "k8s.pod.uid",
@@ -70,7 +72,7 @@ def group(findings: pa.RecordBatch, kinds: Mapping[str, str]) -> pa.RecordBatch:
     columns |= _all_findings(findings, which, count, level)
     columns |= _opening_findings(findings.take(pa.array(opening)), which[opening], count)
     agreeing = _agreeing_kinds(findings.take(pa.array(opening)), which[opening], count, kinds)
-    columns |= _verdict_columns(findings, which, level, agreeing, columns)
+    columns |= _verdict_columns(findings, which, level, agreeing, columns, kinds)
     columns["incident.id"] = content_ids(["incident", *(columns[name] for name in _KEY)])
     incidents = conform(pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)), record("incident"))
     return incidents.take(pc.sort_indices(incidents.column("incident.id")))
@@ -139,10 +141,20 @@ def _first_call(
 
 
 def _peers(findings: pa.RecordBatch, which: NDArray[np.int64], count: int) -> pa.Array:
-    """Return the peers of findings on one peer, and of those that put several together."""
+    """Return the peers of findings on one peer, and of those on several as far as there is room.
+
+    A burst that was refused by hundreds of addresses must not crowd out the one that was spoken with.
+    """
     several = findings.column("destination.ip")
     owner = np.concatenate([which, which[several.value_parent_indices().to_numpy()]])
-    return distinct_lists(owner, count, pa.concat_arrays([findings.column("peer.ip"), several.flatten()]), MOST_LISTED)
+    peer = pa.concat_arrays([findings.column("peer.ip"), several.flatten()])
+    of_several = np.arange(len(owner)) >= findings.num_rows
+    known = np.flatnonzero(np.asarray(peer.is_valid()))
+    owner, peer, of_several = owner[known], peer.take(pa.array(known)), of_several[known]
+    _, first = group_rows([pa.array(owner), peer])  # of what is on one peer and on several, the former is first
+    owner, peer = owner[first], peer.take(pa.array(first))
+    shown = np.flatnonzero(rank_in_group(owner, of_several[first], ordinals(peer)) < MOST_LISTED)
+    return distinct_lists(owner[shown], count, peer.take(pa.array(shown)))
 
 
 def _agreeing_kinds(
@@ -164,16 +176,18 @@ def _verdict_columns(
     level: NDArray[np.int64],
     agreeing: pa.Array,
     columns: Mapping[str, pa.Array],
+    kinds: Mapping[str, str],
 ) -> dict[str, pa.Array]:
     """Return severity, risk and words.  Incidents are few: they are worded one by one."""
     count = len(agreeing)
     highest = max_by(which, count, level)
     opening = level >= MEDIUM
     rules_of = _lists_of(findings.column("rule.id"), which, opening, count)
-    # lists are sorted: a digit in front puts the worst first
-    digit = pa.array(len(LEVELS) - level).cast(pa.string())
+    # lists are sorted: a digit in front puts the worst first, before all what a tool call itself tells
+    later = np.where(_of_calls(findings.column("event.dataset"), kinds), 0, len(LEVELS))
+    digit = pc.utf8_lpad(pa.array(later + len(LEVELS) - level).cast(pa.string()), 2, "0")
     ranked = pc.binary_join_element_wise(digit, findings.column("finding.title"), "")
-    titles_of = [list(dict.fromkeys(text[1:] for text in texts)) for texts in _lists_of(ranked, which, opening, count)]
+    titles_of = [list(dict.fromkeys(text[2:] for text in texts)) for texts in _lists_of(ranked, which, opening, count)]
     severities, scores, factors = [], [], []
     statuses = columns["attribution.status"].to_pylist()
     for incident, sources in enumerate(agreeing.to_pylist()):
@@ -190,6 +204,14 @@ def _verdict_columns(
         "incident.title": pa.array(titles, pa.string()),
         "incident.summary": pa.array(texts, pa.string()),
     }
+
+
+def _of_calls(datasets: pa.ListArray, kinds: Mapping[str, str]) -> NDArray[np.bool_]:
+    """Tell which findings rest on what spans say of tool calls."""
+    told = np.zeros(len(datasets), dtype=bool)
+    spans = pa.array([name for name, kind in kinds.items() if kind == _SPANS], pa.string())
+    told[datasets.value_parent_indices().to_numpy()[np.asarray(pc.is_in(datasets.flatten(), value_set=spans))]] = True
+    return told
 
 
 def _lists_of(column: pa.Array, which: NDArray[np.int64], chosen: NDArray[np.bool_], count: int) -> list[list[str]]:

@@ -24,7 +24,7 @@ def summaries(columns: Mapping[str, pa.Array], rules: Sequence[Sequence[str]]) -
 
     Args:
         columns: the incidents' other columns.
-        rules: titles of the rules of medium or above that fired, per incident.
+        rules: titles of the rules of medium or above that fired, per incident; its title says the first.
     """
     peers = [_texts(peers) for peers in _lists(columns["destination.ip"])]
     ports = columns["destination.port"].to_pylist()
@@ -83,12 +83,24 @@ def shown(value: object) -> str:
 def _enumerated(values: Sequence[object]) -> str:
     texts = [shown(value) for value in values[:_SHOWN]]
     more = len(values) - len(texts)
-    return ", ".join(texts) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(texts) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _title(rules: Sequence[str], kind: str, entity: str) -> str:
-    more = f" (+{len(rules) - 1})" if len(rules) > 1 else ""
-    return f"{rules[0]}{more} by {kind} {shown(entity)}"
+    more = len(rules) - 1
+    further = f", and {more} more kind{'' if more == 1 else 's'} of finding" if more else ""
+    return f"{rules[0]}{further}{_by(kind, entity)}"
+
+
+def _by(kind: str, entity: str) -> str:
+    return f" by {kind} {shown(entity)}"
+
+
+def headline(incident: Mapping[str, Any]) -> str:
+    """Return the title of an incident that is a document, without who it was: that stands beside it."""
+    title, kind = str(incident["incident.title"]), str(incident["entity.type"])
+    what = title.removesuffix(_by(kind, str(incident["entity.id"])))
+    return what if what != title else title.partition(f" by {kind} ")[0]
 
 
 def _summary(row: Sequence[Any], rules: Sequence[str], peers: Sequence[str], ports: Sequence[int]) -> str:
@@ -104,6 +116,6 @@ def _summary(row: Sequence[Any], rules: Sequence[str], peers: Sequence[str], por
     at = f" (port {_enumerated(ports)})" if ports else ""
     until = f"{last:%H:%M:%S}" if first.date() == last.date() else f"{last:%Y-%m-%d %H:%M:%S}"
     span = f"from {first:%Y-%m-%d %H:%M:%S} to {until} UTC" if first != last else f"at {first:%Y-%m-%d %H:%M:%S} UTC"
-    counted = f"{events} events in all" if events != 1 else "one event"
+    counted = f"{events:,} events in all" if events != 1 else "one event"
     doubt = "" if status == "attributed" else f"  Who it was is {status}."
     return f"{_enumerated(rules)}: {who}{where}{towards}{at} {span}{call}; {counted}.{doubt}"

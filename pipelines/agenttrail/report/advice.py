@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _ALIKE = 0.6
 """Share of the words of a piece of advice that were said before from which on it is not said again."""
+_ID = 32
 _SHORTEST = 4
 """Letters of a word that counts."""
 _MOST_ADVICE, _MOST_TWINS, _MOST_PEERS = 6, 3, 3
@@ -58,7 +59,7 @@ def steps(
         source: where incidents were read from; "" where that is not known.
     """
     decided = decided_on(findings) if decided is None else decided
-    who, revoked = _first(incident, twins, paged), _credentials(incident)
+    who, revoked = _first(incident, twins, paged, source), _credentials(incident)
     # a sandbox that runs would fetch new ones
     first = [*who, *revoked] if standing(incident).state == "running" else [*revoked, *who]
     told = [*first, *_peer(incident, findings, decided, source), *_call(incident)]
@@ -80,11 +81,11 @@ def _credentials(incident: Mapping[str, Any]) -> list[Step]:
     return [Step(f"{now}: revoke the sessions of the node's role that were issued since {since}.")]
 
 
-def _first(incident: Mapping[str, Any], twins: Sequence[Twin], paged: AbstractSet[str]) -> list[Step]:
+def _first(incident: Mapping[str, Any], twins: Sequence[Twin], paged: AbstractSet[str], source: str) -> list[Step]:
     """Return what to do about who it was."""
     status = incident["attribution.status"]
     at = when(incident["incident.first_seen"])
-    known = [_twin(twin, paged) for twin in twins if twin.agent][:_MOST_TWINS]
+    known = [_twin(twin, paged, source) for twin in twins if twin.agent][:_MOST_TWINS]
     if status == "ambiguous" and known:  # what one address did on a day may be what several did
         return known
     if status == "ambiguous":
@@ -99,9 +100,11 @@ def _first(incident: Mapping[str, Any], twins: Sequence[Twin], paged: AbstractSe
     return [_sandbox(incident)]
 
 
-def _twin(twin: Twin, paged: AbstractSet[str]) -> Step:
+def _twin(twin: Twin, paged: AbstractSet[str], source: str) -> Step:
     text = f"Go to the incident that is probably the same act; it is attributed to agent {twin.agent}:"
-    return Step(text, incident_file(twin.id), "its page") if twin.id in paged else Step(f"{text} {short(twin.id)}")
+    if twin.id in paged:
+        return Step(text, incident_file(twin.id), "its page")
+    return Step(text, commands=(command("show", source, short(twin.id, _ID)),))
 
 
 def _named(incident: Mapping[str, Any]) -> str:
@@ -159,8 +162,9 @@ def _peer(
     search = f"  Then see who else talked to {'them' if len(searched) > 1 else 'it'}:" if searched else ""
     whom = peer if len(incident["destination.ip"]) == 1 else f"those of {peer} that it must not reach, perhaps not all,"
     if blocked:
+        stay = "stays" if len(incident["destination.ip"]) == 1 else "stay"
         doubt = f"  But {blocked.against}: find out what got through." if blocked.against else ""
-        text = f"Check that {peer} stays blocked, as {blocked.by} says it was.{doubt}"
+        text = f"Check that {peer} {stay} blocked, as {blocked.by} says it was.{doubt}"
     elif was == "partly blocked":
         text = f"Block {whom} for all sandboxes: only some of the connections were blocked."
     else:

@@ -13,6 +13,7 @@ from agenttrail.detect.expressions import COMPARISONS, And, Match, Not, Op, Or, 
 from agenttrail.detect.kept_values import LONGEST
 from agenttrail.detect.predicates import NUMBERS, evaluate_column
 from agenttrail.errors import shortened
+from agenttrail.report.amounts import grouped
 from agenttrail.report.pages import lasting
 from agenttrail.schema import record
 
@@ -185,7 +186,7 @@ def in_words(condition: Expression) -> str:
     if condition.op is Op.EXISTS:
         return f"{field} is {'there' if condition.value else 'not there'}"
     value = (
-        condition.value
+        grouped(field, condition.value)
         if condition.op is Op.LIST or not isinstance(condition.value, str)
         else f'"{shortened(condition.value, _LONGEST)}"'
     )
@@ -208,10 +209,9 @@ def values(condition: Condition, finding: Mapping[str, Any]) -> list[Value]:
 
 
 def _counted(count: Count, value: str) -> Value:
-    bound = str(count.bound)
-    holds = _holds(Match(count.field, count.op, bound), value) != count.negated
-    asked = f"{'not: ' if count.negated else ''}{_WORDS[count.op]} {bound}"
-    return Value(count.field, (value,), "its fullest window", asked, _verdict([holds]))
+    holds = _holds(Match(count.field, count.op, str(count.bound)), value) != count.negated
+    asked = f"{'not: ' if count.negated else ''}{_WORDS[count.op]} {grouped(count.field, count.bound)}"
+    return Value(count.field, (grouped(count.field, value),), "its fullest window", asked, _verdict([holds]))
 
 
 def _judged(question: Question, kept: Sequence[str]) -> Value:
@@ -221,7 +221,9 @@ def _judged(question: Question, kept: Sequence[str]) -> Value:
     asked = in_words(match).removeprefix(f"{match.field} ")
     asked = f"not: {asked}" if question.negated else asked
     holds = [None if one is None else one != question.negated for one in judged]
-    return Value(match.field, _few(kept) or NOT_THERE, "the first that it fired on", asked, _verdict(holds))
+    return Value(
+        match.field, _few(match.field, kept) or NOT_THERE, "the first that it fired on", asked, _verdict(holds)
+    )
 
 
 def _verdict(holds: Sequence[bool | None]) -> str:
@@ -252,17 +254,17 @@ def _holds(match: Match, value: str) -> bool | None:
 def _in_evidence(field: str, finding: Mapping[str, Any]) -> Value:
     if field in _OF_FINDING and (field in finding or field == "peer.ip"):
         value = finding[field] if field in finding else finding.get("destination.ip", [])
-        return Value(field, _few(value if isinstance(value, list) else [value]), "all its events")
+        return Value(field, _few(field, value if isinstance(value, list) else [value]), "all its events")
     seen = [event[field] for event in finding.get("finding.evidence", []) if field in event]
     amounts = [value for value in seen if isinstance(value, int)]
     if (
         field in PER_RECORD and amounts
     ):  # several records tell of one conversation: which are more than others says nothing
-        return Value(field, (str(max(amounts)),), "the largest of its first events")
-    return Value(field, _few(seen), "its first events")
+        return Value(field, (grouped(field, max(amounts)),), "the largest of its first events")
+    return Value(field, _few(field, seen), "its first events")
 
 
-def _few(seen: Sequence[Any]) -> tuple[str, ...]:
-    distinct = list(dict.fromkeys(str(value) for value in seen))
+def _few(field: str, seen: Sequence[Any]) -> tuple[str, ...]:
+    distinct = list(dict.fromkeys(grouped(field, value) for value in seen))
     more = len(distinct) - _MOST_VALUES
-    return (*distinct[:_MOST_VALUES], *([f"and {more} more"] if more > 0 else ()))
+    return (*distinct[:_MOST_VALUES], *([f"and {more:,} more"] if more > 0 else ()))

@@ -75,6 +75,7 @@ class Lane:
         height: units.
         shapes: what is drawn, bottom first.
         target: id of what a reader finds out more at; "" for none.
+        by_minute: whether it is known by the minute only, so that its marks are whole minutes.
     """
 
     label: str
@@ -82,6 +83,7 @@ class Lane:
     height: int
     shapes: tuple[Shape, ...]
     target: str = ""
+    by_minute: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ class Drawing:
         lanes: top to bottom.
         ticks: of the whole axis.
         band: first and last slot of the incident.
+        minutes: those of the minutes that it touches.
         merged: kinds of marks that had to be merged, in words.
     """
 
@@ -110,6 +113,7 @@ class Drawing:
     lanes: tuple[Lane, ...]
     ticks: tuple[Tick, ...]
     band: tuple[int, int]
+    minutes: tuple[int, int]
     merged: tuple[str, ...]
 
 
@@ -185,7 +189,13 @@ def _area(heights: NDArray[np.float64], base: int, reach: float) -> Markup:
     return _joined([*pieces, f"V{base}z" if drawn else ""])
 
 
-def draw(timeline: pa.RecordBatch, bars: Sequence[Bar], incident: tuple[int, int], peers: Sequence[str]) -> Drawing:
+def draw(
+    timeline: pa.RecordBatch,
+    bars: Sequence[Bar],
+    incident: tuple[int, int],
+    peers: Sequence[str],
+    disputed: Sequence[tuple[str, int, int]] = (),
+) -> Drawing:
     """Return the drawing of a timeline.
 
     Args:
@@ -193,17 +203,21 @@ def draw(timeline: pa.RecordBatch, bars: Sequence[Bar], incident: tuple[int, int
         bars: findings, the worst first.
         incident: its first and last moment.
         peers: addresses that come first.
+        disputed: peers of which a log says "blocked" and another "accepted", from when to when.
     """
     rows = _by_kind(timeline)
     starts, stops = _times(timeline)
     times = [*incident, *(bar.start for bar in bars), *(bar.stop for bar in bars)]
     axis = _Axis(min([*starts[:1].tolist(), *times]), max([*stops.tolist(), *times]))
     lanes = [
-        *_findings(axis, bars), *_calls(axis, rows.get("tool_call"), bars), *_gpus(axis, rows), *_verdicts(axis, rows),
-        *_peers(axis, rows.get("egress"), peers), *_lease(axis, rows), *_gaps(axis, rows.get("gap")),
+        *_findings(axis, bars), *_calls(axis, rows.get("tool_call"), bars), *_gpus(axis, rows),
+        *_verdicts(axis, rows.get("egress"), disputed), *_peers(axis, rows.get("egress"), peers),
+        *_lease(axis, rows), *_gaps(axis, rows.get("gap")),
     ]  # fmt: skip
-    first, last = axis.spans(np.array([incident[0]]), np.array([incident[1]]))[0]
-    return Drawing(axis.start, axis.stop, tuple(lanes), _ticks(axis), (first, last), tuple(axis.merged))
+    (band,) = axis.spans(np.array([incident[0]]), np.array([incident[1]]))
+    first, last = incident[0] // _MINUTE * _MINUTE, (incident[1] // _MINUTE + 1) * _MINUTE
+    (minutes,) = axis.spans(np.array([first]), np.array([last]))
+    return Drawing(axis.start, axis.stop, tuple(lanes), _ticks(axis), band, minutes, tuple(axis.merged))
 
 
 _DRAWN = [
@@ -249,7 +263,7 @@ def _findings(axis: _Axis, bars: Sequence[Bar]) -> list[Lane]:
     rest = [bar for bar in bars if bar not in own]
     if rest:
         spans = np.array([bar.start for bar in rest]), np.array([bar.stop for bar in rest])
-        note = f"{len(rest)} more findings, most of them context"
+        note = f"{len(rest):,} more findings, most of them context"
         lanes.append(Lane("Other findings", note, _LOW, (axis.bars("bar low", *spans, (6, _LOW - 6)),), "context"))
     return lanes
 
@@ -302,7 +316,7 @@ def _gpus(axis: _Axis, rows: Mapping[str, pa.RecordBatch]) -> list[Lane]:
         )
     else:
         notes.append("no training step was reported")
-    return [Lane("GPU use and steps", "; ".join(notes), _TALL, tuple(shapes))]
+    return [Lane("GPU use and steps", "; ".join(notes), _TALL, tuple(shapes), by_minute=True)]
 
 
 def _minutes(count: int) -> str:
@@ -319,29 +333,50 @@ def _silences(gaps: pa.RecordBatch | None) -> list[tuple[int, int]]:
 
 
 def _line(axis: _Axis, steps: Mapping[int, int]) -> Markup:
+    """Return a line that is level for each whole minute of which a step is known."""
     times = np.array(sorted(steps), np.int64)
     values = np.array([steps[int(at)] for at in times], np.float64)
     spread = max(values.max() - values.min(), 1.0)
     heights = _TALL - 1 - (values - values.min()) / spread * (_TALL - 2)
-    places = np.floor(axis.slots(times)).astype(np.int64)
-    kept = np.append(np.diff(places) > 0, [True])  # the last of each place
-    points = [f"{x} {y:.4g}" for x, y in zip(places[kept].tolist(), heights[kept].tolist(), strict=True)]
-    return _joined(["M", "L".join(points)])
+    first, last = (np.floor(axis.slots(some)).astype(np.int64) for some in (times, times + _MINUTE))
+    kept = np.append(np.diff(first) > 0, [True])  # the last of each place
+    levels = zip(first[kept].tolist(), last[kept].tolist(), heights[kept].tolist(), strict=True)
+    return _joined(["M", "L".join(f"{x} {y:.4g}H{until}" for x, until, y in levels)])
 
 
-def _verdicts(axis: _Axis, rows: Mapping[str, pa.RecordBatch]) -> list[Lane]:
-    egress = rows.get("egress")
+def _verdicts(axis: _Axis, egress: pa.RecordBatch | None, disputed: Sequence[tuple[str, int, int]]) -> list[Lane]:
     if egress is None:
         return []
-    outcomes = egress.column("event.outcome")
-    shapes, notes = [], []
-    for word, outcome, box in (("allowed", "success", (1, 8)), ("blocked", "failure", (10, 17))):
-        some = egress.filter(pc.fill_null(pc.equal(outcomes, outcome), fill_value=False))
-        if some.num_rows:
-            shapes.append(axis.bars(word, *_times(some), box))
-        minutes = pc.count_distinct(some.column("@timestamp")).as_py()
-        notes.append(f"{'above' if word == 'allowed' else 'below'}: {word} in {minutes:,} minute{'s' * (minutes != 1)}")
-    return [Lane("Verdicts", "; ".join(notes), _LOW, tuple(shapes))] if shapes else []
+    starts = _times(egress)[0]
+    passed, stopped = (
+        np.asarray(pc.fill_null(pc.equal(egress.column("event.outcome"), word), fill_value=False))
+        for word in ("success", "failure")
+    )
+    elsewhere = stopped & _disputed(egress.column("peer.ip"), starts, disputed)
+    shapes, counted = [], []
+    for look, which, box in (
+        ("allowed", passed, (1, 8)), ("allowed elsewhere", elsewhere, (1, 8)), ("blocked", stopped, (10, 17)),
+    ):  # fmt: skip
+        minutes = np.unique(starts[which])
+        counted.append(len(minutes))
+        if len(minutes):
+            shapes.append(axis.bars(look, minutes, minutes + _MINUTE, box))
+    if not shapes:
+        return []
+    also = f", and in {_minutes(counted[1])} by another log than the one that says blocked" if counted[1] else ""
+    notes = [f"above: allowed in {_minutes(counted[0])}{also}", f"below: blocked in {_minutes(counted[2])}"]
+    if pc.any(pc.is_null(egress.column("peer.ip"))).as_py():  # those are one line a minute and list
+        notes.append("not told of peers on lists")
+    return [Lane("Verdicts", "; ".join(notes), _LOW, tuple(shapes), by_minute=True)]
+
+
+def _disputed(peers: pa.Array, starts: Longs, disputed: Sequence[tuple[str, int, int]]) -> NDArray[np.bool_]:
+    """Tell which minutes of which peers a log calls blocked and another one accepted."""
+    found = np.zeros(len(starts), dtype=bool)
+    for peer, first, last in disputed:
+        own = np.asarray(pc.fill_null(pc.equal(peers.cast(pa.string()), peer), fill_value=False))
+        found |= own & (starts <= last) & (first < starts + _MINUTE)
+    return found
 
 
 def _peers(axis: _Axis, egress: pa.RecordBatch | None, first: Sequence[str]) -> list[Lane]:
@@ -380,7 +415,7 @@ def _peers(axis: _Axis, egress: pa.RecordBatch | None, first: Sequence[str]) -> 
 
 
 def _few(ports: Sequence[int]) -> str:
-    return ", ".join(map(str, ports[:3])) + (f" and {len(ports) - 3} more" if len(ports) > 3 else "")  # noqa: PLR2004
+    return ", ".join(map(str, ports[:3])) + (f" and {len(ports) - 3:,} more" if len(ports) > 3 else "")  # noqa: PLR2004
 
 
 def _conversation(
@@ -396,7 +431,7 @@ def _conversation(
         share = np.where(amounts > 0, np.maximum(amounts / peak, 0.06), 0.02)
         shapes.append(Shape(look, _area(axis.heights(minutes, share), half, sign * (half - 1))))
     note = f"{size(int(sent.sum()))} up, {size(int(received.sum()))} down; at most {size(int(peak))} a minute one way"
-    return Lane(label, note, _TALL, tuple(shapes))
+    return Lane(label, note, _TALL, tuple(shapes), by_minute=True)
 
 
 def _lease(axis: _Axis, rows: Mapping[str, pa.RecordBatch]) -> list[Lane]:
@@ -406,7 +441,7 @@ def _lease(axis: _Axis, rows: Mapping[str, pa.RecordBatch]) -> list[Lane]:
     ended = _times(rows["lease_end"])[0] if "lease_end" in rows else np.array([], np.int64)
     places = np.searchsorted(ended, begun, side="left")
     stops = np.array([int(ended[at]) if at < len(ended) else axis.stop for at in places])
-    note = f"{len(begun)} lease{'s' * (len(begun) != 1)}: when the address was its own"
+    note = f"{len(begun):,} lease{'s' * (len(begun) != 1)}: when the address was its own"
     return [Lane("Lease", note, _LOW, (axis.bars("lease", begun, stops, (6, _LOW - 6)),))]
 
 
@@ -414,7 +449,8 @@ def _gaps(axis: _Axis, gaps: pa.RecordBatch | None) -> list[Lane]:
     if gaps is None:
         return []
     reasons = ", ".join(_shown(reason) for reason in pc.unique(gaps.column("event.reason")).to_pylist()[:3] if reason)
-    return [Lane("Not seen", reasons or "gaps", _LOW, (axis.bars("unseen", *_times(gaps), (3, _LOW - 3), "gaps"),))]
+    shape = axis.bars("unseen", *_times(gaps), (3, _LOW - 3), "gaps")
+    return [Lane("Not seen", reasons or "gaps", _LOW, (shape,), by_minute=True)]
 
 
 def _ticks(axis: _Axis) -> tuple[Tick, ...]:

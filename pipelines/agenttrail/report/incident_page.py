@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from agenttrail.errors import shortened
 from agenttrail.incident_shapes import ended
 from agenttrail.report.advice import authors, steps
+from agenttrail.report.amounts import grouped
 from agenttrail.report.calls import call_before, call_of
 from agenttrail.report.commands import command
 from agenttrail.report.conditions import Condition, values
@@ -22,7 +23,8 @@ from agenttrail.report.names import (
     OPENING,
     TECHNIQUES,
     agent_file,
-    headline_of,
+    ends,
+    headline,
     incident_file,
     peer_names,
     peer_of,
@@ -32,7 +34,7 @@ from agenttrail.report.names import (
 from agenttrail.report.pages import Rows, lasting, micros, moment, render, short, when
 from agenttrail.report.proof import proof
 from agenttrail.report.same_act import agree
-from agenttrail.report.standing import block_of, decided_on, standing, told_by_all, verdict
+from agenttrail.report.standing import block_of, decided_on, disputes, standing, told_by_all, verdict
 from agenttrail.timeline_story import REST, Moment, size, story_of, told_moments
 
 if TYPE_CHECKING:
@@ -107,7 +109,8 @@ def incident_page(case: Case, rules: Mapping[str, Condition], around: Around) ->
         )
         for number, finding in enumerate(case.findings, start=1)
     ]  # fmt: skip
-    drawing = draw(case.timeline, bars, (first, last), incident.get("destination.ip", []))
+    disputed = [(one.peer, one.first, one.last) for one in disputes(case.findings)]
+    drawing = draw(case.timeline, bars, (first, last), incident.get("destination.ip", []), disputed)
     moments = told_by_all(story_of(case.timeline), case.findings)
     key, talks = _key_moments(moments, incident.get("destination.ip", []))
     one_day = moment(drawing.start).date() == moment(drawing.stop).date()
@@ -143,13 +146,15 @@ def _first_screen(case: Case, around: Around) -> dict[str, Any]:
     incident = case.incident
     twins = around.twins.get(incident["incident.id"], ())
     said, ended = _said(incident, case.timeline)
-    now = standing(incident)
+    now, id_ = standing(incident), short(incident["incident.id"], _ID)
     decided = around.told.outcomes.get(incident["incident.id"]) or decided_on(case.findings)
     return {
         "identity": _identity(incident),
         "further": [(label, str(incident[name])) for label, name in _FURTHER if incident.get(name)],
         "lead": _lead(case),
-        "show": command("show", around.source, short(incident["incident.id"], _ID)),
+        "show": command("show", around.source, id_),
+        "show_all": command("show", around.source, "--all", id_),
+        "show_json": command("show", around.source, "--json", id_),
         "severe": _severe(case),
         "call": call_of(incident, case.findings, ended) or _no_call(incident, case.timeline),
         "said": said,
@@ -216,7 +221,7 @@ def _lead(case: Case) -> dict[str, str]:
     first, last = incident["incident.first_seen"], ended(incident, "incident")
     until = when(last) if moment(first).date() != moment(last).date() else f"{moment(last):%H:%M:%S}"
     return {
-        "who": who, "what": headline_of(incident, case.findings), "whom": peer_of(incident), "from": when(first),
+        "who": who, "what": headline(incident), "whom": peer_of(incident), "from": when(first),
         "until": until, "named": peer_names(incident, case.findings), "job": str(incident.get("job.id", "")),
         "carried": _carried(case.findings),
     }  # fmt: skip
@@ -327,7 +332,7 @@ _VALUE = 200
 def _entries(entries: pa.RecordBatch) -> Rows:
     """Return time, kind and values of entries, in words."""
     said = [
-        pc.binary_join_element_wise(f", {name} ", _values(column), "")
+        pc.binary_join_element_wise(f", {name} ", _values(name, column), "")
         for name, column in zip(entries.schema.names, entries.columns, strict=True)
         if name not in _SAID_ELSEWHERE and column.null_count < entries.num_rows
     ]
@@ -339,8 +344,10 @@ def _entries(entries: pa.RecordBatch) -> Rows:
     return Rows.of(*(column.to_pylist() for column in columns))
 
 
-def _values(column: pa.Array) -> pa.Array:
-    """Return values as text, long ones with their middle left out."""
+def _values(name: str, column: pa.Array) -> pa.Array:
+    """Return values as text: amounts with their thousands apart, long ones with their middle left out."""
+    if pa.types.is_integer(column.type):
+        return pa.array([None if one is None else grouped(name, one) for one in column.to_pylist()], pa.string())
     texts = column.cast(pa.string())
     if not pa.types.is_string(column.type) or (pc.max(pc.utf8_length(texts)).as_py() or 0) <= _VALUE:
         return texts
@@ -359,7 +366,7 @@ def _finding(number: int, finding: Document, budget: Budget) -> dict[str, Any]:
         "title": finding["finding.title"],
         "rule": finding["rule.name"],
         "peer": peer_of(finding),
-        "whom": several(whom_of(finding)),
+        "whom": ends(whom_of(finding)),
         "overlap": _overlap(finding),
         "first": finding["finding.first_seen"],
         "last": ended(finding, "finding"),
@@ -435,7 +442,7 @@ def _kinds(findings: Sequence[dict[str, Any]]) -> str:
     """Return what context there is, with counts."""
     counted = Counter(one["title"] for one in findings if one["severity"] not in OPENING)
     return "; ".join(
-        f"{short(title, 80)}{f' ({count})' if count > 1 else ''}" for title, count in counted.most_common(4)
+        f"{short(title, 80)}{f' ({count:,})' if count > 1 else ''}" for title, count in counted.most_common(4)
     )
 
 
@@ -446,7 +453,7 @@ def _unseen(incident: Document, moments: Sequence[Moment], timeline: pa.RecordBa
     gaps = [told for told in moments if told.kind == "gap"]
     said = [f"{_span(told, dated=dated)}: {told.text.removeprefix('not seen: ')}" for told in gaps[:_MOST_NAMES]]
     if len(gaps) > _MOST_NAMES:
-        said.append(f"and {len(gaps) - _MOST_NAMES} more such times")
+        said.append(f"and {len(gaps) - _MOST_NAMES:,} more such times")
     kinds = set(timeline.column("timeline.kind").to_pylist())
     if not kinds:
         return ["No timeline is stored of it: the run was one of an older agenttrail, or its timelines were removed."]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agenttrail.columns.ids import content_id
+from agenttrail.incidents import wording
 from agenttrail.report.pages import short
 
 if TYPE_CHECKING:
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 _MOST_NAMES = 2
+_MOST_ENDS = 3
+_LISTED = 100
+"""Peers that a finding or an incident lists."""
 _NAME = 64
 """Characters of the name of a peer."""
 _PEER = "peer.ip="
@@ -54,28 +58,7 @@ def agent_file(agent: str) -> str:
 
 def headline(incident: Mapping[str, Any]) -> str:
     """Return what an incident is about, without who it was: that stands beside it."""
-    what = str(incident["incident.title"]).partition(" by ")[0]
-    head, more, count = what.rpartition(" (+")
-    number = count.rstrip(")")
-    if not (more and number.isdecimal()):
-        return short(what)
-    return short(f"{head}, and {number} more kind{'' if number == '1' else 's'} of finding")
-
-
-def headline_of(incident: Mapping[str, Any], findings: Sequence[Mapping[str, Any]]) -> str:
-    """Return what an incident is about by its findings, the worst first: an act that a tool call tells, else the worst.
-
-    Args:
-        incident: the incident, whose own title stands where it has no finding.
-        findings: its heaviest findings, the worst first, with their evidence.
-    """
-    opened = [one for one in findings if one["finding.severity"] in OPENING]
-    told = next((one for one in opened if is_of_a_call(one)), opened[0] if opened else None)
-    if told is None:
-        return headline(incident)
-    more = len({one["finding.title"] for one in opened}) - 1
-    further = f", and {more} more kind{'' if more == 1 else 's'} of finding" if more else ""
-    return short(f"{told['finding.title']}{further}")
+    return short(wording.headline(incident))
 
 
 def is_of_a_call(finding: Mapping[str, Any]) -> bool:
@@ -93,13 +76,22 @@ def peer_names(incident: Mapping[str, Any], findings: Sequence[Mapping[str, Any]
         if event.get("destination.domain") and event.get("destination.ip") in peers
     )
     told = [short(name, _NAME) for name in list(names)[:_MOST_NAMES]]
-    return ", ".join(told) + (f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else "")
+    return ", ".join(told) + (f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else "")
 
 
 def several(some: Sequence[Any], most: int = 3) -> str:
     """Return some values in a line, and how many more there are."""
     more = len(some) - most
-    return ", ".join(short(one) for one in some[:most]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(short(one) for one in some[:most]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def ends(peers: Sequence[Any]) -> str:
+    """Return peers in a line: of many how many they are, and the first; "" without any."""
+    if len(peers) <= _MOST_ENDS:
+        return several(peers, _MOST_ENDS)
+    if len(peers) >= _LISTED:  # there may be more than a document lists
+        return f"{len(peers)} addresses or more ({several(peers[:_MOST_ENDS])} and others)"
+    return f"{len(peers)} addresses ({several(peers, _MOST_ENDS)})"
 
 
 def whom_of(finding: Mapping[str, Any]) -> list[str]:
@@ -113,4 +105,4 @@ def peer_of(document: Mapping[str, Any]) -> str:
     """Return the peers of an incident or a finding with their ports; "" where it has none."""
     peers = [document["peer.ip"]] if document.get("peer.ip") else document.get("destination.ip", [])
     ports = document.get("peer.port") or document.get("destination.port", [])
-    return (several(peers) + (f" port {several(ports)}" if ports else "")) if peers else ""
+    return (ends(peers) + (f" port {several(ports)}" if ports else "")) if peers else ""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
-from agenttrail.incident_shapes import ended
+from agenttrail.incident_shapes import SHORT_ID, ended
 from agenttrail.incidents.scoring import LEVELS
+from agenttrail.report.commands import command
 from agenttrail.report.names import TECHNIQUES, agent_file, headline, incident_file, several
 from agenttrail.report.pages import micros, render, short, when
 from agenttrail.report.same_act import agree
@@ -26,6 +27,7 @@ MOST_LISTED = 2_000
 MOST_AGENTS = 200
 """Agents with a page of their own."""
 _MOST_WORDS = 8
+_ID = 32
 _FEW = 8
 """Incidents from which on filters stand open."""
 
@@ -38,6 +40,8 @@ def row(incident: Document, around: Around) -> dict[str, Any]:
     twins = around.twins.get(incident["incident.id"], ())
     return {
         "id": incident["incident.id"],
+        "on_demand": command("report", around.source, short(incident["incident.id"], _ID)),
+        "short": short(incident["incident.id"][:SHORT_ID]),
         "page": incident_file(incident["incident.id"]) if incident["incident.id"] in paged else "",
         "severity": incident["incident.severity"],
         "rank": LEVELS.index(incident["incident.severity"]),
@@ -47,7 +51,7 @@ def row(incident: Document, around: Around) -> dict[str, Any]:
         "until": micros(ended(incident, "incident")) // 1_000_000,
         "agent": short(incident.get("gen_ai.agent.id", "")),
         "entity": short(f"{incident['entity.type']} {incident['entity.id']}"),
-        "what": around.told.headlines.get(incident["incident.id"]) or headline(incident),
+        "what": headline(incident),
         "named": around.told.names.get(incident["incident.id"], ""),
         "job": short(incident.get("job.id", "")),
         "disputed": incident["incident.id"] in around.told.disputed,
@@ -186,7 +190,7 @@ def _sandbox(sandbox: Sandbox, known: AbstractSet[str], paged: AbstractSet[str])
         "stop": sandbox.stop,
         "findings": sandbox.findings,
         "incidents": [
-            (id_[:8], incident_file(id_) if id_ in paged else "")
+            (id_[:SHORT_ID], incident_file(id_) if id_ in paged else "")
             for id_ in sorted(sandbox.incidents & known)[:_MOST_WORDS]
         ],
     }

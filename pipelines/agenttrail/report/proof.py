@@ -100,6 +100,30 @@ def proof(
     )
 
 
+def lease_text(document: Mapping[str, Any]) -> str:
+    """Return who held the leases of an incident or a finding, and from when to when; "" where nothing names that.
+
+    Args:
+        document: what those leases alone prove.
+    """
+    who = _holder(document)
+    start, stop = document.get("attribution.lease_start"), document.get("attribution.lease_end")
+    if not who or not start:
+        return who
+    return f"{who}, {between(start, stop)}" if stop else f"{who}, from {when(start)} on; no end of it was read"
+
+
+def _holder(document: Mapping[str, Any]) -> str:
+    """Return the sandbox that held a lease, or what else is known, and whose that is."""
+    rungs = ((label, document.get(f"{label}.id")) for label in ("sandbox", "trajectory", "job"))
+    named = [(label, value) for label, value in (*rungs, ("host", document.get("host.name"))) if value]
+    if not named:
+        return ""
+    (label, value), agent, job = named[0], document.get("gen_ai.agent.id"), document.get("job.id")
+    whose = f" of agent {short(agent)}" if agent else ""
+    return f"{label} {short(value)}{whose}" + (f" in job {short(job)}" if job and label != "job" else "")
+
+
 def _whose(names: Mapping[str, str]) -> str:
     return ", ".join(short(value) for value in list(names.values())[:3])
 

@@ -32,8 +32,8 @@ MOST_SANDBOXES = 300
 _MOST_ACTS = 100
 """Findings of an incident that are compared with those of another."""
 _ACT = (
-    "rule.id", "peer.ip", "peer.port", "finding.first_seen", "finding.last_seen", "event.count", "event.dataset",
-    "network.conversations", "source.bytes", "destination.bytes",
+    "rule.id", "peer.ip", "destination.ip", "peer.port", "finding.first_seen", "finding.last_seen", "event.count",
+    "event.dataset", "network.conversations", "source.bytes", "destination.bytes",
 )  # fmt: skip
 """What two findings on the same records have in common."""
 _EVIDENCE = b',"finding.evidence":'
@@ -135,7 +135,6 @@ class Told:
         disputed: ids of incidents to whose peers findings that are context show accepted connections.
         acts: of each incident, what its findings that opened it count: the same counts, bytes and times are the same
             connections; of incidents with very many, not all.
-        headlines: of incidents with a page, what they are about.
         names: of incidents with a page, what logs call their peers.
         latest: of incidents with a page, the last time that their timeline knows, in microseconds since 1970.
         whole: whether findings without an incident were looked at, too.
@@ -148,7 +147,6 @@ class Told:
     outcomes: dict[str, set[str]] = field(default_factory=dict)
     disputed: set[str] = field(default_factory=set)
     acts: dict[str, set[tuple[Any, ...]]] = field(default_factory=dict)
-    headlines: dict[str, str] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     latest: dict[str, int] = field(default_factory=dict)
     whole: bool = True

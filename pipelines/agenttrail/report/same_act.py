@@ -75,11 +75,12 @@ def _in_common(sure: Mapping[str, Any], unsure: Mapping[str, Any]) -> str:
         return ""
     whose = short(sure.get("sandbox.id") or sure["entity.id"])
     port = f" port {several(ports)}" if ports else ""
+    same = "same peer" if len(peers) == 1 else f"the same {len(peers)} peers:"
     candidates = len(unsure["attribution.candidates"])
     nameless = sure.get("attribution.scope") and not unsure.get("attribution.scope")
     network = ", which names no network" if nameless else ""
     return (
-        f"same peer {several(peers)}{port}, at the same time ({between(first, last)}), and {whose} is one of "
+        f"{same} {several(peers)}{port}, at the same time ({between(first, last)}), and {whose} is one of "
         f"the {candidates} candidates of the ambiguous one{network}"
     )
 

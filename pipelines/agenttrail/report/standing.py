@@ -11,7 +11,7 @@ from agenttrail.report.pages import micros, when
 from agenttrail.timeline_story import size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from agenttrail.timeline_story import Moment
@@ -60,7 +60,7 @@ def outcomes(finding: Mapping[str, Any]) -> set[str]:
     return set(finding.get("event.outcome", ())) if network and finding["finding.severity"] in OPENING else set()
 
 
-def accepted_elsewhere(finding: Mapping[str, Any], peers: Sequence[str]) -> bool:
+def accepted_elsewhere(finding: Mapping[str, Any], peers: Collection[str]) -> bool:
     """Tell whether a finding that is context shows a connection to one of some peers as accepted."""
     context = finding["finding.severity"] not in OPENING
     return context and finding.get("peer.ip") in peers and "success" in finding.get("event.outcome", ())
@@ -115,7 +115,7 @@ def _accepted(
     opened: Sequence[Mapping[str, Any]], findings: Iterable[Mapping[str, Any]], logs: AbstractSet[str]
 ) -> list[str]:
     """Return which other logs show connections to the same peers as accepted, and of how many conversations."""
-    peers = [one["peer.ip"] for one in opened if one.get("peer.ip")]
+    peers = {peer for one in opened for peer in (one.get("peer.ip"), *one.get("destination.ip", ())) if peer}
     counted: dict[str, int] = {}
     for one in findings:
         others = _others(one, logs)
@@ -143,21 +143,22 @@ def told_by_all(moments: Iterable[Moment], findings: Sequence[Mapping[str, Any]]
         moments: the story.
         findings: those of its incident.
     """
-    disputes = _disputes(findings)
-    return [replace(told, text=_by_all(told, disputes)) if told.kind == "egress" else told for told in moments]
+    known = disputes(findings)
+    return [replace(told, text=_by_all(told, known)) if told.kind == "egress" else told for told in moments]
 
 
 @dataclass(frozen=True)
-class _Dispute:
+class Dispute:
     """Two kinds of log that do not agree on a peer, from when to when, in microseconds since 1970."""
 
-    whom: tuple[str, str]
+    peer: str
     text: str
     first: int
     last: int
 
 
-def _disputes(findings: Sequence[Mapping[str, Any]]) -> list[_Dispute]:
+def disputes(findings: Sequence[Mapping[str, Any]]) -> list[Dispute]:
+    """Return on which peers of some findings a log says "blocked" and another one "accepted"."""
     blocked: dict[str, dict[str, None]] = {}
     for one in findings:
         if outcomes(one) == {"failure"} and one.get("peer.ip"):
@@ -169,13 +170,14 @@ def _disputes(findings: Sequence[Mapping[str, Any]]) -> list[_Dispute]:
         if logs and others and accepted_elsewhere(one, [one["peer.ip"]]):
             peer, text = one["peer.ip"], f"blocked by {several(list(logs))}, accepted by {others}"
             span = micros(one["finding.first_seen"]), micros(ended(one, "finding"))
-            told.append(_Dispute((f"to {peer} port ", f"to {peer}: "), text, *span))
+            told.append(Dispute(peer, text, *span))
     return told
 
 
-def _by_all(told: Moment, disputes: Iterable[_Dispute]) -> str:
-    for one in disputes:
+def _by_all(told: Moment, known: Iterable[Dispute]) -> str:
+    for one in known:
+        whom = f"to {one.peer} port ", f"to {one.peer}: "
         meet = told.start <= one.last and one.first <= told.end
-        if meet and told.text.endswith(_BLOCKED) and told.text.startswith(one.whom):
+        if meet and told.text.endswith(_BLOCKED) and told.text.startswith(whom):
             return f"{told.text.removesuffix(_BLOCKED)}, {one.text}"
     return told.text

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from agenttrail.errors import InputError, SinkError, shortened
 from agenttrail.incident_filters import riskiest_first
+from agenttrail.report.commands import command
 from agenttrail.report.incident_page import Around, incident_page, latest_of
-from agenttrail.report.names import headline_of, incident_file, peer_names
+from agenttrail.report.names import incident_file, peer_names
 from agenttrail.report.overview import agent_page, agent_pages, index_page, notes_of, readers_of, sources_of
 from agenttrail.report.reading import Told
 from agenttrail.report.same_act import same_acts
@@ -92,7 +93,6 @@ def write_report(
 def _note(case: Case, told: Told) -> None:
     """Take note of what the first page says of an incident and only its findings and its timeline tell."""
     id_ = case.incident["incident.id"]
-    told.headlines[id_] = headline_of(case.incident, case.findings)
     told.names[id_] = peer_names(case.incident, case.findings)
     latest = latest_of(case.timeline)
     if latest is not None:
@@ -140,7 +140,7 @@ def report_after_run(directory: str, rules: Mapping[str, Condition]) -> tuple[st
     try:
         return write_report(Directory(directory), folder, rules, IncidentFilters()).index, ""
     except Exception as error:  # noqa: BLE001 - whatever it is, the run is whole
-        again = f"the incidents are written; for the report run: agenttrail incidents report --from {directory}"
+        again = f"the incidents are written; for the report run: {command('report', directory)}"
         return "", f"no report: {_gone(folder)}{type(error).__name__}: {shortened(str(error))}; {again}"
 
 

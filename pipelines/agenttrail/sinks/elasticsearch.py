@@ -16,7 +16,13 @@ import pyarrow.compute as pc
 from agenttrail.sinks.elasticsearch_bulk import MOST_ACTIONS, MOST_BYTES, Actions, DeadDocument, Delivery, Written, cut
 from agenttrail.sinks.elasticsearch_connection import PATIENCE, ElasticsearchSettings, connect
 from agenttrail.sinks.elasticsearch_indices import index_names, is_set_up, setup
-from agenttrail.sinks.elasticsearch_queries import places, search_incidents, stored_findings, stored_timeline
+from agenttrail.sinks.elasticsearch_queries import (
+    finding_of_lease,
+    places,
+    search_incidents,
+    stored_findings,
+    stored_timeline,
+)
 from agenttrail.sinks.elasticsearch_triage import TriageConflictError, Triaged, triage
 
 if TYPE_CHECKING:
@@ -24,7 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BulkWriter", "DeadDocument", "ElasticsearchSettings", "TriageConflictError", "Triaged", "Written", "connect",
-    "index_names", "is_set_up", "search_incidents", "setup", "stored_findings", "stored_timeline", "triage",
+    "finding_of_lease", "index_names", "is_set_up", "search_incidents", "setup", "stored_findings",
+    "stored_timeline", "triage",
 ]  # fmt: skip
 
 # A script works on one version of a document, and Elasticsearch stores what it makes only if that is still the

@@ -17,12 +17,13 @@ from agenttrail.metadata import parse_time
 from agenttrail.sinks.elasticsearch_connection import PATIENCE, Failure, persist
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterator, Mapping, Sequence
 
     from elasticsearch import Elasticsearch
 
 _KEPT = "2m"  # how long a view of the indices is held between two pages
 _IDS = 1_000  # of one query
+_FEW = 10  # documents of which one is wanted
 _PAGE = 1_000  # documents
 _PAGE_WITH_EVIDENCE = 200  # documents; one may hold 20 original lines
 _EVIDENCE = "finding.evidence"
@@ -124,6 +125,24 @@ def stored_findings(
     wanted = incidents.to_pylist() if isinstance(incidents, pa.Array) else list(incidents)
     queries = [{"terms": {"incident.id": wanted[first : first + _IDS]}} for first in range(0, len(wanted), _IDS)]
     yield from _findings(client, queries, prefix, patience, evidence=evidence, just_written=just_written)
+
+
+def finding_of_lease(
+    client: Elasticsearch, lease: str, *, prefix: str = "agenttrail", patience: float = 0.0
+) -> dict[str, Any] | None:
+    """Return a finding that a lease alone proves, without its evidence; None where it proves none of the first ones.
+
+    Raises:
+        SinkError: Elasticsearch cannot be read.
+    """
+    order = [("finding.id", "asc", "keyword")]
+    pages = _pages(
+        client, f"{prefix}-findings-*", {"term": {"attribution.lease_id": lease}}, order, page=_FEW,
+        patience=patience, without=_EVIDENCE,
+    )  # fmt: skip
+    with contextlib.closing(pages):
+        found = [hit["_source"] for hit in next(pages, [])]
+    return next((one for one in found if one.get("attribution.lease_id") == [lease]), None)
 
 
 def findings_of_pods(client: Elasticsearch, pods: Sequence[str], *, prefix: str, patience: float) -> Iterator[pa.Array]:
@@ -264,7 +283,7 @@ def _pages(
     page: int,
     patience: float,
     without: str | None = None,
-) -> Iterator[list[dict[str, Any]]]:
+) -> Generator[list[dict[str, Any]]]:
     """Yield all documents that match, a page at a time, from one view of the indices.
 
     The last field of ``order`` is unique.  So when the server forgets the view, because it was started again, a new

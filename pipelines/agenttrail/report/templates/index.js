@@ -9,6 +9,7 @@
   const form = document.getElementById("filters");
   const numeric = new Set(["rank", "risk", "from"]);
 
+  const grouped = (number) => number.toLocaleString("en-US");
   const compare = (key, sign) => (a, b) => {
     const [x, y] = [a.dataset[key], b.dataset[key]];
     return sign * (numeric.has(key) ? x - y : x.localeCompare(y));
@@ -52,7 +53,7 @@
       row.hidden = !matches(row);
       count += !row.hidden;
     }
-    shown.textContent = count === rows.length ? said : `${count} of ${rows.length} incidents pass the filters.`;
+    shown.textContent = count === rows.length ? said : `${grouped(count)} of ${grouped(rows.length)} incidents pass the filters.`;
   };
   form.hidden = field("filtering").hidden = false;
   field("sort").addEventListener("change", () => sort(field("sort").value, numeric.has(field("sort").value)));
