@@ -47,8 +47,6 @@ _MANY = 64
 """Batches of leases that are put together, so that there are few."""
 _MOST_KINDS = 1 << 20
 """Kinds of rows that are remembered; once there are more, all that were are forgotten and new again."""
-_BEFORE = 3_600_000_000
-"""How long before all rows reports of progress are kept, in microseconds: those before may tell how far it was."""
 _LONGEST_RECORD = 6 * 3_600_000_000
 """How long a record lasts at most, in microseconds, that is told when it ends and belongs to where it began."""
 _NO_WORKLOADS = pa.array([], pa.binary(16))
@@ -222,16 +220,15 @@ class Casebook:
     def _kept(self, rows: Sequence[NDArray[np.int64]], needless: Needless) -> list[Segment]:
         """Return the segments with some rows alone, of those neither samples that prove nothing nor reports to none."""
         assert self._known is not None  # noqa: S101 - for mypy: it is made first
-        stays = []
-        first = needless.settled
-        for segment, row in zip(self._segments, rows, strict=True):
-            sampled = row[~needless.among(segment, self._known)[row]]
-            stays.append(sampled)
-            first = min([first, *segment.sampled_at(sampled)])
+        needed = [
+            row[~needless.among(segment, self._known)[row]] for segment, row in zip(self._segments, rows, strict=True)
+        ]
+        sampled = np.unique(
+            np.concatenate([segment.sampled_at(row) for segment, row in zip(self._segments, needed, strict=True)])
+        )
         kept = []
-        for segment, row in zip(self._segments, stays, strict=True):
-            start = numbers(segment.raw.column("event.start").cast(pa.int64()))
-            left = row[~reporting(segment.raw)[row] | (start[row] >= first - _BEFORE)]
+        for segment, row in zip(self._segments, needed, strict=True):
+            left = row[~reporting(segment.raw)[row] | needless.told_of(segment.started()[row], sampled)]
             if len(left) == segment.raw.num_rows:
                 kept.append(segment)
             elif len(left):

@@ -15,8 +15,10 @@ import pyarrow.compute as pc
 
 from agenttrail.columns.groups import group_rows, max_by, min_by
 from agenttrail.columns.numbers import numbers
+from agenttrail.detect.analytics.gpu_progress import SILENCE
 from agenttrail.detect.analytics.gpu_settled import Times, needless
 from agenttrail.detect.findings import peers
+from agenttrail.detect.progress import MINUTE
 from agenttrail.entities import WORKLOAD_DIGEST, name_holders
 from agenttrail.gathering.gathered import GPU_PROGRESS, fires, samples_of
 from agenttrail.gathering.merging import merged
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 SETTLED = 6 * 3_600_000_000
 """How long after it a minute is settled, in microseconds: longer than the silence that a report may still end."""
 METRIC = "metric.name"
+_NEAR = SILENCE + MINUTE
+"""Of a sample from up to so long before or after reports say something, in microseconds."""
+_EVER = 1 << 61
 
 
 @dataclass(frozen=True)
@@ -87,10 +92,23 @@ class Needless:
         holders, which = name_holders(known.named(raw))
         workload = pc.index_in(holders.column(WORKLOAD_DIGEST), value_set=self.workloads)
         owner = numbers(workload.cast(pa.int64()), -1)[which]
-        start = numbers(raw.column("event.start").cast(pa.int64()))
+        start = segment.started()
         gone: NDArray[np.bool_] = np.where(owner < 0, start < self.settled, self._inside(owner, start))
         gone &= np.asarray(raw.column(METRIC).is_valid(), dtype=bool)
         return gone
+
+    def told_of(self, times: NDArray[np.int64], sampled: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Tell at which times reports of progress say something of samples, or may of those to come.
+
+        Args:
+            times: of reports, in microseconds.
+            sampled: when the samples that are kept were taken, ascending.
+        """
+        bounds = np.concatenate([np.array([-_EVER]), sampled, np.array([_EVER])])
+        place = np.searchsorted(bounds, times, side="right")
+        near = np.minimum(times - bounds[place - 1], bounds[np.minimum(place, len(bounds) - 1)] - times) <= _NEAR
+        told: NDArray[np.bool_] = near | (times >= self.settled - _NEAR)
+        return told
 
     def _inside(self, owner: NDArray[np.int64], start: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Tell which times of workloads lie in an interval."""

@@ -135,13 +135,17 @@ class Segment:
         ends = [rows.column(name) for name in _ENDS if name in rows.schema.names]
         return digest_words(content_digests([self.workload, _hits(rows), *ends, *named]))
 
-    def sampled_at(self, rows: NDArray[np.int64]) -> list[int]:
-        """Return when the first GPU sample among some raw rows was taken, in microseconds; nothing without any."""
+    def started(self) -> NDArray[np.int64]:
+        """Return when each raw row's event started, in microseconds."""
+        return numbers(self.raw.column("event.start").cast(pa.int64()))
+
+    def sampled_at(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return when the GPU samples among some raw rows were taken, in microseconds."""
         if _METRIC not in self.raw.schema.names:
-            return []
-        sampled = rows[np.asarray(self.raw.column(_METRIC).is_valid(), dtype=bool)[rows]]
-        times = numbers(self.raw.column("event.start").cast(pa.int64()))[sampled]
-        return [int(times.min())] if len(times) else []
+            return np.empty(0, np.int64)
+        sampled = np.asarray(self.raw.column(_METRIC).is_valid(), dtype=bool)
+        times: NDArray[np.int64] = self.started()[rows[sampled[rows]]]
+        return times
 
     def nothing(self) -> Signals:
         """Return none of its signals, in their shape."""
