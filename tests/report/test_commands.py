@@ -96,7 +96,7 @@ def test_a_terminal_tells_whose_leases_they_are(tmp_path: Path, capsys: pytest.C
     findings = [finding(1, **shared), finding(0, **{"job.id": "j", "attribution.lease_end": at(59)})]
     out = write_output(tmp_path / "out", [sure, doubt], [*findings, finding(1, **open_end)])
     for id_, told in (
-        (sure, ["lease         sandbox s0 of agent agent-0 in job j, 2026-03-02 00:00:00 to 00:59:00"]),
+        (sure, ["lease         sandbox s0 of agent agent-0 in job j, 2026-03-02 00:00:00 to 00:59:00 (lease0)"]),
         (doubt, [
             "candidate     sandbox s0 of agent agent-0 in job j, 2026-03-02 00:00:00 to 00:59:00",
             "candidate     sandbox s1 of agent agent-1 in job j, from 2026-03-02 01:00:00 on; no end of it was read",

@@ -349,7 +349,8 @@ def _proof(incident: Document, holders: Mapping[str, Document]) -> list[str]:
 
     leases, candidates = incident.get("attribution.lease_id", []), incident.get("attribution.candidates", [])
     held = f"{f'{len(leases):,} leases of ' if len(leases) > 1 else ''}{lease_text(incident)}"
-    lines = [f"  lease         {held if lease_text(incident) else ', '.join(leases)}"] if leases else []
+    ids = ", ".join(leases)
+    lines = [f"  lease         {held} ({ids})" if lease_text(incident) else f"  lease         {ids}"] if leases else []
     for lease in candidates[:_MOST_CANDIDATES]:
         named = lease_text(holders.get(lease, {}))
         lines.append(f"  candidate     {named or f'lease {lease}, which no finding names'}")
