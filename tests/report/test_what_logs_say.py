@@ -213,7 +213,7 @@ def test_of_several_records_the_total_and_the_largest_are_told() -> None:
     condition = Condition("", "", (part,))
     events = [{"source.bytes": amount} for amount in (3_700_000_000, 13_900_000_000, 5_400_000_000)]
     known = values(condition, {"finding.evidence": events})
-    assert [(one.values, one.of) for one in known] == [(("13900000000",), "the largest of its first events")]
+    assert [(one.values, one.of) for one in known] == [(("13,900,000,000",), "the largest of its first events")]
     terms = because(condition, known, {}, {"source.bytes": 13_900_000_000})
     assert [(term.label, term.value, term.asked) for term in terms] == [
         ("sent in all", "13.9 GB", ""), ("largest record sent", "13.9 GB", "at least 200 MB"),
