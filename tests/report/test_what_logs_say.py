@@ -110,7 +110,7 @@ def test_of_a_burst_page_and_terminal_say_how_many_addresses_it_tried(
     assert f"towards {whom} (blocked by alibaba_cloud_firewall" in page
     assert f"peers {whom}, " in shown
     for text in (page, shown):
-        assert f"Check that {whom} stay blocked" in text
+        assert f"Check that {whom} stay blocked, as alibaba_cloud_firewall (1 conversation) says they were." in text
         assert "aws_vpc_flow shows 1 conversation to the same peer as accepted" in text
     assert ends(tried * 9) == "108 addresses or more (198.51.100.10, 198.51.100.11, 198.51.100.12 and others)"
     assert (ends(tried[:3]), ends([])) == ("198.51.100.10, 198.51.100.11, 198.51.100.12", "")

@@ -162,9 +162,10 @@ def _peer(
     search = f"  Then see who else talked to {'them' if len(searched) > 1 else 'it'}:" if searched else ""
     whom = peer if len(incident["destination.ip"]) == 1 else f"those of {peer} that it must not reach, perhaps not all,"
     if blocked:
-        stay = "stays" if len(incident["destination.ip"]) == 1 else "stay"
+        alone = len(incident["destination.ip"]) == 1
+        stay, them = ("stays", "it was") if alone else ("stay", "they were")
         doubt = f"  But {blocked.against}: find out what got through." if blocked.against else ""
-        text = f"Check that {peer} {stay} blocked, as {blocked.by} says it was.{doubt}"
+        text = f"Check that {peer} {stay} blocked, as {blocked.by} says {them}.{doubt}"
     elif was == "partly blocked":
         text = f"Block {whom} for all sandboxes: only some of the connections were blocked."
     else:
