@@ -8,8 +8,8 @@ import pytest
 
 from agenttrail.casebook.samples import Needless
 from agenttrail.detect.analytics.gpu_progress import SILENCE
-from agenttrail.detect.analytics.gpu_settled import Times
 from agenttrail.detect.progress import MINUTE
+from agenttrail.detect.settled_samples import Times
 
 _NONE = np.empty(0, np.int64)
 _SETTLED = 1_772_409_600_000_000

@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 from agenttrail.columns.groups import group_rows, max_by, min_by
 from agenttrail.columns.numbers import numbers
 from agenttrail.detect.analytics.gpu_progress import SILENCE
-from agenttrail.detect.analytics.gpu_settled import Times, needless
 from agenttrail.detect.findings import peers
 from agenttrail.detect.progress import MINUTE
+from agenttrail.detect.settled_samples import Times, needless
 from agenttrail.entities import WORKLOAD_DIGEST, name_holders
 from agenttrail.gathering.gathered import GPU_PROGRESS, fires, samples_of
 from agenttrail.gathering.merging import merged

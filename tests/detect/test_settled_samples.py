@@ -14,8 +14,8 @@ from tests.detect.analytics.conversations import rows_of
 
 from agenttrail.columns.offsets import offsets_of
 from agenttrail.detect.analytics import gpu_conversation, gpu_progress
-from agenttrail.detect.analytics.gpu_settled import Times, needless
 from agenttrail.detect.derived import Derived
+from agenttrail.detect.settled_samples import Times, needless
 from agenttrail.schema import ADDRESS, TIMESTAMP
 
 if TYPE_CHECKING:
