@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import traceback
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from apache_beam.options.pipeline_options import PortableOptions
 from apache_beam.runners.worker import sdk_worker
 from apache_beam.utils import subprocess_server
+from grpc import _server as grpc_server
 
 from agenttrail.errors import AgentTrailError
 from agenttrail.halting import HALT
@@ -178,20 +180,27 @@ def _apart() -> Iterator[None]:
 
 @contextmanager
 def _heard() -> Iterator[None]:
-    """Hear of steps that fail in this process, where Beam prints what they raised and goes on."""
+    """Hear of steps that fail in this process, where Beam and gRPC print what they raised and go on."""
 
     def hear(*_: object, **__: object) -> None:
         error = sys.exc_info()[1]
         if error is not None:
             HALT.fail(error)
 
-    sdk_worker.print = hear
+    def show(*_: object, **__: object) -> None:
+        if HALT.error is None:  # else it is that the runner, which called, has been ended
+            traceback.print_exc()
+
+    theirs = ModuleType(traceback.__name__)
+    vars(theirs).update(vars(traceback), print_exc=show)
+    sdk_worker.print, grpc_server.traceback = hear, theirs
     if threading.excepthook is not _quietly:
         threading.excepthook = _quietly
     try:
         yield
     finally:
         del sdk_worker.print
+        grpc_server.traceback = traceback
 
 
 _HOOK = threading.excepthook
