@@ -101,7 +101,7 @@ class BeamServer:
 
     def states(self, name: str) -> list[str]:
         """Return how the jobs of a name stand."""
-        import grpc  # type: ignore[import-untyped]
+        import grpc
         from apache_beam.portability.api import beam_job_api_pb2 as api
         from apache_beam.portability.api import beam_job_api_pb2_grpc as stubs
 
