@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from agenttrail.columns.asof import last_before
 from agenttrail.columns.groups import group_rows, max_by, min_by
 from agenttrail.columns.numbers import numbers
 from agenttrail.detect.analytics.gpu_progress import SILENCE
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 SETTLED = 6 * 3_600_000_000
 """How long after it a minute is settled, in microseconds: longer than the silence that a report may still end."""
-METRIC = "metric.name"
+_METRIC = "metric.name"
 _NEAR = SILENCE + MINUTE
 """Of a sample from up to so long before or after reports say something, in microseconds."""
 _EVER = 1 << 61
@@ -66,10 +67,10 @@ class Needless:
                 come any more, in microseconds.
         """
         none = np.empty(0, np.int64)
-        if not any(METRIC in one.signals.rows.schema.names for one in segments):
+        if not any(_METRIC in one.signals.rows.schema.names for one in segments):
             return cls(pa.array([], pa.binary(16)), Times(none, none, none), settled)
         shard = Shard.of(merged([one.signals for one in segments])[0])
-        samples = shard.are(METRIC)
+        samples = shard.are(_METRIC)
         told = reports([one.progress for one in segments if one.progress is not None])
         times = needless(
             samples_of(shard, samples),
@@ -87,14 +88,14 @@ class Needless:
     def among(self, segment: Segment, known: Known) -> NDArray[np.bool_]:
         """Tell which raw rows of a segment are such samples."""
         raw = segment.raw
-        if segment.dataset is not None or METRIC not in raw.schema.names:
+        if segment.dataset is not None or _METRIC not in raw.schema.names:
             return np.zeros(raw.num_rows, dtype=bool)
         holders, which = name_holders(known.named(raw))
         workload = pc.index_in(holders.column(WORKLOAD_DIGEST), value_set=self.workloads)
         owner = numbers(workload.cast(pa.int64()), -1)[which]
         start = segment.started()
         gone: NDArray[np.bool_] = np.where(owner < 0, start < self.settled, self._inside(owner, start))
-        gone &= np.asarray(raw.column(METRIC).is_valid(), dtype=bool)
+        gone &= np.asarray(raw.column(_METRIC).is_valid(), dtype=bool)
         return gone
 
     def told_of(self, times: NDArray[np.int64], sampled: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -112,15 +113,8 @@ class Needless:
 
     def _inside(self, owner: NDArray[np.int64], start: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Tell which times of workloads lie in an interval."""
-        times = np.unique(np.concatenate([self.times.begin, self.times.end]))
-        width = len(times) + 1
-        begin, end, at = (
-            whose * width + np.searchsorted(times, time, side="right")
-            for whose, time in (
-                (self.times.entity, self.times.begin), (self.times.entity, self.times.end), (owner, start),
-            )
-        )  # fmt: skip
-        inside: NDArray[np.bool_] = np.searchsorted(begin, at, side="right") > np.searchsorted(end, at, side="right")
+        place = last_before(owner, start, self.times.entity, self.times.begin)
+        inside: NDArray[np.bool_] = start < np.append(self.times.end, -_EVER)[place]
         return inside
 
 

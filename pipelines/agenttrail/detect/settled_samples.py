@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from agenttrail.columns.asof import last_before
 from agenttrail.columns.chains import running_max
 from agenttrail.columns.offsets import offsets_of, ranges
-from agenttrail.detect.analytics.gpu_progress import Told, Use, busy_intervals, derive, minutes_of_use
+from agenttrail.detect.analytics.gpu_progress import Told, Use, busy_intervals, minutes_of_use, stated
 from agenttrail.detect.progress import MINUTE
 
 if TYPE_CHECKING:
@@ -61,8 +62,7 @@ def needless(
     told = Told.of(samples, use, progress)
     first, last = busy_intervals(use, told.free, told.follows_free)
     tail = _tails(use, told, settled // MINUTE)
-    stated, _ = derive(samples, progress)
-    telling = tells(stated.events)
+    telling = tells(stated(samples, use, (first, last), told).events)
     telling |= _touched(use.entities[use.workload[first]], use.minute[first], use.minute[last] + 1, talks)
     old = telling & (use.minute[first] < tail[use.workload[first]])
     first, last = first[old], last[old]
@@ -126,15 +126,7 @@ def _spanned(
 
 def _longest(entity: NDArray[np.int64], minute: NDArray[np.int64], talks: Times) -> NDArray[np.int64]:
     """Return the last minute of any talk of entities that had begun by a minute; before all others for none."""
-    if not len(talks.entity):
-        return np.full(len(entity), _FIRST - 1)
     order = np.lexsort((talks.begin, talks.entity))
     owner, begin, end = talks.entity[order], talks.begin[order] // MINUTE, talks.end[order] // MINUTE
-    longest = running_max(owner, end)
-    # the last talk of the entity that began by then; whole numbers of both in one ascending one
-    minutes = np.unique(np.concatenate([begin, minute]))
-    width = len(minutes) + 1
-    key = owner * width + np.searchsorted(minutes, begin)
-    place = np.searchsorted(key, entity * width + np.searchsorted(minutes, minute), side="right") - 1
-    known = (place >= 0) & (owner[np.maximum(place, 0)] == entity)
-    return np.where(known, longest[np.maximum(place, 0)], _FIRST - 1)
+    place = last_before(entity, minute, owner, begin)
+    return np.where(place < 0, _FIRST - 1, np.append(running_max(owner, end), _FIRST - 1)[place])

@@ -88,7 +88,7 @@ def derive(samples: pa.RecordBatch, progress: pa.RecordBatch) -> tuple[Derived, 
     use = minutes_of_use(samples)
     known = Told.of(samples, use, progress)
     first, last = busy_intervals(use, known.free, known.follows_free)
-    return _events(samples, use, first, last, known.rung), _gaps(use, known.untold, known.follows, known.rung)
+    return stated(samples, use, (first, last), known), _gaps(use, known.untold, known.follows, known.rung)
 
 
 @dataclass(frozen=True)
@@ -195,9 +195,11 @@ def busy_intervals(
     return first[stated], last[stated]
 
 
-def _events(
-    samples: pa.RecordBatch, use: Use, first: NDArray[np.int64], last: NDArray[np.int64], rung: NDArray[np.int64]
+def stated(
+    samples: pa.RecordBatch, use: Use, intervals: tuple[NDArray[np.int64], NDArray[np.int64]], told: Told
 ) -> Derived:
+    """State intervals, of which :func:`busy_intervals` gives the first and the last minutes, as :func:`derive` does."""
+    first, last = intervals
     count = len(first)
     begin, lengths = use.offsets[first], use.offsets[last + 1] - use.offsets[first]
     places = ranges(begin, lengths)
@@ -215,7 +217,7 @@ def _events(
         "gpu.utilization": pa.array((total[last + 1] - total[first]) / (last + 1 - first) / _FINE),
         "gpu.busy_duration": pa.array((use.minute[last] - use.minute[first] + 1) * 60.0),
         "gpu.count": pa.array(np.bincount(event[opening][spare >= 0], minlength=count)),
-        "training.rung": choose(rung[first], RUNGS),
+        "training.rung": choose(told.rung[first], RUNGS),
     }
     events = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
     return Derived(events, offsets_of(lengths), members)
