@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.detect.pipeline import rows_of
@@ -63,6 +64,7 @@ _EVENT = st.fixed_dictionaries(
         "source.bytes": st.none() | st.integers(0, 2**53),
         "destination.bytes": st.none() | st.integers(0, 2**53),
         "observer.name": st.sampled_from([None, "eni-a", "eni-a", "eni-b", "eni-c"]),
+        "nat": st.sampled_from([None, None, None, "source", "destination"]),
         "apart": st.sampled_from([False, False, False, True]),
     }
 )
@@ -81,6 +83,9 @@ def _events(rows: Sequence[Row], dataset: str, *, encoded: bool, both: bool) -> 
         "source.bytes": pa.array([row["source.bytes"] for row in rows], pa.int64()),
         "observer.name": sensor.dictionary_encode() if encoded else sensor,
     }
+    for side in ("source", "destination") if encoded else ():
+        there = [b"\1" * 16 if row["nat"] == side else None for row in rows]
+        columns[f"{side}.nat.ip"] = pa.array(there, pa.binary(16))
     if both:
         columns["destination.bytes"] = pa.array([row["destination.bytes"] for row in rows], pa.int64())
     return attribute(pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)), _TABLE, INTERNAL)
@@ -169,3 +174,18 @@ def test_times_a_century_apart_cost_two_cells_and_no_table_of_minutes() -> None:
     assert cells is not None
     assert cells.column("minute").to_pylist() == [end // (60 * SECOND) for end in ends]
     assert cells.get_total_buffer_size() < 10_000
+
+
+@pytest.mark.parametrize("inward", [False, True])
+def test_what_a_sensor_sees_before_and_behind_translation_counts_once(inward: bool) -> None:  # noqa: FBT001 - a parameter
+    """Within one batch and over two of them."""
+    row: Row = {
+        "own": "10.0.0.1", "peer.ip": "192.0.2.1", "reply": inward, "source.bytes": 900, "destination.bytes": None,
+        "observer.name": "eni-nat", "start": BASE + SECOND, "nat": None,
+    }  # fmt: skip
+    rows = [row, row | {"nat": "destination" if inward else "source", "source.bytes": 940}]
+    for parts in ([rows], [rows[:1], rows[1:]]):
+        events = [_events(part, "aws_vpc_flow", encoded=True, both=True) for part in parts]
+        cells = [_cells(one, [False] * one.num_rows) for one in events]
+        (told,) = _told(cells, Wanted.every(_TABLE.resolutions)).values()
+        assert told == ((0, 940, 2) if inward else (940, 0, 2))

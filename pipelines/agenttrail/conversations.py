@@ -2,6 +2,13 @@
 
 A connection is told by its ends and its transport (its Community ID) inside one entity; records whose intervals
 overlap or adjoin belong to one conversation, later ones to the next.
+
+A sensor behind address translation sees a connection once more, from another port.  What it saw is a leg: records that
+name a translated address of the workload (``source.nat.ip``), of which none that goes out does not.  A leg belongs to a
+conversation of the same entity and address with the same peer, peer's port and protocol that overlaps or adjoins it:
+the one that began last by then - if that was over, of those the one that ended last - or the one that began first after
+that, whichever is nearer.  It adds its records and verdicts, and its bytes where no sensor saw more, but neither time
+nor port.  One whose connection nobody saw before it was translated stands for itself.
 """
 
 from __future__ import annotations
@@ -12,7 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from agenttrail.columns.chains import chain
+from agenttrail.columns.asof import NONE, last_before
+from agenttrail.columns.chains import chain, running_max
 from agenttrail.columns.groups import distinct_lists, group_rows, max_by, min_by, smallest_by, sum_by
 from agenttrail.columns.numbers import numbers
 from agenttrail.columns.text import choose
@@ -25,6 +33,11 @@ ADJOINING = 1_000_000
 """Microseconds between the end of one record and the start of the next that still adjoin: logs count whole seconds."""
 OPENED = "opened"
 """Column in flight only: whether a record tells that the connection was opened in it; null where none has flags."""
+_BUT_THE_PORT = ("source.ip", "destination.ip", "destination.port", "network.iana_number")
+"""What a connection and a leg of it have in common."""
+_NEVER = np.iinfo(np.int64).max
+_Spans = tuple["NDArray[np.int64]", "NDArray[np.int64]", "NDArray[np.int64]"]
+"""Keys, begins and ends."""
 _SYN = 2
 _INITIATORS = ("peer", "workload")  # what one record tells of the workload outweighs what others tell of the peer
 
@@ -58,8 +71,82 @@ def converse(
     start, end = (numbers(rows.column(name).cast(pa.int64())) for name in ("event.start", "event.end"))
     connection, _ = group_rows([entities, *ends.values()])
     conversation = chain(connection, start, end, adjoining)
+    part_of = _legs(rows, entities, ends, conversation, (start, end), adjoining)[conversation]
+    direct = np.flatnonzero(part_of == conversation)
+    _, conversation = np.unique(part_of, return_inverse=True)
     which[chosen] = conversation
-    return _conversations(rows, ends, conversation, (start, end), adjoining), which
+    return _conversations(rows, ends, conversation, direct, (start, end), adjoining), which
+
+
+def _legs(
+    rows: pa.RecordBatch,
+    entities: pa.Array,
+    ends: dict[str, pa.Array],
+    which: NDArray[np.int64],
+    times: tuple[NDArray[np.int64], NDArray[np.int64]],
+    adjoining: int,
+) -> NDArray[np.int64]:
+    """Return per conversation the one that it is a leg of; itself where it is none."""
+    part_of = np.arange(int(which.max(initial=-1)) + 1)
+    count = len(part_of)
+    translated = behind_translation(rows)
+    plain = np.bincount(which[~translated & ~np.asarray(_ingress(rows))], minlength=count) > 0
+    leg = (np.bincount(which[translated], minlength=count) > 0) & ~plain
+    if not leg.any():
+        return part_of
+    _, first = np.unique(which, return_index=True)
+    opening = pa.array(first)
+    key, _ = group_rows([one.take(opening) for one in (entities, *(ends[name] for name in _BUT_THE_PORT))])
+    begin, finish = min_by(which, count, times[0]), max_by(which, count, times[1])
+    legs, others = np.flatnonzero(leg), np.flatnonzero(~leg)
+    port = numbers(ends["source.port"].take(opening), -1)
+    others = others[np.lexsort((port[others], finish[others], begin[others], key[others]))]
+    ours, theirs = ((key[some], begin[some], finish[some]) for some in (legs, others))
+    found = _beside(ours, theirs, adjoining)
+    known = found >= 0
+    part_of[legs[known]] = others[found[known]]
+    return part_of
+
+
+def _beside(legs: _Spans, others: _Spans, adjoining: int) -> NDArray[np.int64]:
+    """Return per leg the place of what it is a leg of among ``others``, which ascend; -1 for none."""
+    key, begin, finish = others
+
+    def meets(place: NDArray[np.int64]) -> NDArray[np.bool_]:
+        touching: NDArray[np.bool_] = place >= 0
+        begins, ends = np.append(begin, 0)[place], np.append(finish, 0)[place]
+        return touching & (begins <= legs[2] + adjoining) & (ends >= legs[1] - adjoining)
+
+    last = last_before(legs[0], legs[1], key, begin)
+    by_end = np.argsort(finish, kind="stable")
+    rank = np.empty(len(finish), dtype=np.int64)
+    rank[by_end] = np.arange(len(finish))
+    longest = np.append(by_end[running_max(key, rank)], NONE)[last] if len(key) else last
+    before = np.where(meets(last), last, longest)
+    after = last_before(legs[0], -1 - legs[1], key, -begin)
+    since, until = (
+        np.where(meets(place), np.abs(np.append(begin, 0)[place] - legs[1]), _NEVER) for place in (before, after)
+    )
+    return np.where(np.minimum(since, until) == _NEVER, NONE, np.where(since <= until, before, after))
+
+
+def behind_translation(rows: pa.RecordBatch) -> NDArray[np.bool_]:
+    """Tell which rows a sensor saw when the address of the workload's end had been translated."""
+    ingress = np.asarray(_ingress(rows))
+    named = [
+        np.asarray(_column(rows, f"{side}.nat.ip", pa.binary(16)).is_valid()) for side in ("source", "destination")
+    ]
+    return np.where(ingress, named[1], named[0])
+
+
+def views(rows: pa.RecordBatch) -> NDArray[np.int64]:
+    """Return what tells apart how a sensor saw a conversation: the workload's port, and whether that was translated.
+
+    Of the bytes that sensors counted in one view the sum is theirs; of several views of a conversation the largest sum
+    is the conversation's.
+    """
+    port = numbers(_ends(rows)["source.port"], -1)
+    return port * 2 + behind_translation(rows)
 
 
 def _column(rows: pa.RecordBatch, name: str, type_: pa.DataType) -> pa.Array:
@@ -86,16 +173,18 @@ def _conversations(
     rows: pa.RecordBatch,
     ends: dict[str, pa.Array],
     which: NDArray[np.int64],
+    direct: NDArray[np.int64],
     times: tuple[NDArray[np.int64], NDArray[np.int64]],
     adjoining: int,
 ) -> pa.RecordBatch:
-    start, end = times
+    """Return what rows make up: ends and time by those that are ``direct``, which each conversation has."""
+    start, end = (time[direct] for time in times)
     count = int(which.max(initial=-1)) + 1
-    first = np.zeros(count, dtype=np.int64)
-    first[which[::-1]] = np.arange(len(which))[::-1]
-    columns = {name: column.take(pa.array(first)) for name, column in ends.items()}
-    columns["event.start"] = pa.array(min_by(which, count, start)).view(TIMESTAMP)
-    columns["event.end"] = pa.array(max_by(which, count, end)).view(TIMESTAMP)
+    _, place = np.unique(which[direct], return_index=True)
+    first = pa.array(direct[place])
+    columns = {name: column.take(first) for name, column in ends.items()}
+    columns["event.start"] = pa.array(min_by(which[direct], count, start)).view(TIMESTAMP)
+    columns["event.end"] = pa.array(max_by(which[direct], count, end)).view(TIMESTAMP)
     columns |= _bytes_by_end(rows, which, count)
     columns |= _verdicts(rows, which, count, times, adjoining)
     columns |= _told(rows, which, count)
@@ -104,9 +193,9 @@ def _conversations(
 
 
 def _bytes_by_end(rows: pa.RecordBatch, which: NDArray[np.int64], count: int) -> dict[str, pa.Array]:
-    """Return the bytes that each end sent: summed per sensor, then the largest sum."""
+    """Return the bytes that each end sent: summed per sensor and view, see :func:`views`; then the largest sum."""
     sensors = [_column(rows, "event.dataset", pa.string()), _column(rows, "observer.name", pa.string())]
-    seen, first = group_rows([pa.array(which), *sensors])
+    seen, first = group_rows([pa.array(which), *sensors, pa.array(views(rows))])
     ingress = np.asarray(_ingress(rows))
     named = [numbers(_column(rows, f"{side}.bytes", pa.int64())) for side in ("source", "destination")]
     out = {}

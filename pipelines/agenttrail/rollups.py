@@ -33,6 +33,7 @@ LEASE, MINUTE = "lease", "minute"
 """Columns in flight only: place of a workload among the resolutions of the lease table, and minutes since 1970."""
 _MINUTE = 60_000_000  # microseconds
 _OCCUPIED = ("trajectory", "sandbox")
+_BEHIND = " behind translation"
 _WHOM = ("entity.type", "entity.id", "gen_ai.agent.id", "trajectory.id", "sandbox.id", "job.id")
 
 
@@ -50,6 +51,7 @@ def roll_up(
     Returns:
         Cells, None where there are none: records and bytes per lease, minute of ``event.start``, list and sensor.
         ``source.bytes`` are those that the workload sent.  Cells of one kind add up, whatever the bounds of batches.
+        What a sensor sees behind address translation it may have seen before it, too: there it counts as another one.
         Only rows of one trajectory or sandbox count.  Exact duplicates are not dropped here, as they are where rows
         enter a stateful step: to know them every row would have to be hashed, which costs more than all that is done
         here.  So a log that was delivered twice counts twice.
@@ -60,7 +62,7 @@ def roll_up(
     rows = np.flatnonzero(kept)
     if not len(rows):
         return None
-    observers, sensors = _sensors(events)
+    observers, sensors = _behind_translation(events, *_sensors(events))
     lease, leases = group_codes(code[rows], len(events.column("attribution.lease_id").dictionary))
     pair, owner, observer = _pairs(lease, len(leases), observers[rows], len(sensors))
     minute = numbers(events.column("event.start").cast(pa.int64()))[rows] // _MINUTE
@@ -100,6 +102,26 @@ def _sensors(events: pa.RecordBatch) -> tuple[Numbers, pa.Array]:
     )
 
 
+def _behind_translation(events: pa.RecordBatch, observers: Numbers, sensors: pa.Array) -> tuple[Numbers, pa.Array]:
+    """Return which sensor saw each row, where the address of the workload was translated before it as another one."""
+    translated = np.zeros(events.num_rows, dtype=bool)
+    for side, inward in (("source", False), ("destination", True)):
+        index = events.schema.get_field_index(f"{side}.nat.ip")
+        if index >= 0 and events.column(index).null_count < events.num_rows:
+            translated |= np.asarray(events.column(index).is_valid()) & (_inward(events) == inward)
+    if not translated.any():
+        return observers, sensors
+    behind = pc.binary_join_element_wise(pc.fill_null(sensors, ""), _BEHIND, "")
+    return observers + translated * len(sensors), pa.concat_arrays([sensors, behind])
+
+
+def _inward(events: pa.RecordBatch) -> NDArray[np.bool_]:
+    """Tell which rows name the peer first."""
+    direction = events.column("network.direction")
+    inward = np.array([word == "ingress" for word in direction.dictionary.to_pylist()] + [False])
+    return inward[numbers(direction.indices, -1)]
+
+
 def _pairs(owner: Numbers, count: int, observer: Numbers, observers: int) -> tuple[Numbers, Numbers, Numbers]:
     """Number the pairs of a lease and a sensor that stand in a row; return each row's, and lease and sensor of each.
 
@@ -118,9 +140,7 @@ def _pairs(owner: Numbers, count: int, observer: Numbers, observers: int) -> tup
 
 def _bytes(events: pa.RecordBatch, rows: Numbers) -> tuple[Numbers, Numbers]:
     """Return what the workload and what its peer sent in each of the ``rows``."""
-    direction = events.column("network.direction")
-    inward = np.array([word == "ingress" for word in direction.dictionary.to_pylist()] + [False])
-    ingress = inward[numbers(direction.indices, -1)[rows]]
+    ingress = _inward(events)[rows]
     source, destination = (_count(events, f"{side}.bytes", rows) for side in ("source", "destination"))
     return np.where(ingress, destination, source), np.where(ingress, source, destination)
 

@@ -42,7 +42,9 @@ def egress_by_list(
         if not listed or incident_of(event) not in incidents:
             continue
         key = incident_of(event), event["event.start"].replace(second=0, microsecond=0), listed[0]
-        cell = sent[key][event["event.dataset"], event["observer.name"]]
+        side = "source" if event["network.direction"] == "egress" else "destination"
+        translated = event.get(f"{side}.nat.ip") is not None
+        cell = sent[key][event["event.dataset"], event["observer.name"], translated]
         ends = ("source.bytes", "destination.bytes")
         for place, name in enumerate(ends if event["network.direction"] == "egress" else reversed(ends)):
             cell[place] += event.get(name) or 0
