@@ -25,6 +25,9 @@ _WAKE = getattr(signal, "SIGUSR1", None)
 """Wakes the main thread; not SIGINT, which whatever runs in the background of a shell ignores.  Windows has none."""
 _PROGRAM = b"apache_beam.runners.worker.sdk_worker_main"
 """What the command line of a worker holds."""
+_AGAIN = 0.1  # seconds between two looks for workers that are left
+_ENDING: list[threading.Event] = []
+"""Set once workers of a run that failed are not to be ended any more: there is another run."""
 
 
 @contextmanager
@@ -40,6 +43,8 @@ def watched() -> Iterator[None]:
     if _WAKE is None or threading.current_thread() is not threading.main_thread():
         yield
         return
+    while _ENDING:
+        _ENDING.pop().set()
     codes: list[int] = []
     hook, main = threading.excepthook, threading.get_ident()
 
@@ -50,8 +55,9 @@ def watched() -> Iterator[None]:
             return
         codes.append(int(found[1]))
         if len(codes) == 1:
+            _ENDING.append(threading.Event())
+            threading.Thread(target=_end_others, args=(_ENDING[-1],), daemon=True).start()
             signal.pthread_kill(main, _WAKE)
-            _end_others()
 
     def wake(*_: object) -> None:
         signal.signal(_WAKE, signal.SIG_IGN)
@@ -72,12 +78,18 @@ def watched() -> Iterator[None]:
         signal.signal(_WAKE, handler)
 
 
-def _end_others() -> None:
-    """End the workers that are left: one that waits for a job that is over would be waited for in turn."""
-    for pid in children_of(os.getpid()):
-        with suppress(OSError):  # gone already
-            if _PROGRAM in Path(f"/proc/{pid}/cmdline").read_bytes():
-                os.kill(pid, signal.SIGKILL)
+def _end_others(over: threading.Event) -> None:
+    """End the workers that are left, and those that are still being started, until ``over`` is set.
+
+    One that waits for a job that is over would be waited for in turn, also while this process comes to its end.
+    """
+    while True:
+        for pid in list(children_of(os.getpid())):
+            with suppress(OSError):  # gone already
+                if _PROGRAM in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
+        if over.wait(_AGAIN):
+            return
 
 
 def children_of(pid: int) -> Iterator[int]:
