@@ -23,7 +23,8 @@ _ROWS = st.lists(
     st.fixed_dictionaries({
         "incident": st.sampled_from(["a", "b"]), "second": st.integers(0, 240), "conversation": st.integers(-1, 4),
         "sensor": st.sampled_from(SENSORS), "outcome": st.sampled_from(["success", "failure", None]),
-        "ingress": st.booleans(), "source": st.integers(0, 1 << 40), "destination": st.integers(0, 99) | st.none(),
+        "view": st.sampled_from([0, 0, 0, 86_887]), "ingress": st.booleans(),
+        "source": st.integers(0, 1 << 40), "destination": st.integers(0, 99) | st.none(),
     }),
     max_size=30,
 )  # fmt: skip
@@ -44,6 +45,7 @@ def _batch(rows: list[Row]) -> pa.RecordBatch:
         "source.bytes": pa.array([row["source"] for row in rows], pa.int64()),
         "destination.bytes": pa.array([row["destination"] for row in rows], pa.int64()),
         timeline.CONVERSATION: pa.array([row["conversation"] for row in rows], pa.int64()),
+        timeline.VIEW: pa.array([row.get("view", 0) for row in rows], pa.int64()),
     }  # fmt: skip
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
@@ -77,11 +79,17 @@ def _sent(row: Row) -> tuple[int, int]:
     return pair[::-1] if row["ingress"] else pair
 
 
+def _look(row: Row) -> tuple[str, str, int]:
+    """Return the sensor that counted a row, and its view; what belongs to no conversation has none."""
+    dataset, observer = row["sensor"]
+    return dataset, observer or "", row.get("view", 0) if row["conversation"] >= 0 else 0
+
+
 def _expected(rows: list[Row]) -> list[tuple[Any, ...]]:
-    of_sensor: dict[Any, dict[tuple[str, str], list[int]]] = defaultdict(dict)
+    of_sensor: dict[Any, dict[tuple[str, str, int], list[int]]] = defaultdict(dict)
     for row in rows:
         _, talk = _talk(row)
-        counted = of_sensor[talk].setdefault((row["sensor"][0], row["sensor"][1] or ""), [0, 0])
+        counted = of_sensor[talk].setdefault(_look(row), [0, 0])
         for side, sent in enumerate(_sent(row)):
             counted[side] += sent
     minutes: dict[Any, list[Any]] = defaultdict(lambda: [0, 0, False, False, 0])
@@ -91,7 +99,7 @@ def _expected(rows: list[Row]) -> list[tuple[Any, ...]]:
         sums = of_sensor[talk]
         for side, sent in enumerate(_sent(row)):
             best = min(sums, key=lambda sensor: (-sums[sensor][side], sensor))
-            told[side] += sent if best == (row["sensor"][0], row["sensor"][1] or "") else 0
+            told[side] += sent if best == _look(row) else 0
         stopped = row["conversation"] >= 0 and _stopped(rows, row)
         told[2] |= row["outcome"] == "success" and not stopped
         told[3] |= row["outcome"] == "failure"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agenttrail.report.reading import batch_of
-from agenttrail.timeline_story import MOST_MOMENTS, Moment, size, story, story_lines, story_of
+from agenttrail.timeline_story import MOST_MOMENTS, Moment, peers_on, size, story, story_lines, story_of
 
 if TYPE_CHECKING:
     from random import Random
@@ -145,12 +145,12 @@ def test_peers_and_lists_are_told_apart_and_ports_are_not() -> None:
         for name in ("allowed", "internal")
     ]
     assert _told(ports, other, listed) == [
-        "00:00-00:16  to allowed peers: 2.0 GB up, 6 B down",
+        "00:00-00:16  to allow-listed peers: 2.0 GB up, 6 B down",
         "00:00-00:16  to internal peers: 2.0 GB up, 6 B down",
         "00:01-00:06  to 198.51.100.7 port 9000, 9001, 9002 and 2 more: 4.5 kB up, 7.5",
         "             kB down",
         "00:02        to 2001:db8::1: 900 B up, 1.5 kB down",
-        "00:31        to allowed peers: 1.0 GB up, 3 B down",
+        "00:31        to allow-listed peers: 1.0 GB up, 3 B down",
         "00:31        to internal peers: 1.0 GB up, 3 B down",
     ]
 
@@ -363,7 +363,7 @@ def test_bytes_of_egress_are_told_once_and_verdicts_by_minute(entries: list[Entr
             ports = sorted({entry["peer.port"] for entry in some if "peer.port" in entry})
             more = f" and {len(ports) - 3} more" if len(ports) > 3 else ""
             port = f" port {', '.join(map(str, ports[:3]))}{more}" if ports else ""
-            whom_ = f"{peer}{port}" if peer else f"{listed} peers" if listed else "peers"
+            whom_ = f"{peer}{port}" if peer else peers_on(listed) if listed else "peers"
             sent, received = (sum(e.get(f"{side}.bytes", 0) for e in some) for side in ("source", "destination"))
             told.add((run[0], f"to {whom_}: {size(sent)} up, {size(received)} down{verdict}"))
     moments = [moment for moment in story(entries) if moment.kind == "egress"]

@@ -114,6 +114,8 @@ def steps(reports: pa.RecordBatch) -> pa.RecordBatch:
 
 CONVERSATION = "conversation"
 """Column in flight only: number of the conversation that a record belongs to; -1: of none."""
+VIEW = "view"
+"""Column in flight only: what tells apart how one sensor saw a conversation, as where it sees it again translated."""
 
 
 def egress(rows: pa.RecordBatch) -> pa.RecordBatch:
@@ -121,11 +123,11 @@ def egress(rows: pa.RecordBatch) -> pa.RecordBatch:
 
     Args:
         rows: distinct records with ``WHOM``, ``incident.id``, ``peer.ip``, ``peer.port``, direction and bytes,
-            ``CONVERSATION``.
+            ``CONVERSATION``, ``VIEW``.
 
     Returns:
-        Per minute of their start and peer: bytes of each end, as the sensor counted them that saw most of each
-        conversation, so that minutes add up to conversations also where sensors cut them into other records;
+        Per minute of their start and peer: bytes of each end, as the sensor counted them, in one view, that saw most of
+        each conversation, so that minutes add up to conversations also where sensors cut them into other records;
         records blocked and passed, where one that a sensor let through counts as blocked if another one stopped all
         that it saw of the same conversation in that minute.
     """
@@ -168,7 +170,8 @@ def _most_seen_of_each(
     conversation = numbers(rows.column(CONVERSATION))
     alone = conversation < 0  # what belongs to none is looked at minute by minute
     conversation = np.where(alone, conversation.max(initial=0) + 1 + which, conversation)
-    sensors = [_column(rows, name, pa.string()) for name in _SENSOR]
+    view = np.where(alone, 0, numbers(_column(rows, VIEW, pa.int64())))
+    sensors = [*(_column(rows, name, pa.string()) for name in _SENSOR), pa.array(view)]
     seen, first = group_rows([pa.array(conversation), *sensors])
     by_name = [ordinals(sensor.take(pa.array(first))) for sensor in sensors]
     columns = {}

@@ -363,11 +363,16 @@ def _egress(entries: pa.RecordBatch) -> list[Moment]:
     moments = []
     for run, (whose, which) in enumerate(of_run):
         word, list_ = peers[whose], lists[which]
-        whom = f"{_shown(word)}{_named(ports[run])}" if word else f"{_shown(list_)} peers" if list_ else "peers"
+        whom = f"{_shown(word)}{_named(ports[run])}" if word else peers_on(_shown(list_)) if list_ else "peers"
         text = f"to {whom}: {size(sent[run])} up, {size(received[run])} down{verdicts[run]}"
         weight = _BESIDE if word else REST
         moments.append(Moment(first[run], last[run] + _MINUTE, "egress", text, weight, exact=False))
     return moments
+
+
+def peers_on(list_: str) -> str:
+    """Return what peers on a list are called; "allowed" alone would read as a verdict."""
+    return "allow-listed peers" if list_ == "allowed" else f"{list_} peers"
 
 
 def _words(entries: pa.RecordBatch, name: str) -> tuple[NDArray[np.int64], list[str]]:

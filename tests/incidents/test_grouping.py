@@ -320,7 +320,7 @@ def test_the_summary_says_when_nobody_is_sure() -> None:
 def test_many_peers_and_rules_are_counted_not_listed() -> None:
     findings = [_one(**_RULES[f"high-{number % 3}"], **{"peer.ip": f"198.51.100.{number}"}) for number in range(9)]
     (incident,) = _grouped(findings)
-    assert incident["incident.title"] == "Title 0, and 2 more kinds of finding by sandbox pod-1"
+    assert incident["incident.title"] == "Title 0, and 2 more findings by sandbox pod-1"
     assert "towards 198.51.100.0, 198.51.100.1, 198.51.100.2 and 6 more (port 22)" in incident["incident.summary"]
 
 
@@ -331,7 +331,7 @@ def test_the_title_is_the_act_that_a_call_tells_else_the_worst() -> None:
         group(_batch(some), {**KINDS, "otlp_spans": "agent spans"}).column("incident.title").to_pylist()
         for some in ([worst, other], [worst, {**other, **spans}], [{**worst, **spans}, {**other, **spans}])
     ]
-    more = ", and 1 more kind of finding by sandbox pod-1"
+    more = ", and 1 more finding by sandbox pod-1"
     assert titles == [[f"Title 1{more}"], [f"Title 0{more}"], [f"Title 1{more}"]]
 
 

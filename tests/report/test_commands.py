@@ -121,13 +121,13 @@ def test_a_run_whose_report_fails_says_how_to_make_it(tmp_path: Path) -> None:
     assert told.endswith(f"for the report run: agenttrail incidents report --from '{out}'")
 
 
-def test_the_page_begins_with_its_id_and_with_how_much_went_and_came_back(tmp_path: Path) -> None:
+def test_the_first_part_has_its_id_and_with_how_much_went_and_came_back(tmp_path: Path) -> None:
     out = write_output(tmp_path / "out", [incident(0)], [finding(0)], timeline(0))
     assert main(["incidents", "report", "--from", str(out)]) == 0
     page = (out / "report" / incident_file(incident(0)["incident.id"])).read_text(encoding="utf-8")
-    lead = page[page.index("<h1>") : page.index('<div class="cards">')]
-    assert incident(0)["incident.id"] in lead
-    assert "4.0 kB up, 900 B down, from 2026" in lead
+    first = page[page.index("<h1>") : page.index('id="timeline-title"')]
+    assert incident(0)["incident.id"] in first
+    assert "(4.0 kB up, 900 B down)" in first
 
 
 def test_of_one_rule_each_peer_is_told_with_what_it_fired_on_the_likeliest_first(

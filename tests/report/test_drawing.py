@@ -108,7 +108,7 @@ def test_verdicts_are_whole_minutes_and_say_what_another_log_allowed() -> None:
     assert told == {"allowed": [(1, 2), (3, 4)], "allowed elsewhere": [(1, 2)], "blocked": [(0, 2), (5, 6)]}
     assert lane.note == (
         "above: allowed in 2 minutes, and in 1 minute by another log than the one that says blocked; "
-        "below: blocked in 3 minutes; not told of peers on lists"
+        "below: blocked in 3 minutes; no verdicts shown for listed peers"
     )
     assert (drawing.band[0], drawing.minutes[0]) == (_PLACE * 3 // 2, _PLACE)
 

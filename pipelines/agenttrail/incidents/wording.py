@@ -88,7 +88,7 @@ def _enumerated(values: Sequence[object]) -> str:
 
 def _title(rules: Sequence[str], kind: str, entity: str) -> str:
     more = len(rules) - 1
-    further = f", and {more} more kind{'' if more == 1 else 's'} of finding" if more else ""
+    further = f", and {more} more finding{'' if more == 1 else 's'}" if more else ""
     return f"{rules[0]}{further}{_by(kind, entity)}"
 
 

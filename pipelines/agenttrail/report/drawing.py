@@ -19,7 +19,7 @@ from agenttrail.columns.offsets import ranges
 from agenttrail.columns.text import printable
 from agenttrail.errors import shortened
 from agenttrail.report.pages import moment
-from agenttrail.timeline_story import UNREPORTED, reported, size, stepping
+from agenttrail.timeline_story import UNREPORTED, peers_on, reported, size, stepping
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -47,6 +47,8 @@ _STEPS = [
         30 * 86_400, 365 * 86_400, 3_650 * 86_400,
     )
 ]  # fmt: skip
+_FAR = 2
+"""How many marks must be drawn as one, on the mean, before that is worth saying."""
 _MOST_TICKS, _MOST_DATES = 6, 3
 
 
@@ -149,9 +151,9 @@ class _Axis:
         return _runs(np.cumsum(change)[:SLOTS] > 0)
 
     def bars(self, look: str, starts: Longs, stops: Longs, box: tuple[int, int], what: str = "") -> Shape:
-        """Return spans of time as boxes from one height to another; tell if there were more than places."""
+        """Return spans of time as boxes from one height to another; tell if there were far more than places."""
         runs = self.spans(starts, stops)
-        if what and len(starts) > len(runs):
+        if what and len(starts) > _FAR * len(runs):
             self.merged.append(f"{len(starts):,} {what} are drawn as {len(runs):,}")
         top, bottom = box
         return Shape(look, _joined(f"M{a} {top}H{b}V{bottom}H{a}z" for a, b in runs))
@@ -366,7 +368,7 @@ def _verdicts(axis: _Axis, egress: pa.RecordBatch | None, disputed: Sequence[tup
     also = f", and in {_minutes(counted[1])} by another log than the one that says blocked" if counted[1] else ""
     notes = [f"above: allowed in {_minutes(counted[0])}{also}", f"below: blocked in {_minutes(counted[2])}"]
     if pc.any(pc.is_null(egress.column("peer.ip"))).as_py():  # those are one line a minute and list
-        notes.append("not told of peers on lists")
+        notes.append("no verdicts shown for listed peers")
     return [Lane("Verdicts", "; ".join(notes), _LOW, tuple(shapes), by_minute=True)]
 
 
@@ -388,7 +390,7 @@ def _peers(axis: _Axis, egress: pa.RecordBatch | None, first: Sequence[str]) -> 
     listed = pc.is_null(egress.column("peer.ip")).cast(pa.int64()).to_numpy()
     codes, which = np.unique(coded.indices.to_numpy() * 2 + listed, return_inverse=True)
     words = coded.dictionary.to_pylist()
-    names = [f"{words[code // 2]} peers" if code % 2 else words[code // 2] for code in codes.tolist()]
+    names = [peers_on(words[code // 2]) if code % 2 else words[code // 2] for code in codes.tolist()]
     sent, received = (_numbers(egress, f"{side}.bytes") for side in ("source", "destination"))
     carried = np.bincount(which, weights=sent + received, minlength=len(names))
     order = sorted(

@@ -57,7 +57,7 @@ class Budget:
 
 
 def lines(finding: Mapping[str, Any], most: int, budget: Budget) -> list[Line]:
-    """Return events of every log that shows a finding, by time.
+    """Return events of every log that shows a finding, by time; of each log those first that say what was decided.
 
     Args:
         finding: with its evidence.
@@ -67,7 +67,8 @@ def lines(finding: Mapping[str, Any], most: int, budget: Budget) -> list[Line]:
     evidence = finding.get("finding.evidence", [])
     place_in_log: dict[str, int] = {}
     order = []
-    for number, event in enumerate(evidence):
+    decided_first = sorted(enumerate(evidence), key=lambda pair: pair[1].get("event.outcome") is None)
+    for number, event in decided_first:
         log = str(event.get("event.dataset", ""))
         place_in_log[log] = place_in_log.get(log, 0) + 1
         order.append((place_in_log[log], number))

@@ -27,6 +27,8 @@ _MATCHED, _TAIL = 140, 60
 """Characters of what matched, and of the rest of its last word."""
 _MOST_TEXTS = 3
 """Events whose text is looked at for what matched."""
+TEXT = "text of the call:"
+"""What the text of a tool call is called."""
 _WORDS = {
     "beacon.count": ("contacts", ""), "beacon.period": ("period", "s"), "beacon.score": ("regularity", "of 1"),
     "beacon.evenness": ("evenness of gaps", "of 1"), "connection.count": ("conversations", ""),
@@ -37,12 +39,13 @@ _WORDS = {
     "egress.bytes": ("sent", "bytes"), "egress.peers": ("peers", ""), "gpu.busy_duration": ("GPUs busy", "s"),
     "gpu.utilization": ("GPU use", "%"), "gpu.tensor_active": ("tensor cores active", "share"),
     "temporal": ("rules that hit", ""), "temporal_ordered": ("rules that hit in order", ""),
-    "gen_ai.tool.call.arguments": ("text of the call:", ""),
+    "gen_ai.tool.call.arguments": (TEXT, ""),
     "gen_ai.tool.call.gap": ("since the last tool call", "s"), "peer.ip": ("peer", ""), "peer.port": ("port", ""),
     "source.bytes": ("largest record sent", "bytes"), "destination.bytes": ("largest record received", "bytes"),
     "network.bytes": ("largest record", "bytes"),
     "rule.category": ("sensor's category", ""), "rule.name": ("sensor's rule", ""), "event.outcome": ("outcome", ""),
-    "network.direction": ("direction", ""), "network.transport": ("transport", ""),
+    "network.initiator": ("opened by", ""), "network.direction": ("direction", ""),
+    "network.transport": ("transport", ""), "value_count": ("counted", ""), "event_count": ("events counted", ""),
     "network.application": ("protocol", ""), "event.count": ("events", ""), "destination.domain": ("name", ""),
 }  # fmt: skip
 """What fields are called in a line for people, and their units."""
@@ -51,8 +54,11 @@ _LAST = ("peer.ip", "peer.port", "network.direction", "network.transport", "even
 _LONGEST_NUMBER = 24
 _WHOLE_SECONDS = 100
 """From so many on the rest of a second says nothing."""
+_TENSOR, _NONE = "gpu.tensor_active", {"0", "0.0"}
+"""Networks run on tensor cores, hashes do not."""
 _OF_RULES = ("temporal", "temporal_ordered")
 """Counts of rules, of those that a correlation names."""
+_GAP = "gen_ai.tool.call.gap"
 _BOUNDS = ("is below ", "is at most ", "is above ", "is at least ")
 
 
@@ -88,12 +94,17 @@ def because(
     terms = [Term(_label(field), f"“{text}”", "") for field, text in matched.items()]
     told = {value.field: value for value in known if value.field not in matched and value.values != NOT_THERE}
     asked = {field: _asked(condition, field) for field in told}
-    for field in sorted(told, key=lambda one: (one in _LAST, not asked[one])):
+    for field in sorted(told, key=lambda one: (one in _LAST, one != _TENSOR, not asked[one])):
         if terms and field in _LAST and not asked[field]:
             continue
         texts = several([_amount(text, field) for text in told[field].values])
-        of = f" of {len(condition.parts)}" if field in _OF_RULES and condition.parts else ""
-        terms.append(Term(_label(field), texts + of, asked[field]))
+        if field == _TENSOR and set(told[field].values) <= _NONE:
+            terms.append(Term("tensor cores", "idle", ""))
+        elif field not in _OF_RULES or told[field].values != (
+            str(len(condition.parts)),
+        ):  # that all hit is why it fired
+            of = f" of {len(condition.parts)}" if field in _OF_RULES and condition.parts else ""
+            terms.append(Term(_label(field), texts + of, asked[field]))
     if totals and not any(term.label == _WORDS["egress.bytes"][0] for term in terms):
         terms[:0] = [_total(field, amount) for field, amount in totals.items() if field in told and amount]
     return terms[:_MOST_TERMS]
@@ -120,6 +131,8 @@ def _amount(text: str, field: str) -> str:
         return size(number) + unit.removeprefix("bytes")
     if unit == "share":
         return f"{f'{100 * number:,.1f}'.removesuffix('.0')} %"
+    if field == _GAP:  # as everywhere else on a page
+        return f"{number:,.1f} s"
     if unit == "s" and number >= _WHOLE_SECONDS:
         return f"{number:,.0f} s"
     return f"{f'{number:,.2f}'.rstrip('0').rstrip('.')} {unit}"

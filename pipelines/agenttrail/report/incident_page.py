@@ -11,31 +11,33 @@ import pyarrow.compute as pc
 
 from agenttrail.errors import shortened
 from agenttrail.incident_shapes import ended
+from agenttrail.report.acts import acts_of
 from agenttrail.report.advice import authors, steps
 from agenttrail.report.amounts import grouped
-from agenttrail.report.calls import call_before, call_of
+from agenttrail.report.calls import LONGEST, Call, call_before, call_of
 from agenttrail.report.commands import command
 from agenttrail.report.conditions import Condition, values
 from agenttrail.report.drawing import Bar, draw
 from agenttrail.report.evidence import Budget, lines
-from agenttrail.report.fired import because, folded, matched_parts
+from agenttrail.report.fired import TEXT, because, folded, matched_parts
+from agenttrail.report.first_screen import lead_of, over, reasons, unfolded
+from agenttrail.report.meanings import why
 from agenttrail.report.names import (
     OPENING,
     TECHNIQUES,
     agent_file,
     ends,
-    headline,
     incident_file,
-    peer_names,
     peer_of,
     several,
     whom_of,
 )
-from agenttrail.report.pages import Rows, lasting, micros, moment, render, short, when
+from agenttrail.report.pages import Rows, micros, moment, render, short, when
 from agenttrail.report.proof import proof
 from agenttrail.report.same_act import agree
-from agenttrail.report.standing import block_of, decided_on, disputes, standing, told_by_all, verdict
-from agenttrail.timeline_story import REST, Moment, size, story_of, told_moments
+from agenttrail.report.standing import decided_on, disputes, standing, told_by_all, verdict
+from agenttrail.report.suspects import also_runs, probable, twin_label, whose_acts
+from agenttrail.timeline_story import REST, Moment, story_of, told_moments
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,6 +66,12 @@ _IDENTITY = (
 )  # fmt: skip
 _FURTHER = (("Namespace", "k8s.namespace.name"), ("Pod uid", "k8s.pod.uid"))
 """Names that are folded."""
+_OBSERVED = ("tool_call", "egress", "gpu", "step", "finding")
+"""Entries of a timeline that come from logs."""
+_FEW = 3
+"""Candidates that stand unfolded."""
+_BESIDE = ("Job", "Host")
+"""Names that the lead does not have."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,7 @@ class Around:
         twins: by id, the incidents that are probably the same act.
         paged: ids of the incidents that have a page.
         source: where incidents were read from, as a command names it; "" where that is not known.
+        ends: when the logs of the run end; "" where that is not known.
     """
 
     told: Told
@@ -87,6 +96,7 @@ class Around:
     twins: Mapping[str, Sequence[Twin]] = field(default_factory=dict)
     paged: AbstractSet[str] = frozenset()
     source: str = ""
+    ends: str = ""
 
 
 def incident_page(case: Case, rules: Mapping[str, Condition], around: Around) -> bytes:
@@ -111,7 +121,8 @@ def incident_page(case: Case, rules: Mapping[str, Condition], around: Around) ->
     ]  # fmt: skip
     disputed = [(one.peer, one.first, one.last) for one in disputes(case.findings)]
     drawing = draw(case.timeline, bars, (first, last), incident.get("destination.ip", []), disputed)
-    moments = told_by_all(story_of(case.timeline), case.findings)
+    # a story is told by when all of a line had begun; beside the drawing, by the times that stand in it
+    moments = sorted(told_by_all(story_of(case.timeline), case.findings), key=lambda told: told.start)
     key, talks = _key_moments(moments, incident.get("destination.ip", []))
     one_day = moment(drawing.start).date() == moment(drawing.stop).date()
     budget = Budget(_EVIDENCE_BUDGET)
@@ -120,11 +131,14 @@ def incident_page(case: Case, rules: Mapping[str, Condition], around: Around) ->
     ]
     _say_once(findings)
     fired, screen = _fired(findings), _first_screen(case, around)
+    screen["call"] = _with_what_tells(screen["call"], findings)
+    brief = unfolded(_always(screen), reasons(fired, screen["lead"].what), fired, screen["steps"])
     agent = incident.get("gen_ai.agent.id")
     return render(
         "incident.html.j2", "timeline.js",
         incident=incident, **screen, fired=fired,
-        others=_others(case, {one["title"] for one in fired}, screen["lead"]["what"]),
+        brief=brief,
+        others=_others(case, {one["title"] for one in fired}, screen["lead"].what), severe=_severe(case),
         agent_page=agent_file(agent) if agent else "", drawing=drawing, one_day=one_day,
         story=_rows(key, _MOST_MOMENTS, dated=not one_day), talks=talks,
         whole=_rows(moments, _MOST_LINES, dated=not one_day), moments=len(moments),
@@ -133,7 +147,6 @@ def incident_page(case: Case, rules: Mapping[str, Condition], around: Around) ->
         context=[one for one in findings if one["severity"] not in OPENING], kinds=_kinds(findings),
         findings=case.counted, shown=len(findings),
         unseen=_unseen(incident, moments, case.timeline, dated=not one_day), notes=_notes(incident, around),
-        span=lasting(last // _SECOND * _SECOND - first // _SECOND * _SECOND), first=first, last=last,
         techniques=[(one, TECHNIQUES.get(one, "")) for one in incident.get("threat.technique.id", [])[:_MOST_NAMES]],
     )  # fmt: skip
 
@@ -145,35 +158,90 @@ def _first_screen(case: Case, around: Around) -> dict[str, Any]:
     """Return what is to be known within a minute."""
     incident = case.incident
     twins = around.twins.get(incident["incident.id"], ())
-    said, ended = _said(incident, case.timeline)
-    now, id_ = standing(incident), short(incident["incident.id"], _ID)
+    said, stopped = _said(incident, case.timeline)
+    id_, acts = short(incident["incident.id"], _ID), acts_of(incident, case.findings)
+    likely = probable(twins, acts, around)
     decided = around.told.outcomes.get(incident["incident.id"]) or decided_on(case.findings)
+    todo = steps(incident, case.findings, twins, around.paged, decided, around.source)
     return {
         "identity": _identity(incident),
+        "beside": [
+            pair
+            for pair in _identity(incident)
+            if pair[0] in _BESIDE or (pair[0] == "Agent" and not incident.get("gen_ai.agent.id"))
+        ],
         "further": [(label, str(incident[name])) for label, name in _FURTHER if incident.get(name)],
-        "lead": _lead(case),
+        "lead": lead_of(incident, case.findings, decided),
+        "over": over(incident, _until(case.timeline), around.ends),
+        "state": standing(incident).state,
+        "also_runs": also_runs(incident, twins if likely else (), around.told),
         "show": command("show", around.source, id_),
         "show_all": command("show", around.source, "--all", id_),
         "show_json": command("show", around.source, "--json", id_),
-        "severe": _severe(case),
-        "call": call_of(incident, case.findings, ended) or _no_call(incident, case.timeline),
-        "said": said,
-        "standing": now,
-        "until": _until(case.timeline) if now.state == "running" else "",
-        "verdict": verdict(decided),
-        "blocked": block_of(case.findings, decided),
+        "call": call_of(incident, case.findings, said, stopped),
+        "no_call": _no_call(incident, case.timeline),
         "twins": [
             (
+                twin_label(twin, acts, agree(around.told.acts, incident["incident.id"], twin.id)),
                 twin,
                 incident_file(twin.id) if twin.id in around.paged else "",
                 agree(around.told.acts, incident["incident.id"], twin.id),
             )
             for twin in twins
         ],
-        "proof": proof(incident, case.findings, around.told.leases, around.readers),
-        "steps": steps(incident, case.findings, twins, around.paged, decided, around.source),
+        "probable": likely,
+        "whose_acts": whose_acts(acts, twins, around) if incident["attribution.status"] == "ambiguous" else [],
+        "proof": proof(incident, case.findings, around.told.leases, around.readers, twins),
+        "steps": todo,
         "authors": authors(incident, case.findings),
     }
+
+
+def _always(screen: Mapping[str, Any]) -> list[str]:
+    """Return the texts of the first screen that are never folded."""
+    lead, proven, call = screen["lead"], screen["proof"], screen["call"]
+    who = [lead.who, *lead.names, lead.did, lead.whom, lead.named, lead.carried, lead.verdict, lead.since, lead.span]
+    if lead.acts:
+        who = [lead.who, *lead.names, lead.verdict, f"{lead.since[:10]} UTC"]
+        who += [f"{one.did} {one.whom} {one.named} {one.carried} {one.span}" for one in lead.acts]
+    probable = screen["probable"]
+    who += [f"probably {probable['agent']} see {' '.join(id_ for id_, _ in probable['see'])}"] if probable else []
+    twins = [f"{label} {twin.id} Why" for label, twin, *_ in screen["twins"][:1]]
+    twins += ["7 more that may be the same act" for _ in screen["twins"][1:2]]
+    twins = (
+        ["Incidents that are probably the same acts" for _ in twins[:1]] if probable or screen["whose_acts"] else twins
+    )
+    sure = [
+        proven.owned or proven.verdict,
+        proven.meaning,
+        *(
+            [
+                f"{one['what']} {' or '.join(f'{names} {see}' for names, see in one['first'])}"
+                for one in screen["whose_acts"]
+            ]
+            or [f"{id_} {names}" for id_, names in proven.candidates[:_FEW]]
+        ),
+    ]
+    beside = [f"{label} {value}" for label, value in screen["beside"]]
+    return [
+        lead.what,
+        *who,
+        *screen["over"],
+        screen["also_runs"],
+        *(call or [screen["no_call"]])[:3],
+        *beside,
+        *sure,
+        *twins,
+    ]
+
+
+def _with_what_tells(call: Call | None, findings: Sequence[dict[str, Any]]) -> Call | None:
+    """Return a call whose text tells by itself with the part of the text that does, where all of it is too long."""
+    # all of it where it fits
+    part = next((term.value for one in findings for term in one["terms"] if term.label == TEXT), "").strip("“”")
+    if call is None or not part or not call.itself or part in call.text:
+        return call
+    return call._replace(text=f"… {shortened(part, LONGEST)} …")
 
 
 def _identity(incident: Document) -> list[tuple[str, str]]:
@@ -186,17 +254,21 @@ def _identity(incident: Document) -> list[tuple[str, str]]:
     return [("Agent", unknown), (incident["entity.type"].capitalize(), str(incident["entity.id"])), *named]
 
 
-def latest_of(timeline: pa.RecordBatch) -> int | None:
-    """Return the last time that a timeline knows, in microseconds since 1970; None where it has no entry."""
-    if not timeline.num_rows:
+def observed(timeline: pa.RecordBatch) -> tuple[int, int] | None:
+    """Return from when to when logs tell something, in microseconds since 1970; None where they tell nothing.
+
+    Leases are none of it: metadata may know ends that no log reaches to.
+    """
+    seen = timeline.filter(pc.is_in(timeline.column("timeline.kind").cast(pa.string()), pa.array(_OBSERVED)))
+    if not seen.num_rows:
         return None
-    times = (pc.max(timeline.column(name).cast(pa.int64())).as_py() for name in ("@timestamp", "event.end"))
-    return max(int(time) for time in times if time is not None)
+    times = [seen.column(name).cast(pa.int64()) for name in ("@timestamp", "event.end")]
+    return int(pc.min(times[0]).as_py()), max(int(last) for one in times if (last := pc.max(one).as_py()) is not None)
 
 
 def _until(timeline: pa.RecordBatch) -> str:
-    latest = latest_of(timeline)
-    return "" if latest is None else when(latest)
+    times = observed(timeline)
+    return "" if times is None else when(times[1])
 
 
 def _notes(incident: Document, around: Around) -> list[str]:
@@ -210,34 +282,7 @@ def _no_call(incident: Document, timeline: pa.RecordBatch) -> str:
         return ""
     if pc.any(pc.equal(timeline.column("timeline.kind"), "tool_call")).as_py():
         return ""
-    return "No tool call of it was in the spans: what its agent did before is not known."
-
-
-def _lead(case: Case) -> dict[str, str]:
-    """Return the parts of the sentence that says what happened."""
-    incident = case.incident
-    agent = incident.get("gen_ai.agent.id")
-    who = f"Agent {short(agent)}" if agent else f"{incident['entity.type'].capitalize()} {short(incident['entity.id'])}"
-    first, last = incident["incident.first_seen"], ended(incident, "incident")
-    until = when(last) if moment(first).date() != moment(last).date() else f"{moment(last):%H:%M:%S}"
-    return {
-        "who": who, "what": headline(incident), "whom": peer_of(incident), "from": when(first),
-        "until": until, "named": peer_names(incident, case.findings), "job": str(incident.get("job.id", "")),
-        "carried": _carried(case.findings),
-    }  # fmt: skip
-
-
-def _carried(findings: Sequence[Document]) -> str:
-    """Return what went and came back; several findings may be of the same connections: of each peer the most."""
-    most: dict[str, tuple[int, int]] = {}
-    for one in findings:
-        if one["finding.severity"] in OPENING:
-            up, down = (one.get(f"{side}.bytes", 0) for side in ("source", "destination"))
-            before = most.get(peer := str(one.get("peer.ip", "")), (0, 0))
-            most[peer] = max(before[0], up), max(before[1], down)
-    alone = {peer: both for peer, both in most.items() if peer} or most  # what has several peers has their bytes, too
-    up, down = (max(sum(both[way] for both in alone.values()), most.get("", (0, 0))[way]) for way in (0, 1))
-    return f"{size(up)} up, {size(down)} down" if up or down else ""
+    return "No tool call of it is in the spans: what its agent did before is not known."
 
 
 def _severe(case: Case) -> str:
@@ -256,8 +301,11 @@ def _would_raise(case: Case) -> str:
     opened = {log for one in case.findings if one["finding.severity"] in OPENING for log in one["event.dataset"]}
     others = [log for log in case.incident.get("event.dataset", ()) if log not in opened]
     if opened and others:
-        return f"what {several(others)} shows of it opens no incident by itself, so that does not count"
-    return "a second kind of source that agrees would raise it one step"
+        return (
+            f"{several(others)} saw it, too, but has no finding of medium or above, and only such a one from a second "
+            f"kind of source raises it one step"
+        )
+    return "a finding of medium or above from a second kind of source would raise it one step"
 
 
 def _said(incident: Document, timeline: pa.RecordBatch) -> tuple[str, int | None]:
@@ -272,7 +320,7 @@ def _said(incident: Document, timeline: pa.RecordBatch) -> tuple[str, int | None
     if not len(said):
         return "", None
     ended = timeline.column("event.end").cast(pa.int64()).filter(chosen)[0].as_py()
-    return shortened(str(said[0].as_py() or ""), 400), ended
+    return str(said[0].as_py() or ""), ended
 
 
 def _at(timeline: pa.RecordBatch, time: str) -> pa.Array:
@@ -379,17 +427,18 @@ def _finding(number: int, finding: Document, budget: Budget) -> dict[str, Any]:
         "call": call_before(finding, "its first event"),
         "lines": seen,
         "benign": finding.get("falsepositives", [])[:_MOST_NAMES],
-        "do": finding.get("recommendation", [])[:_MOST_NAMES],
     }
 
 
 def _condition(finding: Document, rules: Mapping[str, Condition]) -> dict[str, Any]:
     """Return what a finding's rule asked for, and with what values that held."""
     condition = rules.get(finding.get("rule.id", ""))
+    meant = why(str(finding.get("rule.name", "")), condition)
     if condition is None or finding["finding.severity"] not in OPENING:
-        return {"condition": condition, "values": [], "terms": [], "above": "", "asks": []}
+        return {"why": meant, "condition": condition, "values": [], "terms": [], "above": "", "asks": []}
     known = values(condition, finding)
     return {
+        "why": meant,
         "condition": condition,
         "values": known,
         "terms": because(
@@ -454,14 +503,17 @@ def _unseen(incident: Document, moments: Sequence[Moment], timeline: pa.RecordBa
     said = [f"{_span(told, dated=dated)}: {told.text.removeprefix('not seen: ')}" for told in gaps[:_MOST_NAMES]]
     if len(gaps) > _MOST_NAMES:
         said.append(f"and {len(gaps) - _MOST_NAMES:,} more such times")
-    kinds = set(timeline.column("timeline.kind").to_pylist())
+    kinds = set(pc.unique(timeline.column("timeline.kind")).to_pylist())
     if not kinds:
         return ["No timeline is stored of it: the run was one of an older agenttrail, or its timelines were removed."]
-    for kind, words in (
-        ("tool_call", "No tool calls of it were in the spans."), ("gpu", "No GPU counters of it were read."),
-        ("step", "No training steps of its job were reported."), ("egress", "No network traffic of it was seen."),
-    ):  # fmt: skip
-        if kind not in kinds:
+    on_gpus = any("gpu" in str(name) for name in incident.get("rule.name", ()))
+    for kind, words, known in (
+        ("tool_call", "No tool calls of it were in the spans.", True),
+        ("gpu", "No GPU counters of it were read.", on_gpus),  # else nothing says that it has any
+        ("step", "Its timeline has GPU counters, but no training steps.", "gpu" in kinds),
+        ("egress", "No network traffic of it was seen.", True),
+    ):
+        if known and kind not in kinds:
             said.append(words)
     if "lease_end" not in kinds and incident["attribution.status"] == "attributed":
         said.append("No end of its lease was read: it was still running as far as leases tell.")

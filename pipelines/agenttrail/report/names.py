@@ -56,6 +56,12 @@ def agent_file(agent: str) -> str:
     return f"agent-{content_id(agent)}.html"
 
 
+def agent_name(agent: str) -> str:
+    """Return what an agent is called in a sentence: without the word where its name begins with it."""
+    name = short(agent)
+    return name if name.lower().startswith("agent") else f"agent {name}"
+
+
 def headline(incident: Mapping[str, Any]) -> str:
     """Return what an incident is about, without who it was: that stands beside it."""
     return short(wording.headline(incident))

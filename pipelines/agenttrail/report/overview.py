@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from agenttrail.incident_shapes import SHORT_ID, ended
 from agenttrail.incidents.scoring import LEVELS
 from agenttrail.report.commands import command
-from agenttrail.report.names import TECHNIQUES, agent_file, headline, incident_file, several
+from agenttrail.report.names import TECHNIQUES, agent_file, agent_name, headline, incident_file, several
 from agenttrail.report.pages import micros, render, short, when
+from agenttrail.report.reading import runs_now
 from agenttrail.report.same_act import agree
 from agenttrail.report.standing import standing, verdict
 
@@ -27,13 +29,21 @@ MOST_LISTED = 2_000
 MOST_AGENTS = 200
 """Agents with a page of their own."""
 _MOST_WORDS = 8
-_ID = 32
+_ID, _SHOWN = 32, 8
+_MOST_FOUND = 2
+"""Titles of findings that are told of a sandbox."""
 _FEW = 8
 """Incidents from which on filters stand open."""
 
 
-def row(incident: Document, around: Around) -> dict[str, Any]:
-    """Return what a table of incidents shows of one."""
+def row(incident: Document, around: Around, agents: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
+    """Return what a table of incidents shows of one.
+
+    Args:
+        incident: the incident.
+        around: what lies around it.
+        agents: page of each agent that has one.
+    """
     peers, ports = incident.get("destination.ip", []), incident.get("destination.port", [])
     paged, now = around.paged, standing(incident)
     decided = around.told.outcomes.get(incident["incident.id"])  # None: nobody looked, as it has no page
@@ -50,6 +60,9 @@ def row(incident: Document, around: Around) -> dict[str, Any]:
         "from": micros(incident["incident.first_seen"]) // 1_000_000,
         "until": micros(ended(incident, "incident")) // 1_000_000,
         "agent": short(incident.get("gen_ai.agent.id", "")),
+        "possible": [short(one) for one in around.told.possible.get(incident["incident.id"], ())],
+        "agent_id": incident.get("gen_ai.agent.id", ""),
+        "agent_page": agents.get(incident.get("gen_ai.agent.id", ""), ""),
         "entity": short(f"{incident['entity.type']} {incident['entity.id']}"),
         "what": headline(incident),
         "named": around.told.names.get(incident["incident.id"], ""),
@@ -79,7 +92,7 @@ def _standing(incident: Document, around: Around, now: Standing) -> str:
     """Return whether its sandbox runs; of one that does, the last time that its timeline knows."""
     latest = around.told.latest.get(incident["incident.id"])
     if now.state == "running" and latest is not None:
-        return f"{now.text}; last entry of its timeline {when(latest)}"
+        return f"{now.text}; last seen {when(latest)}"
     return now.text if now.state != "not known" else "not known whether it runs"
 
 
@@ -95,22 +108,47 @@ def index_page(
         run: ``run.json``; empty where there is none.
         filtered: which incidents were asked for, "" for all.
     """
-    rows = [row(incident, around) for incident in incidents[:MOST_LISTED]]
+    rows = [row(incident, around, agents) for incident in incidents[:MOST_LISTED]]
     severities = Counter(incident["incident.severity"] for incident in incidents)
     return render(
         "index.html.j2", "index.js",
         rows=rows, counted=len(incidents), paged=len(around.paged), few=len(incidents) < _FEW,
         filtered=filtered, agents=_agents(incidents, agents),
-        severities=[(name, severities[name]) for name in reversed(LEVELS) if severities[name]],
+        severities=[(name, severities[name], LEVELS.index(name)) for name in reversed(LEVELS) if severities[name]],
         levels=[(name, LEVELS.index(name)) for name in reversed(LEVELS) if severities[name]],
-        names=sorted({one["agent"] for one in rows} - {""}),
+        names=sorted({name for one in rows for name in (one["agent"], *one["possible"])} - {""}),
         techniques=[
             (one, TECHNIQUES.get(one, "")) for one in sorted({each for one in rows for each in one["techniques"]})
         ],
         job=run.get("job", ""), covered=_covered(run), seen=_seen(incidents), notes=around.notes,
-        again=sum(one["attribution.status"] == "ambiguous" and one["incident.id"] in around.twins for one in incidents),
-        running=_running(rows), latest=max(around.told.latest.values(), default=None),
+        again=_again(incidents, around), elsewhere=_elsewhere(rows, around),
+        running=_running(rows), seen_from=min(around.told.earliest.values(), default=None),
+        seen_until=max(around.told.latest.values(), default=None),
     )  # fmt: skip
+
+
+def _elsewhere(rows: Sequence[dict[str, Any]], around: Around) -> list[dict[str, Any]]:
+    """Return the agents with an incident that run other sandboxes when the logs end, and which."""
+    with_incident = {one["sandbox"] for one in rows}
+    agents = {one["agent_id"]: one for one in reversed(rows) if one["agent_id"]}
+    now = {agent: runs_now(around.told, agent, with_incident) for agent in reversed(agents)}
+    return [
+        {"agent": agents[agent]["agent"], "page": agents[agent]["agent_page"], "runs": several(names, 2)}
+        for agent, names in now.items()
+        if names
+    ]
+
+
+def _again(incidents: Sequence[Document], around: Around) -> list[tuple[tuple[str, str], list[tuple[str, str]], str]]:
+    """Return the ambiguous incidents that probably repeat others, with those; each with its page, "" without one."""
+
+    def linked(id_: str) -> tuple[str, str]:
+        return short(id_[:_SHOWN]), incident_file(id_) if id_ in around.paged else ""
+
+    doubtful = [one["incident.id"] for one in incidents if one["attribution.status"] == "ambiguous"]
+    return [
+        (linked(id_), [linked(twin.id) for twin in around.twins[id_]], id_) for id_ in doubtful if id_ in around.twins
+    ]
 
 
 def _running(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -134,10 +172,16 @@ def _covered(run: Document) -> list[tuple[str, str]]:
     if not isinstance(spans, list):
         return []
     return [
-        (when(span[0]) if span[0] else "the first line of the logs", when(span[1]) if span[1] else "the last one")
+        (when(span[0]) if span[0] else "", when(span[1]) if span[1] else "")
         for span in spans[:3]
-        if isinstance(span, list) and len(span) == 2  # noqa: PLR2004
+        if isinstance(span, list) and len(span) == 2 and any(span)  # noqa: PLR2004 - a run without bounds says nothing
     ]
+
+
+def ends_of(run: Document) -> str:
+    """Return when the logs of a run end, as far as it was bounded; "" where it was not."""
+    stops = [stop for _, stop in _covered(run)]
+    return max(stops) if stops and all(stops) else ""
 
 
 def _seen(incidents: Sequence[Document]) -> str:
@@ -168,19 +212,30 @@ def notes_of(run: Document) -> list[str]:
     return [str(note) for note in notes[:40]] if isinstance(notes, list) else []
 
 
-def agent_page(agent: str, incidents: Sequence[Document], around: Around) -> bytes:
-    """Return the page of an agent: its incidents, and its sandboxes as far as findings tell of them."""
+def agent_page(agent: str, incidents: Sequence[Document], perhaps: Sequence[Document], around: Around) -> bytes:
+    """Return the page of an agent: its incidents, and its sandboxes as far as findings tell of them.
+
+    Args:
+        agent: its name.
+        incidents: those that are attributed to it.
+        perhaps: ambiguous ones in which it is a candidate.
+        around: what lies around them.
+    """
     known = {incident["incident.id"] for incident in incidents}
     told, paged = around.told, around.paged
     sandboxes = sorted(told.sandboxes.get(agent, {}).values(), key=lambda one: (one.start, sorted(one.whom.items())))
     return render(
         "agent.html.j2", "index.js",
-        agent=agent, rows=[row(incident, around) for incident in incidents[:MOST_LISTED]], counted=len(incidents),
+        agent=agent, called=agent_name(agent).replace("agent ", "Agent ", 1),
+        runs=several(runs_now(around.told, agent), 3),
+        rows=[row(incident, around) for incident in [*incidents, *perhaps][:MOST_LISTED]],
+        counted=len(incidents), perhaps=len(perhaps),
         sandboxes=[_sandbox(one, known, paged) for one in sandboxes], whole=told.whole,
     )  # fmt: skip
 
 
 def _sandbox(sandbox: Sandbox, known: AbstractSet[str], paged: AbstractSet[str]) -> dict[str, Any]:
+    found = [short(title) for title in sorted(sandbox.found, key=lambda title: (-sandbox.found[title], title))]
     return {
         "name": sandbox.whom.get("sandbox.id", ""),
         "trajectory": sandbox.whom.get("trajectory.id", ""),
@@ -189,6 +244,8 @@ def _sandbox(sandbox: Sandbox, known: AbstractSet[str], paged: AbstractSet[str])
         "start": sandbox.start,
         "stop": sandbox.stop,
         "findings": sandbox.findings,
+        "found": found[:_MOST_FOUND],
+        "further": max(len(found) - _MOST_FOUND, 0),
         "incidents": [
             (id_[:SHORT_ID], incident_file(id_) if id_ in paged else "")
             for id_ in sorted(sandbox.incidents & known)[:_MOST_WORDS]

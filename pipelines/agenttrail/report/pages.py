@@ -75,7 +75,8 @@ def _environment() -> ImmutableSandboxedEnvironment:
         trim_blocks=True, lstrip_blocks=True, auto_reload=False,
     )  # fmt: skip
     environment.filters |= {
-        "when": when, "day": day, "lasting": lasting, "size": size, "short": short, "number": "{:,}".format,
+        "when": when, "day": day, "lasting": lasting, "size": size, "short": short, "between": between,
+        "number": "{:,}".format,
     }  # fmt: skip
     return environment
 
@@ -144,6 +145,11 @@ def between(start: str | int, stop: str | int) -> str:
     if first == last:
         return first
     return f"{first} to {last.removeprefix(first[:11]) if first[:11] == last[:11] else last}"
+
+
+def clock(time: str | int, beside: str) -> str:
+    """Return a time to the second, without its day where that is the day of another time that stands beside it."""
+    return when(time).removeprefix(f"{when(beside)[:10]} ")
 
 
 def day(time: str | int) -> str:

@@ -6,23 +6,27 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agenttrail.incident_shapes import ended
+from agenttrail.report.acts import whose
 from agenttrail.report.evidence import own_addresses
 from agenttrail.report.names import OPENING, several
-from agenttrail.report.pages import between, micros, short, when
+from agenttrail.report.pages import between, clock, micros, short, when
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from agenttrail.report.same_act import Twin
+
 Document = dict[str, Any]
 _MOST_NAMES = 12
 LEVELS = {
-    "trajectory": "one rollout of the agent in one sandbox",
-    "sandbox": "one pod or container, not which rollout of the agent",
-    "job": "one training job, not which of its sandboxes",
-    "host": "one machine, not which sandbox on it",
+    "trajectory": "the rollout, not which process in it",
+    "sandbox": "the sandbox, not which rollout of the agent",
+    "job": "the training job, not which of its sandboxes",
+    "host": "the machine, not which sandbox on it",
     "address": "the address alone, not who held it",
 }
-"""What it means that an incident is proven down to a level."""
+"""What is proven where an incident is proven down to a level, and what is not."""
+_INSIDE = "the act lies inside"
 _NAMED = ("the pod that the record names", "named by the record itself")
 """How reasons begin that rest on a name in the record and not on an address."""
 
@@ -35,6 +39,7 @@ class Proof:
         status: of attribution.
         verdict: how sure it is, in a sentence.
         held: who held which address when, in a sentence or two; "" where no lease says.
+        owned: the same in short, beside the names and the date.
         start: start of the lease; "" where none is known.
         stop: its end; "" where none was read.
         level: narrowest rung that is proven.
@@ -51,6 +56,7 @@ class Proof:
     status: str
     verdict: str
     held: str
+    owned: str
     start: str
     stop: str
     level: str
@@ -69,6 +75,7 @@ def proof(
     findings: Sequence[Mapping[str, Any]],
     holders: Mapping[str, Mapping[str, str]],
     readers: Sequence[str] = (),
+    twins: Sequence[Twin] = (),
 ) -> Proof:
     """Return why an incident is on whom it is on.
 
@@ -77,6 +84,7 @@ def proof(
         findings: its heaviest findings, with their evidence.
         holders: whose leases are, by their ids, as far as it is known.
         readers: formats that leases were read from.
+        twins: incidents that are probably the same act.
     """
     status, level = incident["attribution.status"], incident["attribution.level"]
     opened = [one for one in findings if one["finding.severity"] in OPENING]
@@ -84,8 +92,9 @@ def proof(
     candidates = incident.get("attribution.candidates", [])
     return Proof(
         status=status,
-        verdict=_verdict(incident, addresses),
+        verdict=_verdict(incident, addresses, next((one.network for one in twins if one.network), "")),
         held=_held(incident, addresses) if incident.get("attribution.lease_start") else "",
+        owned=_owned(incident, addresses) if incident.get("attribution.lease_start") else "",
         start=incident.get("attribution.lease_start", ""),
         stop=incident.get("attribution.lease_end", ""),
         level=level,
@@ -93,7 +102,7 @@ def proof(
         reasons=incident.get("attribution.reason", [])[:_MOST_NAMES],
         seen_by=several(incident.get("event.dataset", []), _MOST_NAMES),
         leases=incident.get("attribution.lease_id", [])[:_MOST_NAMES],
-        candidates=[(lease[:12], _whose(holders.get(lease, {}))) for lease in candidates[:_MOST_NAMES]],
+        candidates=[(lease[:12], whose(lease, holders.get(lease, {}))) for lease in candidates[:_MOST_NAMES]],
         counted=len(candidates),
         scope=incident.get("attribution.scope", [])[:_MOST_NAMES],
         readers=several(sorted(set(readers)), _MOST_NAMES),
@@ -124,11 +133,7 @@ def _holder(document: Mapping[str, Any]) -> str:
     return f"{label} {short(value)}{whose}" + (f" in job {short(job)}" if job and label != "job" else "")
 
 
-def _whose(names: Mapping[str, str]) -> str:
-    return ", ".join(short(value) for value in list(names.values())[:3])
-
-
-def _verdict(incident: Mapping[str, Any], addresses: Sequence[str]) -> str:
+def _verdict(incident: Mapping[str, Any], addresses: Sequence[str], network: str) -> str:
     status = incident["attribution.status"]
     what = several(addresses) or "what was seen"
     if status == "attributed":
@@ -136,6 +141,8 @@ def _verdict(incident: Mapping[str, Any], addresses: Sequence[str]) -> str:
         return "Attributed: the record itself names it; no lease proves it." if by_name_alone else "Attributed: sure."
     if status == "ambiguous":
         counted = len(incident.get("attribution.candidates", []))
+        if network:
+            return f"Ambiguous: {network}, so {counted} holders fit {what} over its time."
         return f"Ambiguous: {counted} leases fit {what}, and any one of them may have been it."
     if status == "unattributed":
         return f"Unattributed: no lease fits {what} at {when(incident['incident.first_seen'])}."
@@ -159,13 +166,35 @@ def _held(incident: Mapping[str, Any], addresses: Sequence[str]) -> str:
     return f"{held}; {_lies(incident, start, stop)}.  {where} other holder fits.{also}"
 
 
+def _owned(incident: Mapping[str, Any], addresses: Sequence[str]) -> str:
+    """Return who held the address beside a line that names it and says when it ended."""
+    since = clock(incident["attribution.lease_start"], incident["incident.first_seen"])
+    what = "rollout" if incident["entity.type"] == "trajectory" else "lease"
+    until = f"until its {what} ended" if incident.get("attribution.lease_end") else "on; no end of it was read"
+    during = f"from {since} {until}"
+    lies = _lies(incident, incident["attribution.lease_start"], incident.get("attribution.lease_end"))
+    inside = "" if lies == _INSIDE else f"; {lies}"
+    if not addresses and any(one.startswith(_NAMED) for one in incident.get("attribution.reason", ())):
+        return f"It ran {during}{inside}; the record itself names it."
+    several_ = len(addresses) > 1
+    own = f"{several(addresses) or 'The address'} {'were its addresses' if several_ else 'was its address'}"
+    networks = incident.get("attribution.scope", ())  # in another one the address may be another's
+    fits = f"{'in its network ' if networks else ''}no other holder fits"
+    return f"{own} {during}{inside}; {fits}.  {_basis(incident)}"
+
+
+def _basis(incident: Mapping[str, Any]) -> str:
+    """Return on what it rests: on a lease alone, or on names in records, too."""
+    named = any(one.startswith(_NAMED) for one in incident.get("attribution.reason", ()))
+    return "By a lease, and records name the sandbox." if named else "By a lease alone."
+
+
 def _lies(incident: Mapping[str, Any], start: str, stop: str | None) -> str:
     first, last = incident["incident.first_seen"], ended(incident, "incident")
-    act = "the act"
     try:
         begin, end = micros(start), None if stop is None else micros(stop)
     except ValueError:  # only times of an incident and its findings are known to be some
-        return f"{act} cannot be compared with that"
+        return "the act cannot be compared with that"
     if micros(first) < begin or (end is not None and micros(first) >= end):
-        return f"{act} began outside it, within the tolerance for clocks"
-    return f"{act} lies inside" if end is None or micros(last) < end else f"{act} began inside and outlasted it"
+        return "the act began outside it, within the tolerance for clocks"
+    return _INSIDE if end is None or micros(last) < end else "the act began inside and outlasted it"

@@ -29,6 +29,8 @@ MOST_FINDINGS = 24
 """Findings of an incident that its page shows; the heaviest."""
 MOST_SANDBOXES = 300
 """Sandboxes that the page of an agent lists."""
+_MOST_TITLES = 50
+"""Different titles of findings that are kept of one sandbox."""
 _MOST_ACTS = 100
 """Findings of an incident that are compared with those of another."""
 _ACT = (
@@ -54,6 +56,7 @@ class _Context(msgspec.Struct):
     lease_start: str = msgspec.field(name="attribution.lease_start", default="")
     leases: tuple[str, ...] = msgspec.field(name="attribution.lease_id", default=())
     peer: str = msgspec.field(name="peer.ip", default="")
+    title: str = msgspec.field(name="finding.title", default="")
 
     def weight(self) -> tuple[Any, ...]:
         """Return the same as :func:`weight` of the whole finding."""
@@ -113,6 +116,7 @@ class Sandbox:
         stop: its end, "" where it had none yet.
         findings: how many.
         incidents: ids.
+        found: titles of findings, and how bad the worst of each is; not all where there are very many.
     """
 
     whom: dict[str, str]
@@ -120,6 +124,13 @@ class Sandbox:
     stop: str = ""
     findings: int = 0
     incidents: set[str] = field(default_factory=set)
+    found: dict[str, int] = field(default_factory=dict)
+
+    def note(self, title: str, severity: str) -> None:
+        """Take note of a finding."""
+        self.findings += 1
+        if title in self.found or len(self.found) < _MOST_TITLES:
+            self.found[title] = max(self.found.get(title, 0), LEVELS.index(severity) if severity in LEVELS else 0)
 
 
 @dataclass
@@ -131,12 +142,15 @@ class Told:
         candidates: leases whose holders are wanted.
         sandboxes: of each agent, by what tells occupancies apart; at most ``MOST_SANDBOXES``.
         leases: whose each lease is.
+        held: from when to when each lasts; "" for an end that was not read.
         outcomes: what sensors decided on connections of each incident.
         disputed: ids of incidents to whose peers findings that are context show accepted connections.
         acts: of each incident, what its findings that opened it count: the same counts, bytes and times are the same
             connections; of incidents with very many, not all.
+        possible: of ambiguous incidents with a page, the agents that are candidates.
         names: of incidents with a page, what logs call their peers.
-        latest: of incidents with a page, the last time that their timeline knows, in microseconds since 1970.
+        earliest: of incidents with a page, the first time that logs tell of, in microseconds since 1970.
+        latest: the last one.
         whole: whether findings without an incident were looked at, too.
     """
 
@@ -144,10 +158,13 @@ class Told:
     candidates: AbstractSet[str]
     sandboxes: dict[str, dict[tuple[str, ...], Sandbox]] = field(default_factory=dict)
     leases: dict[str, dict[str, str]] = field(default_factory=dict)
+    held: dict[str, tuple[str, str]] = field(default_factory=dict)
     outcomes: dict[str, set[str]] = field(default_factory=dict)
     disputed: set[str] = field(default_factory=set)
     acts: dict[str, set[tuple[Any, ...]]] = field(default_factory=dict)
+    possible: dict[str, list[str]] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+    earliest: dict[str, int] = field(default_factory=dict)
     latest: dict[str, int] = field(default_factory=dict)
     whole: bool = True
 
@@ -168,6 +185,8 @@ class Told:
         if not leases and agent not in self.agents:
             return
         start = str(document.get("attribution.lease_start", ""))
+        if leases and start and len(document["attribution.lease_id"]) == 1:
+            self.held.setdefault(leases[0], (start, str(document.get("attribution.lease_end", ""))))
         key = (str(document.get("trajectory.id", "")), str(document.get("sandbox.id", "")), start)
         known = self.sandboxes.setdefault(agent, {}) if agent in self.agents else {}
         sandbox = known.get(key)
@@ -178,7 +197,8 @@ class Told:
             if sandbox is None and agent in self.agents and len(known) < MOST_SANDBOXES:
                 sandbox = known[key] = Sandbox(whom, start, str(document.get("attribution.lease_end", "")))
         if sandbox is not None:
-            sandbox.findings += finding
+            if finding:
+                sandbox.note(str(document.get("finding.title", "")), str(document.get("finding.severity", "")))
             if document.get("incident.id"):
                 sandbox.incidents.add(document["incident.id"])
 
@@ -195,8 +215,21 @@ class Told:
             return len(known) >= MOST_SANDBOXES
         if finding.incident not in sandbox.incidents:
             return False
-        sandbox.findings += 1
+        sandbox.note(finding.title, finding.severity)
         return True
+
+
+def runs_now(told: Told, agent: str, but: AbstractSet[str] = frozenset()) -> list[str]:
+    """Return the sandboxes that an agent runs when the logs end, as far as leases tell, the latest first.
+
+    Args:
+        told: what findings tell.
+        agent: the agent, one of those whose sandboxes are wanted.
+        but: sandboxes that are told of elsewhere.
+    """
+    known = sorted(told.sandboxes.get(agent, {}).values(), key=lambda one: one.start, reverse=True)
+    names = [one.whom.get("sandbox.id", "") for one in known if one.start and not one.stop]
+    return [name for name in dict.fromkeys(names) if name and name not in but]
 
 
 class Material(Protocol):

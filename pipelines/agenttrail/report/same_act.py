@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agenttrail.incident_shapes import ended
-from agenttrail.report.names import headline, several
+from agenttrail.report.names import agent_name, headline, several
 from agenttrail.report.pages import between, micros, short
 
 if TYPE_CHECKING:
@@ -28,12 +28,28 @@ class Twin:
         title: what it is about and on whom.
         agent: its agent; "" where that is ambiguous.
         why: what both have in common.
+        peers: the peers that both have.
+        first: from when on both last, in microseconds since 1970.
+        last: until when.
+        leases: of the one that is attributed.
+        sandbox: its sandbox.
+        unsure: whether this one is the ambiguous one.
+        seen_by: the logs that show the ambiguous one.
+        network: that they name no network, where that is why it is ambiguous; "" where it is not.
     """
 
     id: str
     title: str
     agent: str
     why: str
+    peers: tuple[str, ...] = ()
+    first: int = 0
+    last: int = 0
+    leases: tuple[str, ...] = ()
+    sandbox: str = ""
+    unsure: bool = False
+    seen_by: str = ""
+    network: str = ""
 
 
 def same_acts(incidents: Iterable[Document]) -> dict[str, list[Twin]]:
@@ -61,7 +77,7 @@ def same_acts(incidents: Iterable[Document]) -> dict[str, list[Twin]]:
             why = _in_common(sure, unsure)
             for one, other in ((sure, unsure), (unsure, sure)) if why else ():
                 if len(found[one["incident.id"]]) < MOST:
-                    found[one["incident.id"]].append(_twin(other, why))
+                    found[one["incident.id"]].append(_twin(sure, unsure, why, unsure_=other is unsure))
     return found
 
 
@@ -69,20 +85,29 @@ def _in_common(sure: Mapping[str, Any], unsure: Mapping[str, Any]) -> str:
     """Return what makes them one act in words, "" where they are two."""
     peers, ports = (_shared(sure, unsure, f"destination.{name}") for name in ("ip", "port"))
     portless = not (sure.get("destination.port") or unsure.get("destination.port"))
-    first = max(micros(one["incident.first_seen"]) for one in (sure, unsure))
-    last = min(micros(ended(one, "incident")) for one in (sure, unsure))
+    first, last = _both(sure, unsure)
     if not peers or not (ports or portless) or first > last:
         return ""
     whose = short(sure.get("sandbox.id") or sure["entity.id"])
     port = f" port {several(ports)}" if ports else ""
     same = "same peer" if len(peers) == 1 else f"the same {len(peers)} peers:"
     candidates = len(unsure["attribution.candidates"])
-    nameless = sure.get("attribution.scope") and not unsure.get("attribution.scope")
-    network = ", which names no network" if nameless else ""
+    network = ", which names no network" if _nameless(sure, unsure) else ""
     return (
         f"{same} {several(peers)}{port}, at the same time ({between(first, last)}), and {whose} is one of "
         f"the {candidates} candidates of the ambiguous one{network}"
     )
+
+
+def _both(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[int, int]:
+    """Return from when to when two incidents last both."""
+    first = max(micros(each["incident.first_seen"]) for each in (one, other))
+    return first, min(micros(ended(each, "incident")) for each in (one, other))
+
+
+def _nameless(sure: Mapping[str, Any], unsure: Mapping[str, Any]) -> bool:
+    """Tell whether an incident is ambiguous as its logs do not say in which network it was."""
+    return bool(sure.get("attribution.scope") and not unsure.get("attribution.scope"))
 
 
 def _shared(one: Mapping[str, Any], other: Mapping[str, Any], name: str) -> Sequence[Any]:
@@ -96,8 +121,19 @@ def agree(acts: Mapping[str, AbstractSet[tuple[Any, ...]]], one: str, other: str
     return bool(first) and first == second
 
 
-def _twin(incident: Mapping[str, Any], why: str) -> Twin:
+def _twin(sure: Mapping[str, Any], unsure: Mapping[str, Any], why: str, *, unsure_: bool) -> Twin:
+    incident = unsure if unsure_ else sure
     agent = short(incident.get("gen_ai.agent.id") or "")
-    whose = f"agent {agent}" if agent else f"{incident['entity.type']} {short(incident['entity.id'])}"
+    whose = agent_name(agent) if agent else f"{incident['entity.type']} {short(incident['entity.id'])}"
     status = incident["attribution.status"]
-    return Twin(incident["incident.id"], f"{headline(incident)}, {whose} ({status})", agent, why)
+    first, last = _both(sure, unsure)
+    logs = [short(log) for log in unsure.get("event.dataset", ())]
+    seen_by = several(logs)
+    nameless = bool(logs) and _nameless(sure, unsure)
+    return Twin(
+        incident["incident.id"], f"{headline(incident)}, {whose} ({status})", agent, why,
+        peers=tuple(map(str, _shared(sure, unsure, "destination.ip"))), first=first, last=last,
+        leases=tuple(map(str, sure.get("attribution.lease_id", ()))), sandbox=short(sure.get("sandbox.id") or ""),
+        unsure=unsure_, seen_by=seen_by,
+        network=f"{seen_by} name{'s' if len(logs) == 1 else ''} no network" if nameless else "",
+    )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from agenttrail.incident_shapes import ended
 from agenttrail.report.names import OPENING, several
-from agenttrail.report.pages import micros, when
+from agenttrail.report.pages import micros, short, when
 from agenttrail.timeline_story import size
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def standing(incident: Mapping[str, Any]) -> Standing:
         return Standing("not known", "", f"not known: a {incident['entity.type']} may have had several sandboxes")
     end = incident.get("attribution.lease_end")
     if end and incident["entity.type"] == "trajectory":  # of which the lease is: what it opened may outlive it
-        return Standing("ended", str(end), f"its rollout ended {when(end)}")
+        return Standing("ended", str(end), f"rollout ended {when(end)}")
     if end:
         return Standing("ended", str(end), f"ended {when(end)}")
     return Standing("running", "", "still running as far as leases tell")
@@ -78,6 +78,41 @@ def decided_on(findings: Iterable[Mapping[str, Any]]) -> set[str]:
     return set().union(*map(outcomes, findings))
 
 
+def let_through(findings: Sequence[Mapping[str, Any]], decided: AbstractSet[str]) -> str:
+    """Return one verdict on the connections of an incident, for its lead.
+
+    Args:
+        findings: the heaviest of the incident.
+        decided: what sensors decided on the connections of all its findings.
+    """
+    was = verdict(decided)
+    if was != "blocked":
+        return {"allowed": "let through", "not known": "no log says whether it was let through"}.get(was, was)
+    opened = [one for one in findings if outcomes(one)]
+    logs = dict.fromkeys(str(log) for one in opened for log in one.get("event.dataset", ()))
+    against = _accepted(opened, findings, logs.keys())
+    if not against:
+        return f"blocked by {_sensors(logs)}" if logs else "blocked"
+    others, passed = next(iter(against.items()))
+    counted = max(one.get("network.conversations", 0) for one in opened)
+    alike = "them" if counted and counted == passed else f"{passed:,}" if passed else "some"
+    # a flow log that is written before the firewall accepts what the firewall drops later
+    before = " (it may stand before the firewall)" if "firewall" in _sensors(logs) and "flow" in others else ""
+    dropped = f"all {counted:,}" if counted > 1 else "it" if counted else "them"
+    alike = "it" if alike == "them" and counted == 1 else alike
+    return f"disputed: {_sensors(logs)} blocked {dropped}, {_sensor(others)} accepted {alike}{before}"
+
+
+def _sensors(logs: Iterable[str]) -> str:
+    return several([_sensor(log) for log in logs], 2)
+
+
+def _sensor(log: str) -> str:
+    """Return what kind of sensor a log is of, where its name says so; else its name."""
+    kind = next((kind for mark, kind in (("firewall", "firewall"), ("flow", "flow log")) if mark in log), "")
+    return f"the {kind}" if kind else short(log)
+
+
 @dataclass(frozen=True)
 class Block:
     """What is known of connections that were blocked, by the kind of log that says it.
@@ -104,7 +139,11 @@ def block_of(findings: Sequence[Mapping[str, Any]], decided: AbstractSet[str]) -
     logs = dict.fromkeys(str(log) for one in opened for log in one.get("event.dataset", ()))
     counted = max(one.get("network.conversations", 0) for one in opened)
     by = several(list(logs)) + (f" ({counted:,} conversation{'' if counted == 1 else 's'})" if counted else "")
-    against = _accepted(opened, findings, logs.keys())
+    against = [
+        f"{others} shows {f'{count:,} conversation' if count else 'connection'}{'' if count == 1 else 's'} to the same "
+        f"peer as accepted"
+        for others, count in list(_accepted(opened, findings, logs.keys()).items())[:2]
+    ]
     back = max(one.get("destination.bytes", 0) for one in opened)
     if back:  # counted by the log that says "blocked"
         against.append(f"{size(back)} came back")
@@ -113,7 +152,7 @@ def block_of(findings: Sequence[Mapping[str, Any]], decided: AbstractSet[str]) -
 
 def _accepted(
     opened: Sequence[Mapping[str, Any]], findings: Iterable[Mapping[str, Any]], logs: AbstractSet[str]
-) -> list[str]:
+) -> dict[str, int]:
     """Return which other logs show connections to the same peers as accepted, and of how many conversations."""
     peers = {peer for one in opened for peer in (one.get("peer.ip"), *one.get("destination.ip", ())) if peer}
     counted: dict[str, int] = {}
@@ -121,11 +160,7 @@ def _accepted(
         others = _others(one, logs)
         if others and accepted_elsewhere(one, peers):
             counted[others] = max(counted.get(others, 0), one.get("network.conversations", 0))
-    return [
-        f"{others} shows {f'{count:,} conversation' if count else 'connection'}{'' if count == 1 else 's'} to the same "
-        f"peer as accepted"
-        for others, count in list(counted.items())[:2]
-    ]
+    return counted
 
 
 def _others(finding: Mapping[str, Any], logs: AbstractSet[str]) -> str:

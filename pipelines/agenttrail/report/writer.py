@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 from agenttrail.errors import InputError, SinkError, shortened
 from agenttrail.incident_filters import riskiest_first
 from agenttrail.report.commands import command
-from agenttrail.report.incident_page import Around, incident_page, latest_of
+from agenttrail.report.incident_page import Around, incident_page, observed
 from agenttrail.report.names import incident_file, peer_names
-from agenttrail.report.overview import agent_page, agent_pages, index_page, notes_of, readers_of, sources_of
+from agenttrail.report.overview import agent_page, agent_pages, ends_of, index_page, notes_of, readers_of, sources_of
 from agenttrail.report.reading import Told
 from agenttrail.report.same_act import same_acts
+from agenttrail.report.suspects import possible_agents
 from agenttrail.sinks.files import REPORT, claimed, join
 from agenttrail.sinks.report_files import INDEX, put_in_place, stage, write_page
 
@@ -72,7 +73,14 @@ def write_report(
     run = material.run()
     paged = {incident["incident.id"] for incident in chosen}
     around = Around(
-        told, notes_of(run), readers_of(run), sources_of(run), same_acts(incidents), paged, material.place()
+        told,
+        notes_of(run),
+        readers_of(run),
+        sources_of(run),
+        same_acts(incidents),
+        paged,
+        material.place(),
+        ends_of(run),
     )
     with claimed(folder):
         stage(folder)
@@ -80,23 +88,25 @@ def write_report(
         for case in material.cases(chosen, told):
             names.append(incident_file(case.incident["incident.id"]))
             write_page(folder, names[-1], _page(case, rules, around))
-            _note(case, told)
+            _note(case, around)
         for agent, name in agents.items():
             own = [one for one in incidents if one.get("gen_ai.agent.id") == agent]
-            write_page(folder, name, agent_page(agent, own, around))
+            perhaps = [one for one in incidents if agent in told.possible.get(one["incident.id"], ())]
+            write_page(folder, name, agent_page(agent, own, perhaps, around))
         asked = _asked(filters, only)
         write_page(folder, INDEX, index_page(incidents, around, agents, run, asked))
         put_in_place(folder, [*names, *agents.values(), INDEX])
     return Written(join(folder, INDEX), len(incidents), len(chosen))
 
 
-def _note(case: Case, told: Told) -> None:
+def _note(case: Case, around: Around) -> None:
     """Take note of what the first page says of an incident and only its findings and its timeline tell."""
-    id_ = case.incident["incident.id"]
+    id_, told = case.incident["incident.id"], around.told
+    told.possible[id_] = possible_agents(case, around)
     told.names[id_] = peer_names(case.incident, case.findings)
-    latest = latest_of(case.timeline)
-    if latest is not None:
-        told.latest[id_] = latest
+    times = observed(case.timeline)
+    if times is not None:
+        told.earliest[id_], told.latest[id_] = times
 
 
 def _page(case: Any, rules: Mapping[str, Condition], around: Around) -> bytes:
