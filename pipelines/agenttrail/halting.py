@@ -28,9 +28,13 @@ class Halt:
 
     def fail(self, error: BaseException) -> None:
         """Let sources end since a step has failed; the first error is kept."""
+        self.over(error)
+        self._asked.set()
+
+    def over(self, error: BaseException) -> None:
+        """Take note of what ended the stream, where nothing had."""
         if self.error is None:
             self.error = error
-        self._asked.set()
 
     @property
     def asked(self) -> bool:

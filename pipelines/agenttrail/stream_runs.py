@@ -24,7 +24,8 @@ from apache_beam.runners.worker import sdk_worker
 from apache_beam.utils import subprocess_server
 from grpc import _server as grpc_server
 
-from agenttrail.errors import AgentTrailError
+from agenttrail.columns.text import printable
+from agenttrail.errors import AgentTrailError, shortened
 from agenttrail.halting import HALT
 from agenttrail.workers import children_of
 
@@ -43,7 +44,7 @@ _GONE = (
 )
 
 
-_CAUSE = "Caused by: "
+_CAUSE, _PANIC = "Caused by: ", "panic"
 
 
 class StreamError(AgentTrailError):
@@ -73,6 +74,8 @@ def execute(pipeline: beam.Pipeline) -> None:
             while not ended.wait(_LOOK) and HALT.error is None:
                 pass
             failed = HALT.error or ended.error
+            if failed is not None:
+                HALT.over(failed)  # what threads find of that from here on is not printed
         finally:
             _end_runner(set(children_of(os.getpid())) - before)
             ended.cancel()
@@ -95,15 +98,30 @@ def _reach(endpoint: str | None) -> None:
 
 def _told(failed: BaseException) -> BaseException:
     """Return what a run failed of: what a step raised, or what the runner says, in one sentence."""
-    if type(failed).__module__.startswith("grpc"):
+    gave_up = type(failed) is RuntimeError  # of Beam's, with the traces of two languages
+    if type(failed).__module__.startswith("grpc") or (gave_up and _is_of_grpc(failed)):
         told = StreamError(_GONE)
-    elif type(failed) is RuntimeError:  # of Beam's, with the traces of two languages
-        *_, cause = [line for line in str(failed).splitlines() if line.strip()]
-        told = StreamError(f"the runner of the stream gave up: {cause.strip().removeprefix(_CAUSE)}")
+    elif gave_up:
+        told = StreamError(
+            f"the runner of the stream gave up: {_cause(str(failed))}; start again with the same command"
+        )
     else:
         return failed
     told.__cause__ = failed
     return told
+
+
+def _cause(text: str) -> str:
+    """Return the line of a runner's traces that says why: of Java the innermost cause, of Go what it panicked of."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    told = [line for line in lines if not _is_frame(line)] or lines or ["it does not say why"]
+    panics = [line for line in told if _PANIC in line]
+    return printable(shortened((panics or told[::-1])[0].removeprefix(_CAUSE)))
+
+
+def _is_frame(line: str) -> bool:
+    """Tell whether a line is one of Go's that say where something happened, and not what."""
+    return ".go:" in line or line.startswith(("goroutine ", "created by ")) or (line.endswith(")") and " " not in line)
 
 
 class _Ended:
@@ -180,7 +198,10 @@ def _apart() -> Iterator[None]:
 
 @contextmanager
 def _heard() -> Iterator[None]:
-    """Hear of steps that fail in this process, where Beam and gRPC print what they raised and go on."""
+    """Hear of steps that fail in this process, where Beam and gRPC print what they raised and go on.
+
+    Once a run is over what still fails is printed, unless the run has: its threads may come to know of that long after.
+    """
 
     def hear(*_: object, **__: object) -> None:
         error = sys.exc_info()[1]
@@ -188,7 +209,7 @@ def _heard() -> Iterator[None]:
             HALT.fail(error)
 
     def show(*_: object, **__: object) -> None:
-        if HALT.error is None:  # else it is that the runner, which called, has been ended
+        if _is_news(sys.exc_info()[1]):
             traceback.print_exc()
 
     theirs = ModuleType(traceback.__name__)
@@ -199,17 +220,36 @@ def _heard() -> Iterator[None]:
     try:
         yield
     finally:
-        del sdk_worker.print
-        grpc_server.traceback = traceback
+        sdk_worker.print = _print
 
 
 _HOOK = threading.excepthook
 
 
 def _quietly(failed: threading.ExceptHookArgs) -> None:
-    """Say nothing where a thread of Beam's finds that the runner has been ended, which may be a while after."""
-    if not failed.exc_type.__module__.startswith("grpc"):
+    """Say what a thread of Beam's failed of, where that is not told already."""
+    if _is_news(failed.exc_value):
         _HOOK(failed)
+
+
+def _print(*texts: object, **options: Any) -> None:
+    """Print, in the place of Beam's own, what a step raised, where that is not told already."""
+    if _is_news(sys.exc_info()[1]):
+        print(*texts, **options)  # noqa: T201 - as it would
+
+
+def _is_news(error: BaseException | None) -> bool:
+    """Tell whether an error is not just that the runner has been ended, or of a run that has said why it failed."""
+    return HALT.error is None and not _is_of_grpc(error)
+
+
+def _is_of_grpc(error: BaseException | None) -> bool:
+    """Tell whether an error is one of gRPC's, or was raised for one."""
+    while error is not None:
+        if type(error).__module__.startswith("grpc"):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _end_runner(started: set[int]) -> None:
