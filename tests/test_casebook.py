@@ -84,7 +84,7 @@ class _Kept:
             kept.update({one[id_]: one for one in map(json.loads, json_objects(batch).to_pylist())})
             for id__ in gone.to_pylist():
                 kept.pop(id__)
-        for id_ in changes.incidents.column("incident.id").to_pylist():
+        for id_ in changes.incidents.column("incident.id").to_pylist() if changes.stories else ():
             mine = changes.timeline.filter(pc.equal(changes.timeline.column("incident.id"), id_))
             self.timelines[id_] = json_objects(mine).to_pylist()
 
@@ -198,3 +198,87 @@ def test_leases_that_are_read_again_are_held_once(day: Any) -> None:
     leases = [batch for what, _, batch in _pieces(job, 1 << 20) if what == "leases"]
     once = distinct(leases).num_rows
     assert distinct([*leases * 5]).num_rows == once > 0
+
+
+def test_what_opens_an_incident_is_told_at_once_and_with_its_timeline_when_everything_is(day: Any) -> None:
+    job, findings, incidents = day
+    terms = _terms(job)
+    alone = {one.id for one in job.rules if set(one.datasets) & {*terms.plans, "conversation"}}
+    opened = {
+        one["incident.id"]
+        for one in findings.values()
+        if one["finding.severity"] in {"medium", "high", "critical"} and one["rule.id"] in alone
+    }
+    book, kept = Casebook(terms), _Kept()
+    for what, source, batch in _pieces(job, 1 << 20):
+        _take_in(book, job, terms, what, source, batch)
+    urgent = book.judge(urgent=True)
+    kept.hear(urgent)
+    assert not urgent.stories
+    assert urgent.timeline.num_rows == 0
+    assert opened <= kept.incidents.keys() <= incidents.keys()
+    assert 0 < urgent.findings.num_rows < len(findings) / 2  # what opens none waits
+    again = book.judge(urgent=True)
+    assert again.findings.num_rows == again.incidents.num_rows == 0
+    whole = book.judge()
+    kept.hear(whole)
+    assert whole.stories
+    assert whole.incidents.num_rows == len(incidents)  # those of before, too: their timelines are not told yet
+    assert kept.timelines.keys() == incidents.keys()
+    assert all(kept.timelines.values())
+    assert kept.incidents == incidents
+    assert _without_place(kept.findings) == _without_place(findings)
+    assert book.judge().incidents.num_rows == 0
+
+
+def test_more_of_the_same_is_not_urgent(day: Any) -> None:
+    """It would change incidents, but waits until everything is judged."""
+    job, _, _ = day
+    terms = _terms(job)
+    pieces = _pieces(job, 1 << 20)
+    book = Casebook(terms)
+    for what, source, batch in pieces:
+        if what == "leases":
+            _take_in(book, job, terms, what, source, batch)
+    flows = [piece for piece in pieces if piece[0] == "events" and not FORMATS[job.sources[piece[1]].format].named]
+    for shift in (0, 1_000_000):
+        for what, source, batch in flows:
+            _take_in(book, job, terms, what, source, _later(batch, shift))
+        told = book.judge(urgent=True)
+        assert bool(told.incidents.num_rows) == (shift == 0)
+    assert book.judge().incidents.num_rows > 0
+
+
+def _later(batch: pa.RecordBatch, shift: int) -> pa.RecordBatch:
+    """Return events that much later, in microseconds, as another record would tell them."""
+    moved = {
+        name: pc.add(batch.column(name).cast(pa.int64()), shift).cast(batch.column(name).type)
+        for name in ("event.start", "event.end")
+        if name in batch.schema.names
+    }
+    original = pc.binary_join_element_wise(batch.column("event.original").cast(pa.binary()), b" %d" % shift, b"")
+    return with_columns(batch, moved | {"event.original": original})
+
+
+def test_a_restart_between_what_is_urgent_and_everything_tells_all_timelines(day: Any) -> None:
+    job, findings, incidents = day
+    terms = _terms(job)
+    pieces = _pieces(job, 1 << 20)
+    book, kept = Casebook(terms), _Kept()
+    for what, source, batch in pieces:
+        _take_in(book, job, terms, what, source, batch)
+    urgent = book.judge(urgent=True)
+    kept.hear(urgent)
+    assert not kept.timelines
+    again = Casebook(terms)
+    doubtful = again.remember(
+        urgent.findings.drop_columns(["finding.evidence"]), urgent.incidents.column("incident.id").to_pylist()
+    )
+    for what, source, batch in pieces:
+        _take_in(again, job, terms, what, source, batch)
+    again.doubt([doubtful])
+    kept.hear(again.judge())
+    assert kept.timelines.keys() == incidents.keys()
+    assert all(kept.timelines.values())
+    assert kept.incidents == incidents
+    assert _without_place(kept.findings) == _without_place(findings)

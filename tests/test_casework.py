@@ -1,15 +1,18 @@
-"""What casework counts of what it lets go of."""
+"""What casework counts of what it lets go of, and when it does what."""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
+import pytest
 from tests.formats.golden import parsed_sample
 
 from agenttrail.accounting import ACCOUNT, EVICTED
 from agenttrail.casebook.deliveries import Delivery
-from agenttrail.casebook.desk import Desk
+from agenttrail.casebook.desk import Desk, Said
+from agenttrail.casebook.ledger import Changes
 from agenttrail.casebook.terms import Terms
 from agenttrail.seams import Span
 from agenttrail.transforms.casework import Pacing, _Casework, _Ready
@@ -48,3 +51,32 @@ def test_rows_that_are_let_go_of_are_counted_and_those_that_come_too_late_are_no
     _delivered(ready, 1, events)
     assert _counted(ready, lambda desk: desk.evict(last + 20 * DAY)) == (0, events.num_rows)
     assert ready.desk.rows == 0
+
+
+def test_what_it_takes_to_write_what_is_said_makes_judging_everything_rarer() -> None:
+    ready = _Ready(Desk(TERMS))
+    casework = _Casework("run", lambda: ready.desk, 0, Pacing())
+    for one in casework._judged(ready, lambda desk: desk.judge(), whole=True):  # noqa: SLF001 - as above
+        if isinstance(one, Said):
+            time.sleep(0.3)  # the steps behind this one have it before the next is asked for
+    assert ready.cost >= 0.3
+
+
+@pytest.mark.parametrize(("all_", "calls"), [(0.0, ["evict", "all"]), (1e9, ["urgent", "urgent"])])
+def test_rows_are_let_go_of_where_everything_is_judged(
+    all_: float, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two turns, of which the second comes too soon to let go of anything again."""
+    ready, done = _Ready(Desk(TERMS)), []
+    ready.passed, ready.evicted = 0, -1e9
+
+    def does(what: str) -> Changes:
+        done.append(what)
+        return Changes.none()
+
+    monkeypatch.setattr(Desk, "judge", lambda _, *, urgent=False: does("urgent" if urgent else "all"))
+    monkeypatch.setattr(Desk, "evict", lambda _, __: does("evict"))
+    casework = _Casework("run", lambda: ready.desk, 0, Pacing(urgent=0, all=all_, share=1e9, evict=60))
+    for _ in range(2):
+        list(casework._turn(ready))  # noqa: SLF001 - as above
+    assert done == calls

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from agenttrail.casebook.deliveries import Delivery
-from agenttrail.casebook.desk import Desk, SafePoint
+from agenttrail.casebook.desk import Desk, SafePoint, name_of
 from agenttrail.casebook.terms import Terms
 from agenttrail.columns.numbers import numbers
 from agenttrail.schema import conform, record
@@ -57,6 +57,7 @@ def _read_up(source: int, part: str, at: int = 0, *, begins: bool = False) -> De
         b'{"needed": {}, "read": {}, "start": null, "ahead": {"0": {"a": [[1]]}}}',
         b'{"needed": {}, "read": {}, "start": null, "ahead": {"0": {"a": [["a", "b"]]}}}',
         b'{"needed": {}, "read": {}, "start": null, "ahead": {"0": {"a": 5}}}',
+        b'{"needed": {}, "read": {}, "start": null, "sums": "sums-../../x"}',
     ],
 )  # fmt: skip
 def test_a_damaged_safe_point_is_refused(damaged: bytes) -> None:
@@ -65,7 +66,9 @@ def test_a_damaged_safe_point_is_refused(damaged: bytes) -> None:
 
 
 def test_a_safe_point_is_what_was_written() -> None:
-    told = SafePoint({"0": {"a": _place(5, path="x")}}, {"0": {"a": _place(9)}}, 7, {"0": {"a": [[9, 12]]}})
+    told = SafePoint(
+        {"0": {"a": _place(5, path="x")}}, {"0": {"a": _place(9)}}, 7, {"0": {"a": [[9, 12]]}}, name_of(b"sums")
+    )
     assert SafePoint.from_json(told.to_json()) == told
     assert SafePoint.from_json(b'{"needed": {}, "read": {}, "start": null}') == SafePoint()
 
@@ -140,10 +143,13 @@ def _start(minute: int) -> int:
     return 1_772_409_600_000_000 + minute * 60_000_000
 
 
-def _flow(minute: int) -> pa.RecordBatch:
-    """Return one flow, that began so many minutes into a day."""
-    start = pa.array([_start(minute)], pa.timestamp("us", "UTC"))
-    return conform(pa.record_batch({"event.start": start, "event.end": start}), record("event"))
+def _flow(*minutes: int, at: list[int] | None = None) -> pa.RecordBatch:
+    """Return flows that began so many minutes into a day, and where they stand."""
+    start = pa.array(map(_start, minutes), pa.timestamp("us", "UTC"))
+    columns = {"event.start": start, "event.end": start}
+    if at is not None:
+        columns["log.offset"] = pa.array(at)
+    return conform(pa.record_batch(columns), record("event"))
 
 
 def test_what_had_overtaken_others_before_a_restart_is_not_late_after_it() -> None:
@@ -162,6 +168,43 @@ def test_what_had_overtaken_others_before_a_restart_is_not_late_after_it() -> No
     second.judge()
     late = [time for _, rows in second.late() for time in numbers(rows.column("event.start").cast(pa.int64())).tolist()]
     assert sorted(late) == [_start(2), _start(3)]
+
+
+def test_what_comes_first_after_a_restart_is_late_also_in_a_block_with_what_had_come() -> None:
+    since = SafePoint({"0": {"a": _place(10)}}, {"0": {"a": _place(20)}}, _start(2890), {"0": {"a": [[30, 40]]}})
+    desk = Desk(TERMS, since)
+    rows = _flow(1, 2, 3, 4, at=[15, 25, 35, 45])
+    desk.deliver(Delivery(0, "a", _place(10), _place(50), rows))
+    desk.judge()
+    ((_, late),) = desk.late()
+    assert numbers(late.column("log.offset")).tolist() == [25, 45]
+
+
+def test_a_part_whose_beginning_was_overtaken_is_read_from_there_after_a_restart() -> None:
+    """What its later blocks hold says where these begin, not where the part does."""
+    desk = Desk(TERMS)
+    desk.deliver(Delivery(0, "a", _place(10), _place(20), _flow(1)))
+    told = desk.safe_point()
+    assert (told.needed, told.read) == ({}, {})
+    again = Desk(TERMS, told)
+    assert again.behind
+    again.deliver(Delivery(0, "a", _place(0), _place(10), _flow(0), begins=True))
+    assert again.behind
+    again.deliver(Delivery(0, "a", _place(10), _place(20), _flow(1)))
+    assert not again.behind
+    again.judge()
+    assert again.safe_point().needed == {"0": {"a": _place(0)}}
+
+
+def test_blocks_ahead_of_others_are_not_forgotten_with_the_rows_of_theirs() -> None:
+    desk = Desk(TERMS)
+    desk.deliver(Delivery(0, "a", _place(10), _place(20), _flow(1)))
+    desk.judge()
+    other = Desk(TERMS)
+    for data in desk.packed():
+        other.deliver(Delivery.unpacked(data))
+    other.deliver(_begun(0, "a", 0, 10))
+    assert other.safe_point().read == {"0": {"a": _place(20)}}
 
 
 def test_a_desk_that_is_made_of_its_state_remembers_what_it_let_go_of() -> None:

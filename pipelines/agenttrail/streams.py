@@ -15,7 +15,7 @@ import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from agenttrail.accounting import ACCOUNT, DEAD
-from agenttrail.casebook.desk import SafePoint
+from agenttrail.casebook.desk import SafePoint, name_of
 from agenttrail.casebook.ledger import Changes
 from agenttrail.casebook.terms import Terms
 from agenttrail.errors import SinkError, shortened
@@ -92,7 +92,8 @@ def build(
         stored: what an earlier run left.
     """
     terms = terms_of(job)
-    starts = {} if stored is None else _starts(str(job.directory), stored.safe_point)
+    directory = str(job.directory)
+    starts = {} if stored is None else _starts(directory, stored.safe_point)
     anew = frozenset(number for number, source in enumerate(job.sources) if FORMATS[source.format].gives != "events")
     deliveries, dead, accounts = [], [], []
     for number, spec in streams.items():
@@ -122,12 +123,13 @@ def build(
         anew,
         None if stored is None else stored.findings,
         () if stored is None else stored.incidents,
+        None if stored is None else _sums(directory, stored),
     )
     keep = max(options.lateness, job.wait)
     cased = together | Casework(str(time.time_ns()), opening, keep, options.pacing)
-    said = cased[SAID] | Say(str(job.directory), job.elasticsearch)
+    said = cased[SAID] | Say(directory, job.elasticsearch)
     for number, letters in enumerate([*dead, cased[DEAD], said[DEAD]]):
-        _ = letters | f"KeepDead{number}" >> KeepDead(str(job.directory))
+        _ = letters | f"KeepDead{number}" >> KeepDead(directory)
     for number, account in enumerate([*accounts, cased[ACCOUNT], said[ACCOUNT]]):
         _ = account | f"KeepAccounts{number}" >> KeepAccounts()
 
@@ -151,11 +153,31 @@ def _starts(directory: str, safe_point: bytes) -> dict[str, dict[str, Position]]
         needed = SafePoint.from_json(safe_point).needed
         return {source: _positions(places) for source, places in needed.items()}
     except ValueError as error:
-        msg = (
-            f"{sink.join(directory, SAFE_POINT)}: is damaged: {shortened(str(error))}; name another directory with "
-            "--output to begin anew"
-        )
-        raise SinkError(msg) from error
+        raise _damaged(directory, SAFE_POINT, str(error)) from error
+
+
+def _sums(directory: str, stored: Stored) -> bytes | None:
+    """Return what the safe point of an earlier run names.
+
+    Raises:
+        SinkError: it is not there, or not as it was written.
+    """
+    name = SafePoint.from_json(stored.safe_point).sums
+    if name is None:
+        return None
+    sums = stored.sums.get(name)
+    if sums is None:
+        raise _damaged(directory, name, "it is gone")
+    if name_of(sums) != name:
+        raise _damaged(directory, name, "it is not as it was written")
+    return sums
+
+
+def _damaged(directory: str, name: str, why: str) -> SinkError:
+    return SinkError(
+        f"{sink.join(directory, name)}: is damaged: {shortened(why)}; name another directory with --output to begin "
+        "anew"
+    )
 
 
 def _positions(places: Mapping[str, Mapping[str, Any]]) -> dict[str, Position]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -17,10 +19,12 @@ from agenttrail.columns.addresses import address, parse_addresses
 from agenttrail.columns.networks import NetworkLists, parse_network
 from agenttrail.columns.text import constant
 from agenttrail.detect.expressions import And, Match, Not, Op, Or
+from agenttrail.detect.finding_sums import added, as_known
 from agenttrail.detect.rules import Rule
+from agenttrail.entities import name_holders
 from agenttrail.leases import resolve
 from agenttrail.metadata import lease_batch
-from agenttrail.schema import TIMESTAMP
+from agenttrail.schema import TIMESTAMP, conform, record
 from agenttrail.transforms.parsing import Source, with_scope
 
 if TYPE_CHECKING:
@@ -364,3 +368,70 @@ def test_a_rule_that_is_off_or_not_for_the_dataset_finds_nothing() -> None:
 def test_a_building_block_is_context_whatever_its_level() -> None:
     (finding,) = _found([replace(REFUSED, ends=("10.0.0.1", 50_000, "192.0.2.7", 3333))], rule=3)
     assert finding["finding.severity"] == "low"
+
+
+_NOT_ADDED = ("network.conversations", "source.bytes", "destination.bytes")
+"""What a conversation adds up to is counted once on either side, where its records are on both."""
+
+
+@_FEWER
+@given(_logs(), st.integers(0, 2**30))
+def test_what_was_found_on_some_rows_added_to_what_is_found_on_the_others_is_what_all_tell(
+    events: list[Event], salt: int
+) -> None:
+    whole = _all(events)
+    # copies of a line are one event, on one side
+    sides = [[one for one in events if crc32(one.line().strip(), salt + one.source) % 2 == side] for side in (0, 1)]
+    first, second = (conform(_all(side), record("finding")) if side else whole.slice(0, 0) for side in sides)
+    together = added(first, second)
+    assert _without_places(together) == _without_places(whole)
+    assert together.schema == whole.schema
+    alone = added(first, whole.slice(0, 0))
+    assert alone.equals(first)
+
+
+def _without_places(findings: pa.RecordBatch) -> list[dict[str, Any]]:
+    """Return findings by id, without where their lines stood, which is told by rank among all events."""
+    rows = sorted(rows_of(findings.drop_columns([*_NOT_ADDED])), key=lambda one: one["finding.id"])
+    for row in rows:
+        for event in row["finding.evidence"]:
+            del event["log.file.path"], event["log.offset"]
+    return rows
+
+
+def test_two_halves_of_a_finding_count_both_and_show_the_first_twenty_of_both() -> None:
+    events = [replace(REFUSED, second=60 - number, sent=(number, None)) for number in range(45)]
+    ends = [replace(one, ends=("10.0.0.1", 50_000, "192.0.2.7", 23)) for one in events[30:]]
+    halves = [_all(events[:30]), _all(ends)]
+    (finding,) = [one for one in rows_of(added(*halves)) if one["rule.name"] == "r/2"]
+    assert (finding["event.count"], finding["network.conversations"], finding["peer.port"]) == (45, 2, [22, 23])
+    assert finding["source.bytes"] == sum(range(45))
+    shown = [event["event.start"] for event in finding["finding.evidence"]]
+    assert len(shown) == 20
+    assert shown == sorted(shown)
+    assert finding["finding.first_seen"] == shown[0]
+    assert finding["finding.last_seen"] > shown[-1]
+    assert finding["gen_ai.agent.id"] == "a1"
+
+
+def test_of_a_finding_that_there_is_only_a_sum_of_it_is_told_what_is_known_by_now() -> None:
+    before = _all([replace(REFUSED, ends=("10.0.0.2", 50_000, "192.0.2.7", 22))])
+    count = before.num_rows
+    none = np.zeros(count, np.int64)
+    holders, _ = name_holders(_batch([replace(REFUSED, ends=("10.0.0.2", 1, "192.0.2.7", 22))], [("f", 0)], SOURCES[0]))
+    assert as_known(before, holders, none).equals(before)
+    end = pa.array([BASE + 99 * SECOND], TIMESTAMP)
+    told = as_known(before, _with(holders, "attribution.lease_end", end), none)
+    assert told.column("attribution.lease_end").unique().equals(end)
+    same = [name for name in before.schema.names if name != "attribution.lease_end"]
+    assert told.select(same).equals(before.select(same))
+    # an episode that is named later: the finding is its
+    other = _with(_with(holders, "entity.type", pa.array(["trajectory"])), "entity.id", pa.array(["t7"]))
+    moved = as_known(before, other, none)
+    assert moved.column("entity.id").to_pylist() == ["t7"] * count
+    assert not set(moved.column("finding.id").to_pylist()) & set(before.column("finding.id").to_pylist())
+    assert not set(moved.column("incident.id").to_pylist()) & set(before.column("incident.id").to_pylist())
+
+
+def _with(batch: pa.RecordBatch, name: str, column: pa.Array) -> pa.RecordBatch:
+    return batch.set_column(batch.schema.get_field_index(name), batch.schema.field(name), column)

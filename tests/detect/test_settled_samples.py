@@ -147,10 +147,19 @@ def _without(samples: Sequence[_Sample], gone: Times) -> list[_Sample]:
     ]
 
 
+def _even(busy: pa.RecordBatch) -> NDArray[np.bool_]:
+    """Let what is told of every other workload be kept in place of its samples."""
+    even: NDArray[np.bool_] = busy.column("entity").to_numpy() % 2 == 0
+    return even
+
+
 @settings(max_examples=_EXAMPLES)
-@given(st.integers(0, 2**48))
-def test_without_what_is_needless_the_same_is_stated(seed: int) -> None:
+@given(st.integers(0, 2**48), st.sampled_from([None, _even]))
+def test_without_what_is_needless_the_same_is_stated(
+    seed: int, sums: Callable[[pa.RecordBatch], NDArray[np.bool_]] | None
+) -> None:
     dice, minutes = Random(seed), 600
+    summed: list[dict[str, Any]] = []
 
     def drawn(draw: Callable[[Random, int, int], list[Any]]) -> list[Any]:
         return [one for workload in range(_WORKLOADS) for one in draw(dice, workload, minutes)]
@@ -162,16 +171,20 @@ def test_without_what_is_needless_the_same_is_stated(seed: int) -> None:
         now = _BASE + minute * _MINUTE
         held += [one for one in samples if before <= one.time < now]
         told = [one for one in reports if one[0] < minute]
-        gone = needless(_batch(held), _progress(told), _times(talks, now), now - _LATE, _long)
-        held, before = _without(held, gone), now
+        found = needless(_batch(held), _progress(told), _times(talks, now), now - _LATE, _long, sums)
+        held, before = _without(held, found.gone), now
+        summed += rows_of(found.summed.events)
     assert len(held) < len(samples)
     busy, beside = _stated(held, reports, talks)
     wanted, beside_ = _stated(samples, reports, talks)
     assert beside == beside_
-    assert [one for one in wanted if one["gpu.busy_duration"] >= _LONG] == [
-        one for one in busy if one["gpu.busy_duration"] >= _LONG
-    ]
-    assert all(one in wanted for one in busy)
+    assert all(one["entity"] % 2 == 0 and sums is not None for one in summed)
+    # each once: among the sums, or told by the samples that are left
+    order = lambda one: (one["entity"], one["event.start"])  # noqa: E731 - of one line
+    assert [one for one in wanted if one["gpu.busy_duration"] >= _LONG] == sorted(
+        (one for one in [*busy, *summed] if one["gpu.busy_duration"] >= _LONG), key=order
+    )
+    assert all(one in wanted for one in [*busy, *summed])
 
 
 # -- by hand
@@ -186,11 +199,13 @@ def _used(*parts: tuple[int, int, int]) -> list[_Sample]:
     ]
 
 
-def _gone(samples: Sequence[_Sample], settled: int, talks: Sequence[_Talk] = ()) -> list[tuple[int, int]]:
+def _gone(
+    samples: Sequence[_Sample], settled: int, talks: Sequence[_Talk] = (), sums: Any = None
+) -> list[tuple[int, int]]:
     """Return the needless times, in minutes, of a workload whose stream lives and makes no step."""
     reports = [(minute, 1, "pod-0") for minute in range(0, 900, 30)]
     times = _times(talks, _BASE + 900 * _MINUTE)
-    found = needless(_batch(samples), _progress(reports), times, _BASE + settled * _MINUTE, _long)
+    found = needless(_batch(samples), _progress(reports), times, _BASE + settled * _MINUTE, _long, sums).gone
     assert set(found.entity.tolist()) == {0}
     begin, end = (((times - _BASE) // _MINUTE).tolist() for times in (found.begin, found.end))
     return [(max(first, 0), last) for first, last in zip(begin, end, strict=True)]
@@ -234,4 +249,35 @@ def test_a_short_pause_between_two_intervals_stays() -> None:
 
 
 def test_without_samples_nothing_is_needless() -> None:
-    assert len(needless(_batch([]), _progress([]), _times([], 0), _BASE, _long).entity) == 0
+    found = needless(_batch([]), _progress([]), _times([], 0), _BASE, _long, _even)
+    assert not len(found.gone.entity)
+    assert not found.summed.events.num_rows
+
+
+def _summed(samples: Sequence[_Sample], settled: int, talks: Sequence[_Talk] = ()) -> list[tuple[int, int]]:
+    """Return the intervals, in minutes, of a workload whose stream lives and makes no step that are to be summed."""
+    reports = [(minute, 1, "pod-0") for minute in range(0, 900, 30)]
+    times = _times(talks, _BASE + 900 * _MINUTE)
+    found = needless(_batch(samples), _progress(reports), times, _BASE + settled * _MINUTE, _long, _even).summed
+    bounds = [found.events.column(name).cast(pa.int64()).to_pylist() for name in ("event.start", "event.end")]
+    rows = found.members.tolist()
+    assert len(rows) == sum((end - begin) // _MINUTE + 1 for begin, end in zip(*bounds, strict=True))
+    assert all(any(begin <= samples[row].time <= end for begin, end in zip(*bounds, strict=True)) for row in rows)
+    return [((begin - _BASE) // _MINUTE, (end - _BASE) // _MINUTE + 1) for begin, end in zip(*bounds, strict=True)]
+
+
+def test_what_is_told_of_an_interval_that_is_over_takes_the_place_of_its_samples() -> None:
+    samples = _used((0, 60, 20), (60, 80, 100), (80, 200, 10), (200, 205, 100), (205, 580, 10))
+    assert _gone(samples, 400, sums=_even) == [(0, 400)]
+    assert _summed(samples, 400) == [(60, 80)]  # what tells nothing has no sum
+    assert _summed(samples, 79) == []
+
+
+def test_an_interval_while_one_talks_or_close_to_such_a_one_is_not_summed() -> None:
+    parts = (0, 60, 20), (60, 76, 75), (76, 78, 0), (78, 94, 75), (94, 300, 10), (300, 320, 100), (320, 580, 10)
+    samples = _used(*parts)
+    assert _summed(samples, 500) == [(60, 76), (78, 94), (300, 320)]
+    talk = _Talk(0, _BASE + 65 * _MINUTE, _BASE + 70 * _MINUTE)
+    assert _summed(samples, 500, [talk]) == [(300, 320)]
+    assert _gone(samples, 500, [talk], _even) == [(0, 60), (98, 496)]
+    assert _summed(samples, 500, [_Talk(0, _BASE + 310 * _MINUTE, _BASE + 315 * _MINUTE)]) == [(60, 76), (78, 94)]

@@ -20,15 +20,18 @@ from agenttrail.attribute_named import NameTable
 from agenttrail.casebook.ledger import Changes, Ledger
 from agenttrail.casebook.samples import SETTLED, Needless
 from agenttrail.casebook.segments import Known, Segment, reporting
+from agenttrail.casebook.sums import Sums
 from agenttrail.columns.batches import joined, stacked
+from agenttrail.columns.groups import group_rows
 from agenttrail.columns.json_text import json_objects
 from agenttrail.columns.numbers import numbers
+from agenttrail.detect.progress import farthest
 from agenttrail.entities import WORKLOAD_DIGEST
 from agenttrail.gathering.gathered import Gathered, gather_shard
 from agenttrail.gathering.merging import merged
 from agenttrail.gathering.named import reports
 from agenttrail.gathering.observed import distinct, resolved, still_needed
-from agenttrail.schema import conform, record
+from agenttrail.schema import IDENTITY, conform, record
 from agenttrail.seams import Living, heard_of
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from agenttrail.casebook.terms import Terms
+    from agenttrail.casebook.urgency import Urgency
     from agenttrail.seams import Span
 
 _LARGE = 1 << 16
@@ -49,6 +53,9 @@ _MOST_KINDS = 1 << 20
 """Kinds of rows that are remembered; once there are more, all that were are forgotten and new again."""
 _LONGEST_RECORD = 6 * 3_600_000_000
 """How long a record lasts at most, in microseconds, that is told when it ends and belongs to where it began."""
+_EVERY = 3_600_000_000
+"""How often samples are let go of, in microseconds of event time: what they told is written down each time."""
+_SOURCES = ("sandbox.id", "job.id")
 _NO_WORKLOADS = pa.array([], pa.binary(16))
 
 
@@ -66,8 +73,8 @@ class _Due:
 
     Attributes:
         some: of which anything changed.
-        urgent: of which something came that is not more of what had come.
-        kinds: sorted words, one for each kind of row that has come.
+        urgent: of which something came that opens an incident by itself and is not more of what had come.
+        kinds: sorted words, one for each kind of such rows that has come.
     """
 
     some: pa.Array = field(default_factory=lambda: _NO_WORKLOADS)
@@ -80,15 +87,15 @@ class _Due:
         if urgent:
             self.urgent = pa.concat_arrays([self.urgent, *workloads]).unique()
 
-    def add_rows(self, segment: Segment) -> None:
+    def add_rows(self, segment: Segment, urgency: Urgency) -> None:
         """Take in what came of rows."""
         self.some = pa.concat_arrays([self.some, segment.workload]).unique()
-        kinds = segment.kinds()
+        workload, kinds = urgency.kinds(segment)
         new = ~np.isin(kinds, self.kinds)
         if new.any():
             known = self.kinds if len(self.kinds) < _MOST_KINDS else self.kinds[:0]
             self.kinds = np.union1d(known, kinds[new])
-            self.urgent = pa.concat_arrays([self.urgent, segment.workload.filter(pa.array(new))]).unique()
+            self.urgent = pa.concat_arrays([self.urgent, workload.filter(pa.array(new))]).unique()
 
     def taken(self, *, urgent: bool) -> pa.Array:
         """Return those whose turn it is; the urgent ones come up again with all others, for their timelines."""
@@ -115,6 +122,7 @@ class Casebook:
         if start is not None:
             self.settle(start)
         self._late: list[tuple[int, pa.RecordBatch]] = []
+        self._sums = Sums.none()
 
     @property
     def rows(self) -> int:
@@ -157,6 +165,17 @@ class Casebook:
         """
         return self._ledger.remember(findings, incidents, self._span)
 
+    @property
+    def sums(self) -> Sums:
+        """What was found on rows that were let go of, of workloads that go on."""
+        return self._sums
+
+    def recall(self, sums: Sums) -> None:
+        """Take in what had been summed before; what rules found that are not on any more is forgotten."""
+        on = pa.array([rule.id for rule in self._terms.asked.rules if not rule.off], pa.string())
+        findings = sums.findings.filter(pc.is_in(sums.findings.column("rule.id"), value_set=on))
+        self._sums = replace(sums, findings=findings)
+
     def doubt(self, workloads: Sequence[pa.Array]) -> None:
         """Judge workloads, whether anything came of them or not: what does not hold any more goes."""
         self._due.add(workloads)
@@ -171,9 +190,10 @@ class Casebook:
         """Say what is to be said otherwise than the last time.
 
         Args:
-            urgent: only of workloads of which something came that is not more of the same: a rule that had not hit
-                there, a peer, a verdict, a lease.  The others wait until all are judged.  Judging one costs as much as
-                it has rows, however few of them are new.
+            urgent: only of workloads of which something came that opens an incident by itself and is not more of the
+                same - a rule of medium or above that had not hit there, or not with that peer or verdict - or a lease;
+                and without timelines.  All else waits until everything is judged: to judge a workload costs as much as
+                it has rows, however few of them are new, and what is said is to be written.
         """
         self._again()
         self._anew()
@@ -204,11 +224,20 @@ class Casebook:
         self._known = self._knowing()
         internal = self._terms.internal
         rows = [self._known.looked_at(segment.dataset, segment.raw, internal) for segment in self._segments]
-        self._segments = self._kept(rows, Needless.of(self._segments, self._terms.asked, start - SETTLED))
+        settled = (start - SETTLED) // _EVERY * _EVERY
+        needless = None
+        if settled > self._sums.settled:
+            pods = _of_one_lease(self._known.leases)
+            needless = Needless.of(self._segments, self._terms.asked, settled, self._ledger.accused(), pods)
+            self._sums = needless.added_to(self._sums)
+        self._segments = self._kept(rows, needless)
         if self._observed and self._known.living is not None:
             ended = self._known.living.ended
             self._observed = [still_needed(self._observed, self._known.leases, ended, span.first_day)]
-        self._ledger.forget(self._held(), span)
+        held = self._held()
+        self._ledger.forget(held, span)
+        pods = [leases.column("k8s.pod.uid") for leases in self._observed]
+        self._sums = self._sums.alone(held, pa.concat_arrays([pa.array([], pa.string()), *pods]))
         return changes
 
     def settle(self, start: int) -> Span:
@@ -217,23 +246,41 @@ class Casebook:
         self._span = replace(self._terms.span, start=start, look_back=reach)
         return self._span
 
-    def _kept(self, rows: Sequence[NDArray[np.int64]], needless: Needless) -> list[Segment]:
+    def _kept(self, rows: Sequence[NDArray[np.int64]], needless: Needless | None) -> list[Segment]:
         """Return the segments with some rows alone, of those neither samples that prove nothing nor reports to none."""
-        assert self._known is not None  # noqa: S101 - for mypy: it is made first
-        needed = [
-            row[~needless.among(segment, self._known)[row]] for segment, row in zip(self._segments, rows, strict=True)
-        ]
-        sampled = np.unique(
-            np.concatenate([segment.sampled_at(row) for segment, row in zip(self._segments, needed, strict=True)])
-        )
+        if needless is not None:
+            rows = self._needed(rows, needless)
         kept = []
-        for segment, row in zip(self._segments, needed, strict=True):
-            left = row[~reporting(segment.raw)[row] | needless.told_of(segment.started()[row], sampled)]
-            if len(left) == segment.raw.num_rows:
+        for segment, row in zip(self._segments, rows, strict=True):
+            if len(row) == segment.raw.num_rows:
                 kept.append(segment)
-            elif len(left):
-                kept.append(self._judged(segment.source, segment.dataset, segment.raw.take(pa.array(left))))
+            elif len(row):
+                kept.append(self._judged(segment.source, segment.dataset, segment.raw.take(pa.array(row))))
         return kept
+
+    def _needed(self, rows: Sequence[NDArray[np.int64]], needless: Needless) -> list[NDArray[np.int64]]:
+        """Return the rows of each segment, among some, without samples that prove nothing and reports to none."""
+        assert self._known is not None  # noqa: S101 - for mypy: it is made first
+        if not self._segments:
+            return []
+        segments, known = self._segments, self._known
+        rows = [row[~needless.among(one, known)[row]] for one, row in zip(segments, rows, strict=True)]
+        sampled = np.unique(np.concatenate([one.sampled_at(row) for one, row in zip(segments, rows, strict=True)]))
+        reports_ = [row[reporting(one.raw)[row]] for one, row in zip(segments, rows, strict=True)]
+        told = [one.reported(place) for one, place in zip(segments, reports_, strict=True)]
+        every = reports([one for one in told if one is not None])
+        times = [one.started()[place] for one, place in zip(segments, reports_, strict=True)]
+        kept = needless.told_of(np.concatenate(times), sampled)
+        kept |= farthest(every, kept, *self._named())
+        ends = np.cumsum([len(place) for place in reports_])[:-1]
+        gone = [place[~one] for place, one in zip(reports_, np.split(kept, ends), strict=True)]
+        return [np.setdiff1d(row, one) for row, one in zip(rows, gone, strict=True)]
+
+    def _named(self) -> list[pa.Array]:
+        """Return the names of the sandboxes, and of the jobs, of which there are rows."""
+        holders = [segment.signals.holders for segment in self._segments]
+        none = pa.array([], pa.string())
+        return [pa.concat_arrays([none, *(one.column(name) for one in holders)]).unique() for name in _SOURCES]
 
     def late(self) -> list[tuple[int, pa.RecordBatch]]:
         """Return by source the events that came once they were not looked at any more, since this was asked last."""
@@ -263,6 +310,8 @@ class Casebook:
             return raw
         place = np.flatnonzero(old)
         seen = place[leases.looked_at(dataset, raw.take(pa.array(place)), self._terms.internal)]
+        if dataset is None and self._sums:
+            seen = seen[~self._sums.hold(raw.take(pa.array(seen)), leases)]
         late = np.setdiff1d(place, seen)
         if len(late) and not known:
             self._late.append((source, raw.take(pa.array(late))))
@@ -281,6 +330,7 @@ class Casebook:
         if before is None:
             return
         addresses, names = _changed(before.leases, self._known.leases)
+        self._due.add([self._sums.touched(names)], urgent=False)
         for place, segment in enumerate(self._segments):
             if segment.met_by(addresses, names):
                 self._segments[place] = self._judged(segment.source, segment.dataset, segment.raw)
@@ -293,7 +343,7 @@ class Casebook:
         for (source, dataset, known), batches in arrived.items():
             segment = self._judged(source, dataset, self._in_view(source, dataset, stacked(batches), known=known))
             self._segments.append(segment)
-            self._due.add_rows(segment)
+            self._due.add_rows(segment, self._terms.urgency)
             self._due.add(self._reached(segment.progress), urgent=False)
         self._put_together()
 
@@ -316,9 +366,7 @@ class Casebook:
         told = [one for one in progress if one is not None]
         if not told:
             return []
-        names = {
-            name: pa.concat_arrays([one.column(name) for one in told]).drop_null() for name in ("sandbox.id", "job.id")
-        }
+        names = {name: pa.concat_arrays([one.column(name) for one in told]).drop_null() for name in _SOURCES}
         reached = []
         for segment in self._segments:
             holders = segment.signals.holders
@@ -350,7 +398,18 @@ class Casebook:
         signals = signals or [self._segments[0].nothing()]
         progress = reports([segment.progress for segment in self._segments if segment.progress is not None])
         together, _ = merged(signals)
-        return gather_shard(together, self._terms.asked, progress), together.holders
+        assert self._known is not None  # noqa: S101 - for mypy: it is made first
+        sums = self._sums.of(touched, self._known, progress)
+        told = gather_shard(together, self._terms.asked, progress, sums=sums)
+        return told, together.holders
+
+
+def _of_one_lease(leases: pa.RecordBatch) -> pa.Array:
+    """Return the uids of the pods that have one lease alone."""
+    held = ("lease.start", "lease.end", "lease.scope", *IDENTITY)  # without address: it may have several
+    _, first = group_rows([leases.column(name) for name in held])
+    counts = leases.column("k8s.pod.uid").take(pa.array(first)).drop_null().value_counts()
+    return counts.field("values").filter(pc.equal(counts.field("counts"), 1))
 
 
 def _changed(before: pa.RecordBatch, after: pa.RecordBatch) -> tuple[pa.Array, pa.Array]:

@@ -29,6 +29,9 @@ class Delivery:
         begins: whether its part is read from there on, and not from where the block before it ended: blocks may
             overtake each other.
         settled: of what a desk puts by alone: nothing that ended before this is looked at any more, in microseconds.
+        sums: of what a desk puts by alone: findings on rows that were let go of, with ``times`` and ``settled`` of its
+            own, see ``Sums``.
+        times: when these rows were, see ``SampleTimes.table``.
     """
 
     source: int
@@ -39,10 +42,12 @@ class Delivery:
     leases: pa.RecordBatch | None = None
     begins: bool = False
     settled: int | None = None
+    sums: pa.RecordBatch | None = None
+    times: pa.RecordBatch | None = None
 
     def packed(self) -> bytes:
         """Return it as bytes."""
-        batches = {"events": self.events, "leases": self.leases}
+        batches = {"events": self.events, "leases": self.leases, "sums": self.sums, "times": self.times}
         there = {name: batch for name, batch in batches.items() if batch is not None}
         head = orjson.dumps([self.source, self.part, self.before, self.after, list(there), self.begins, self.settled])
         sink = pa.BufferOutputStream()

@@ -7,6 +7,7 @@ oldest block begins of which a row is held, and for a part of which none is held
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -17,11 +18,14 @@ import pyarrow as pa
 from agenttrail.attribute import with_columns
 from agenttrail.casebook.book import Casebook
 from agenttrail.casebook.deliveries import Delivery
+from agenttrail.casebook.sums import SampleTimes, Sums
 from agenttrail.columns.numbers import numbers
 from agenttrail.parsing import LATEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from agenttrail.casebook.ledger import Changes
     from agenttrail.casebook.terms import Terms
@@ -30,6 +34,8 @@ Place = dict[str, Any]
 """Where something stands in a part: ``at``, and whatever else its source keeps."""
 ORIGIN = "origin"
 """Column of held rows only: number of the block that a row came with."""
+
+_PLACE = "log.offset"
 
 
 _Number = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,6}$")]
@@ -47,6 +53,7 @@ class _Written(msgspec.Struct):
     read: dict[_Number, dict[str, _Place]]
     start: Annotated[int, msgspec.Meta(ge=-LATEST, le=LATEST)] | None
     ahead: dict[_Number, dict[str, list[tuple[_At, _At]]]] = {}
+    sums: Annotated[str, msgspec.Meta(pattern=r"^sums-[0-9a-f]{32}\.bin$")] | None = None
 
 
 _WRITTEN = msgspec.json.Decoder(_Written)
@@ -63,16 +70,20 @@ class SafePoint:
             lasts; None where nothing was let go of yet.
         ahead: by source and part: from where to where blocks have been taken in beyond ``read``, since they overtook
             others.
+        sums: name of what was found on rows that are not read again, see :func:`name_of`; None where nothing was.
     """
 
     needed: Mapping[str, Mapping[str, Place]] = field(default_factory=dict)
     read: Mapping[str, Mapping[str, Place]] = field(default_factory=dict)
     start: int | None = None
     ahead: Mapping[str, Mapping[str, Sequence[Sequence[int]]]] = field(default_factory=dict)
+    sums: str | None = None
 
     def to_json(self) -> bytes:
         """Return it as JSON."""
-        told = {"needed": self.needed, "read": self.read, "start": self.start, "ahead": self.ahead}
+        told = {
+            "needed": self.needed, "read": self.read, "start": self.start, "ahead": self.ahead, "sums": self.sums,
+        }  # fmt: skip
         return orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
 
     def begins(self, source: int, part: str) -> int:
@@ -92,7 +103,12 @@ class SafePoint:
         except ValueError as error:
             msg = f"not a safe point: {error}"
             raise ValueError(msg) from error
-        return cls(told["needed"], told["read"], told["start"], told.get("ahead", {}))
+        return cls(told["needed"], told["read"], told["start"], told.get("ahead", {}), told.get("sums"))
+
+
+def name_of(sums: bytes | None) -> str | None:
+    """Return the name of what :meth:`Desk.sums` gave: another one for anything else."""
+    return None if sums is None else f"sums-{blake2b(sums, digest_size=16).hexdigest()}.bin"
 
 
 @dataclass(frozen=True)
@@ -106,6 +122,7 @@ class Said:
         passed: event time that the stream has passed, in microseconds; None while that is not known.
         run: what tells the run from others in a process.
         number: how much was said in it before: a runner may hand on what was said later first.
+        sums: what the safe point names, see :meth:`Desk.sums`.
     """
 
     changes: Changes
@@ -114,6 +131,7 @@ class Said:
     passed: int | None = None
     run: str = ""
     number: int = 0
+    sums: bytes | None = None
 
 
 @dataclass
@@ -133,7 +151,9 @@ class _Part:
         if begins:
             self.read = dict(after)
         elif self.read is None or before["at"] > self.read["at"]:
-            self.waiting[before["at"]] = dict(after)
+            known = self.waiting.get(before["at"])
+            if known is None or known["at"] < after["at"]:  # rows alone, out of a bag, come as if it had no length
+                self.waiting[before["at"]] = dict(after)
         elif after["at"] > self.read["at"]:
             self.read = dict(after)
         while self.read is not None and self.read["at"] in self.waiting:
@@ -156,6 +176,7 @@ class Desk:
         self._origins: dict[int, tuple[int, str, Place]] = {}
         self._next = 0
         self._start = self._since.start
+        self._packed: tuple[Sums, bytes | None] | None = None
         self._again = {
             (int(source), part): int(place["at"])
             for source, parts in self._since.read.items()
@@ -168,9 +189,11 @@ class Desk:
         }
         self._lacking = False  # some of what had come before a restart is gone
         self._remembered: list[pa.Array] = []  # workloads that findings from before it are on
+        ends = {part: max(end for _, end in told) for part, told in self._ahead.items() if told}
+        come = {part: max(self._again.get(part, 0), ends.get(part, 0)) for part in self._again | ends}
         self._expected = {
             (source, part): at
-            for (source, part), at in self._again.items()
+            for (source, part), at in come.items()
             # of a source that the job does not name any more nothing comes
             if part and source < len(terms.datasets) and (source in anew or at > self._since.begins(source, part))
         }
@@ -187,6 +210,9 @@ class Desk:
 
     def deliver(self, delivery: Delivery) -> None:
         """Take a delivery in."""
+        if delivery.sums is not None and delivery.times is not None and delivery.settled is not None:
+            self._book.recall(Sums(delivery.sums, SampleTimes.from_table(delivery.times), delivery.settled))
+            return
         if delivery.settled is not None:
             self._start = delivery.settled if self._start is None else max(delivery.settled, self._start)
             self._book.settle(self._start)
@@ -205,14 +231,20 @@ class Desk:
             return
         number, self._next = self._next, self._next + 1
         self._origins[number] = (*part, dict(delivery.before))
-        known = self._came_before(part, delivery.before["at"])
         numbered = with_columns(events, {ORIGIN: pa.array(np.full(events.num_rows, number))})
-        self._book.take(delivery.source, self._terms.datasets[delivery.source], numbered, known=known)
+        known = self._came_before(part, events, int(delivery.before["at"]))
+        kinds = np.unique(known).tolist()
+        for one in kinds:
+            rows = numbered if len(kinds) == 1 else numbered.filter(pa.array(known == one))
+            self._book.take(delivery.source, self._terms.datasets[delivery.source], rows, known=one)
 
-    def _came_before(self, part: tuple[int, str], at: int) -> bool:
-        """Tell whether a block that begins there had been taken in before a restart."""
-        ahead = self._ahead.get(part, ())
-        return at < self._again.get(part, 0) or any(begin <= at < end for begin, end in ahead)
+    def _came_before(self, part: tuple[int, str], events: pa.RecordBatch, begin: int) -> NDArray[np.bool_]:
+        """Tell which events of a block that begins there had come before a restart, whose blocks were others."""
+        at = numbers(events.column(_PLACE), begin) if _PLACE in events.schema.names else np.full(len(events), begin)
+        known: NDArray[np.bool_] = at < self._again.get(part, 0)
+        for first, end in self._ahead.get(part, ()):
+            known |= (at >= first) & (at < end)
+        return known
 
     def _expect_no_more(self, source: int, name: str) -> None:
         """Take note that a part has been read to its end, or without a name all parts of a source: more may be gone."""
@@ -254,6 +286,8 @@ class Desk:
         """Yield all that is held as deliveries, from which a desk like this one can be made."""
         if self._start is not None:
             yield Delivery(0, "", {"at": 0}, {"at": 0}, settled=self._start).packed()
+        if (sums := self.sums()) is not None:
+            yield sums
         for (number, name), one in self._parts.items():
             if one.read is not None:
                 yield Delivery(number, name, one.read, one.read, begins=True).packed()
@@ -276,6 +310,19 @@ class Desk:
             mine = rows.filter(pa.array(np.isin(origin, some))).drop_columns([ORIGIN])
             yield Delivery(source, name, first, first, mine).packed()
 
+    def sums(self) -> bytes | None:
+        """Return what was found on rows that were let go of as a delivery; None where that is nothing.
+
+        It stands beside the safe point, which names it: it is not in what is read again from there.
+        """
+        sums = self._book.sums
+        if self._packed is None or self._packed[0] is not sums:
+            told = Delivery(
+                0, "", {"at": 0}, {"at": 0}, settled=sums.settled, sums=sums.findings, times=sums.gone.table()
+            )
+            self._packed = sums, told.packed() if sums else None
+        return self._packed[1]
+
     def late(self) -> list[tuple[int, pa.RecordBatch]]:
         """Return the events that came too late to be looked at, by source, since this was asked last."""
         return self._book.late()
@@ -291,6 +338,8 @@ class Desk:
                 read.setdefault(str(source), {})[name] = part.read
                 needed.setdefault(str(source), {})[name] = part.read
         for source, name, place in self._origins.values():
+            if name and name not in read.get(str(source), {}):
+                continue  # its beginning was overtaken, and is to come: it is all needed
             first = needed.setdefault(str(source), {}).setdefault(name, place)
             if place["at"] < first["at"]:
                 needed[str(source)][name] = place
@@ -298,7 +347,7 @@ class Desk:
             for name, place in parts.items():
                 needed.setdefault(source_, {}).setdefault(name, place)
                 read.setdefault(source_, {}).setdefault(name, self._since.read.get(source_, {}).get(name, place))
-        return SafePoint(needed, read, self._start, self._taken_ahead())
+        return SafePoint(needed, read, self._start, self._taken_ahead(), name_of(self.sums()))
 
     def _taken_ahead(self) -> dict[str, dict[str, list[list[int]]]]:
         """Return from where to where blocks have been taken in that overtook others, in this run or before."""

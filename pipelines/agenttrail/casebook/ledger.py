@@ -16,6 +16,8 @@ from agenttrail.columns.ids import content_digests, hexadecimal
 from agenttrail.columns.json_text import json_objects
 from agenttrail.columns.numbers import numbers
 from agenttrail.detect.correlation_findings import correlation_findings
+from agenttrail.detect.rule_metadata import SEVERITIES
+from agenttrail.detect.rules import INCIDENT_SEVERITY
 from agenttrail.detect.signals import as_digests, digest_words
 from agenttrail.entities import ENTITY_DIGEST, WORKLOAD_DIGEST, workload_digests
 from agenttrail.incidents import group
@@ -35,6 +37,7 @@ _MARK = "mark"
 """Column of the ledger only: 16 bytes that differ wherever anything differs that a finding says."""
 _EVIDENCE = ["finding.evidence"]
 _COMPARED = ("finding.id", "incident.id", _MARK)
+_OPENING = pa.array(SEVERITIES[INCIDENT_SEVERITY:])
 _NO_TEXTS, _NO_DIGESTS = pa.array([], pa.string()), pa.array([], pa.binary(16))
 
 
@@ -49,6 +52,7 @@ class Changes:
         gone_incidents: likewise.
         timeline: whole timelines of ``incidents``.
         successors: of each of ``gone_incidents`` the incident in its place; where there is none, itself.
+        stories: whether timelines are told; otherwise what was told of them stands for now.
     """
 
     findings: pa.RecordBatch
@@ -57,6 +61,7 @@ class Changes:
     gone_incidents: pa.Array
     timeline: pa.RecordBatch
     successors: pa.Array
+    stories: bool = True
 
     @classmethod
     def none(cls) -> Changes:
@@ -80,6 +85,18 @@ class _Compared(NamedTuple):
     incidents: pa.Array
 
 
+class _Mark(NamedTuple):
+    """What was told of an incident, as 16 bytes each; none where it was not.
+
+    Attributes:
+        own: of its fields.
+        story: of its timeline.
+    """
+
+    own: bytes
+    story: bytes
+
+
 class Ledger:
     """All that was said of the workloads of a casebook."""
 
@@ -88,7 +105,7 @@ class Ledger:
         self._terms = terms
         self._findings, self._units, self._entries = Shelves(), Shelves(), Shelves()
         self._correlated: pa.RecordBatch | None = None
-        self._incidents: dict[str, bytes] = {}
+        self._incidents: dict[str, _Mark] = {}
         self._span: Span | None = None
 
     def remember(self, findings: pa.RecordBatch, incidents: Sequence[str], span: Span | None) -> pa.Array:
@@ -107,8 +124,15 @@ class Ledger:
         own = marked.filter(pc.invert(correlated))
         workloads = workload_digests(own)
         self._findings.replace(_NO_DIGESTS, own, workloads)
-        self._incidents = dict.fromkeys(incidents, b"")
+        self._incidents = dict.fromkeys(incidents, _Mark(b"", b""))
         return workloads.filter(pa.array(in_view(own, span))).unique()
+
+    def accused(self) -> pa.Array:
+        """Return the digests of workloads on which anything was found that opens an incident, or by a correlation."""
+        own = self._findings.everything()
+        found = [] if own is None else [own.filter(pc.is_in(own.column("finding.severity"), value_set=_OPENING))]
+        found += [] if self._correlated is None else [self._correlated]
+        return pa.concat_arrays([_NO_DIGESTS, *(workload_digests(one) for one in found)]).unique()
 
     def forget(self, held: pa.Array, span: Span) -> None:
         """Let go of what was said of other workloads than those ``held``: it stands.
@@ -138,7 +162,8 @@ class Ledger:
             holders: whom the rows are about, as ``name_holders`` gives them.
             touched: digests of the workloads.
             held: digests of all workloads of which there are rows.
-            stories: whether an incident is told again, too, of which nothing but the timeline is otherwise.
+            stories: whether timelines are told, too, and incidents of which nothing else is otherwise.  What is told
+                without them is told with them the next time that it is its turn.
         """
         findings = conform(gathered.findings, record("finding"))
         whose = workload_digests(findings)
@@ -153,14 +178,15 @@ class Ledger:
         ids = pa.concat_arrays(told).unique()
         known = self._together(ids, touched)
         incidents = group(known.drop_columns([_MARK]), self._terms.kinds)
-        timelines = self._timeline(known, incidents)
-        changed, closed = self._told(incidents, _marks_of_stories(timelines, incidents), ids)
+        timelines = self._timeline(known, incidents) if stories else empty("timeline")
+        stories_ = _marks_of_stories(timelines, incidents) if stories else None
+        changed, closed = self._told(incidents, stories_, ids)
         timelines = timelines.filter(pc.is_in(timelines.column("incident.id"), value_set=changed.column("incident.id")))
         whole = joined([one.changed for one in compared])
         gone = pa.concat_arrays([one.gone for one in compared])
         gone = gone.filter(pc.invert(pc.is_in(gone, value_set=whole.column("finding.id"))))
         whole = conform(whole, record("finding"))
-        return Changes(whole, gone, changed, closed, timelines, closed)
+        return Changes(whole, gone, changed, closed, timelines, closed, stories)
 
     def _put_entries(self, entries: pa.RecordBatch, holders: pa.RecordBatch, touched: pa.Array) -> None:
         entries = conform(entries, record("timeline"))
@@ -206,10 +232,22 @@ class Ledger:
         whole = whole.filter(pc.is_in(whole.column("incident.id"), value_set=incidents))
         return whole.take(pc.sort_indices(whole.column("finding.id")))
 
-    def _told(self, incidents: pa.RecordBatch, marks_: pa.Array, asked: pa.Array) -> tuple[pa.RecordBatch, pa.Array]:
-        """Return the incidents that are otherwise than told, and the ids of those of ``asked`` that are no more."""
-        ids = incidents.column("incident.id").to_pylist()
-        marks = dict(zip(ids, marks_.to_pylist(), strict=True))
+    def _told(
+        self, incidents: pa.RecordBatch, stories: pa.Array | None, asked: pa.Array
+    ) -> tuple[pa.RecordBatch, pa.Array]:
+        """Return the incidents that are otherwise than told, and the ids of those of ``asked`` that are no more.
+
+        Args:
+            incidents: of all findings of these.
+            stories: mark of the timeline of each; None if they are not told now.
+            asked: ids.
+        """
+        ids, own = incidents.column("incident.id").to_pylist(), _marks(incidents).to_pylist()
+        if stories is None:
+            told = [self._incidents.get(id_, _Mark(b"", b"")).story for id_ in ids]
+            marks = dict(zip(ids, map(_Mark, own, told), strict=True))
+        else:
+            marks = dict(zip(ids, map(_Mark, own, stories.to_pylist()), strict=True))
         changed = pa.array([self._incidents.get(id_) != mark for id_, mark in marks.items()], pa.bool_())
         closed = [id_ for id_ in asked.to_pylist() if id_ not in marks and id_ in self._incidents]
         self._incidents |= marks
@@ -250,7 +288,7 @@ def _compared(before: pa.RecordBatch | None, now: pa.RecordBatch) -> _Compared:
 
 
 def _marks_of_stories(entries: pa.RecordBatch, incidents: pa.RecordBatch) -> pa.Array:
-    """Return 16 bytes per incident that differ wherever anything differs in it or in its timeline.
+    """Return 16 bytes per incident that differ wherever anything differs in its timeline.
 
     Args:
         entries: timelines of all the incidents, sorted.
@@ -262,7 +300,7 @@ def _marks_of_stories(entries: pa.RecordBatch, incidents: pa.RecordBatch) -> pa.
     place = numbers(pc.index_in(entries.column("incident.id"), value_set=ids))
     offsets = np.searchsorted(place, np.arange(len(ids) + 1)).astype(np.int32)
     stories = pc.binary_join(pa.ListArray.from_arrays(pa.array(offsets), json_objects(entries)), "\n")
-    return content_digests([json_objects(incidents), stories])
+    return content_digests([stories])
 
 
 def _marks(documents: pa.RecordBatch) -> pa.Array:

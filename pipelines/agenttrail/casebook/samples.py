@@ -13,15 +13,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from agenttrail.columns.asof import last_before
-from agenttrail.columns.groups import group_rows, max_by, min_by
+from agenttrail.casebook.sums import RUNG, SampleTimes, Sums
+from agenttrail.columns.chains import chain
+from agenttrail.columns.groups import column_codes, group_rows, max_by, min_by
 from agenttrail.columns.numbers import numbers
+from agenttrail.conversations import ADJOINING
 from agenttrail.detect.analytics.gpu_progress import SILENCE
+from agenttrail.detect.analytics.long_connection import GAP, LEAST
+from agenttrail.detect.finding_sums import added
 from agenttrail.detect.findings import peers
 from agenttrail.detect.progress import MINUTE
 from agenttrail.detect.settled_samples import Times, needless
-from agenttrail.entities import WORKLOAD_DIGEST, name_holders
-from agenttrail.gathering.gathered import GPU_PROGRESS, fires, samples_of
+from agenttrail.entities import ENTITY_DIGEST, workload_digests
+from agenttrail.gathering.gathered import GPU_PROGRESS, fires, gpu_findings, samples_of
 from agenttrail.gathering.merging import merged
 from agenttrail.gathering.named import reports
 from agenttrail.gathering.shard import Shard, column
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from agenttrail.casebook.segments import Known, Segment
+    from agenttrail.detect.derived import Derived
     from agenttrail.gathering.gathered import Asked
 
 SETTLED = 6 * 3_600_000_000
@@ -39,6 +44,8 @@ SETTLED = 6 * 3_600_000_000
 _METRIC = "metric.name"
 _NEAR = SILENCE + MINUTE
 """Of a sample from up to so long before or after reports say something, in microseconds."""
+_APART = max(ADJOINING, GAP)
+"""Longest time between two records of one connection, in microseconds."""
 _EVER = 1 << 61
 
 
@@ -47,17 +54,17 @@ class Needless:
     """When GPU samples of workloads are needed no more.
 
     Attributes:
-        workloads: digests of those of which there are samples of how much GPUs are used.
-        times: half-open intervals; entities are places among ``workloads``.
+        times: of those workloads of which there are samples of how much GPUs are used.
         settled: before this all samples of all others are needless, in microseconds.
+        findings: on some of them, which are to be kept, in the shape of the finding record.
     """
 
-    workloads: pa.Array
-    times: Times
+    times: SampleTimes
     settled: int
+    findings: pa.RecordBatch
 
     @classmethod
-    def of(cls, segments: Sequence[Segment], asked: Asked, settled: int) -> Needless:
+    def of(cls, segments: Sequence[Segment], asked: Asked, settled: int, accused: pa.Array, pods: pa.Array) -> Needless:
         """Ask what all samples say together.
 
         Args:
@@ -65,38 +72,36 @@ class Needless:
             asked: what rules ask.
             settled: no report and no sample from before this, and as long after it as ``gpu_progress.SILENCE``, is to
                 come any more, in microseconds.
+            accused: digests of the workloads whose samples are evidence that stays as long as they live.
+            pods: uids of those with one lease.  Of these, but for the accused, what is told is summed.
         """
-        none = np.empty(0, np.int64)
         if not any(_METRIC in one.signals.rows.schema.names for one in segments):
-            return cls(pa.array([], pa.binary(16)), Times(none, none, none), settled)
+            return cls(SampleTimes.none(), settled, Sums.none().findings)
         shard = Shard.of(merged([one.signals for one in segments])[0])
-        samples = shard.are(_METRIC)
+        samples = samples_of(shard, shard.are(_METRIC))
         told = reports([one.progress for one in segments if one.progress is not None])
-        times = needless(
-            samples_of(shard, samples),
+        plan = asked.plans[GPU_PROGRESS]
+        over = needless(
+            samples,
             told,
-            _talks(shard),
+            _talks(shard, settled),
             settled,
-            lambda busy: fires(asked.plans[GPU_PROGRESS], busy),
+            lambda busy: fires(plan, busy),
+            lambda busy: ~_stays(shard, asked, (accused, pods), busy),
         )
-        codes, first = np.unique(shard.workload, return_index=True)
-        digests = shard.holders.column(WORKLOAD_DIGEST).take(pa.array(shard.holder[first]))
-        owners, place = np.unique(times.entity, return_inverse=True)
-        workloads = digests.take(pa.array(np.searchsorted(codes, owners)))
-        return cls(workloads, times._replace(entity=place.ravel()), settled)
+        found = over.summed.events.num_rows > 0
+        findings = _at_rungs(shard, asked, over.summed) if found else Sums.none().findings
+        return cls(SampleTimes.of(shard, over.gone), settled, findings)
+
+    def added_to(self, sums: Sums) -> Sums:
+        """Return sums with what is told of these samples, which then are let go of."""
+        return Sums(added(sums.findings, self.findings), self.times, self.settled)
 
     def among(self, segment: Segment, known: Known) -> NDArray[np.bool_]:
         """Tell which raw rows of a segment are such samples."""
-        raw = segment.raw
-        if segment.dataset is not None or _METRIC not in raw.schema.names:
-            return np.zeros(raw.num_rows, dtype=bool)
-        holders, which = name_holders(known.named(raw))
-        workload = pc.index_in(holders.column(WORKLOAD_DIGEST), value_set=self.workloads)
-        owner = numbers(workload.cast(pa.int64()), -1)[which]
-        start = segment.started()
-        gone: NDArray[np.bool_] = np.where(owner < 0, start < self.settled, self._inside(owner, start))
-        gone &= np.asarray(raw.column(_METRIC).is_valid(), dtype=bool)
-        return gone
+        if segment.dataset is not None:
+            return np.zeros(segment.raw.num_rows, dtype=bool)
+        return self.times.hold(segment.raw, known, self.settled)
 
     def told_of(self, times: NDArray[np.int64], sampled: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Tell at which times reports of progress say something of samples, or may of those to come.
@@ -111,18 +116,51 @@ class Needless:
         told: NDArray[np.bool_] = near | (times >= self.settled - _NEAR)
         return told
 
-    def _inside(self, owner: NDArray[np.int64], start: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Tell which times of workloads lie in an interval."""
-        place = last_before(owner, start, self.times.entity, self.times.begin)
-        inside: NDArray[np.bool_] = start < np.append(self.times.end, -_EVER)[place]
-        return inside
+
+def _at_rungs(shard: Shard, asked: Asked, busy: Derived) -> pa.RecordBatch:
+    """Return the findings on some intervals, and at which rung progress was reported that they rest on."""
+    found = gpu_findings(shard, asked, busy)
+    codes, digests = shard.workloads()
+    whose = digests.take(pa.array(np.searchsorted(codes, numbers(busy.events.column("entity")))))
+    rung = busy.events.column(RUNG).cast(pa.string()).take(pc.index_in(workload_digests(found), value_set=whose))
+    return found.append_column(RUNG, rung)
 
 
-def _talks(shard: Shard) -> Times:
-    """Return from when to when each workload talked to each of its peers, whatever went on between."""
+def _stays(shard: Shard, asked: Asked, whose: tuple[pa.Array, pa.Array], busy: pa.RecordBatch) -> NDArray[np.bool_]:
+    """Tell what of intervals stays: of the accused, of whom a correlation asks, and of others than pods of one lease.
+
+    What such a pod is known by is asked for anew whenever it is told, so that it may change.
+    """
+    accused, pods = whose
+    leased = pc.and_(
+        pc.is_in(shard.holders.column("k8s.pod.uid"), value_set=pods),
+        shard.holders.column("attribution.lease_id").is_valid(),
+    )
+    codes, digests = shard.workloads()
+    rows = shard.are(_METRIC)
+    entity, _ = column_codes(shard.holders.column(ENTITY_DIGEST))
+    pairs = np.unique(np.stack([shard.workload[rows], entity[shard.holder[rows]]]), axis=1)
+    several = np.bincount(pairs[0], minlength=int(codes.max(initial=-1)) + 1)[codes]
+    kept = np.asarray(pc.is_in(digests, value_set=accused)) | (several > 1)
+    kept |= np.isin(codes, shard.workload[rows][~np.asarray(leased)[shard.holder[rows]]])
+    stays: NDArray[np.bool_] = kept[np.searchsorted(codes, numbers(busy.column("entity")))]
+    referred = np.unique(np.concatenate([np.empty(0, np.int64), *(need.rules for need in asked.needs)]))
+    return stays | fires(asked.plans[GPU_PROGRESS], busy, among=referred)
+
+
+def _talks(shard: Shard, settled: int) -> Times:
+    """Return from when to when workloads talked to a peer so that it is, or may yet come to be, a long connection.
+
+    Of all that a workload and a peer say to each other connections are parts, each within one of these times.
+    """
     rows = shard.are("network.direction")
     flows = shard.rows.take(pa.array(rows))
     start, end = (numbers(column(flows, name).cast(pa.int64())) for name in ("event.start", "event.end"))
     owner = shard.workload[rows]
-    which, first = group_rows([pa.array(owner), peers(flows)["peer.ip"]])
-    return Times(owner[first], min_by(which, len(first), start), max_by(which, len(first), np.maximum(start, end)))
+    pair, _ = group_rows([pa.array(owner), peers(flows)["peer.ip"]])
+    end = np.maximum(start, end)
+    chains = chain(pair, start, end, _APART)
+    _, first = np.unique(chains, return_index=True)
+    begin, finish = min_by(chains, len(first), start), max_by(chains, len(first), end)
+    long = (finish - begin >= LEAST) | (finish >= settled - _APART)
+    return Times(owner[first[long]], begin[long], finish[long])

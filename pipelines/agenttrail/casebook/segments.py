@@ -36,8 +36,6 @@ _ROW = "row"
 """Column in flight only: place of a row."""
 _SEEN = ("network.direction", "network.initiator", "attribution.reason")
 """What attribution says of a row beside its holder."""
-_KIND = ("event.dataset", "event.outcome", "network.direction", "gen_ai.tool.name", "metric.name")
-"""What sets rows apart that are not more of the same, beside workload, addresses and hits."""
 
 
 @dataclass(frozen=True)
@@ -126,18 +124,16 @@ class Segment:
         workload = holders.column(WORKLOAD_DIGEST).take(of_row)
         return cls(source, dataset, raw, signals, workload, progress)
 
-    def kinds(self) -> NDArray[np.bytes_]:
-        """Return a word per signal, the same for all of one workload, its peer, verdict and hits."""
-        rows = self.signals.rows
-        if not rows.num_rows:
-            return digest_words(pa.array([], pa.binary(16)))
-        named = [cast(rows.column(name), pa.string()) for name in _KIND if name in rows.schema.names]
-        ends = [rows.column(name) for name in _ENDS if name in rows.schema.names]
-        return digest_words(content_digests([self.workload, _hits(rows), *ends, *named]))
-
     def started(self) -> NDArray[np.int64]:
         """Return when each raw row's event started, in microseconds."""
         return numbers(self.raw.column("event.start").cast(pa.int64()))
+
+    def reported(self, rows: NDArray[np.int64]) -> pa.RecordBatch | None:
+        """Return the reports of progress at some raw rows that are such; None where the segment has none."""
+        if self.progress is None:
+            return None
+        places = np.searchsorted(np.flatnonzero(reporting(self.raw)), rows)
+        return self.progress.take(pa.array(places))
 
     def sampled_at(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return when the GPU samples among some raw rows were taken, in microseconds."""

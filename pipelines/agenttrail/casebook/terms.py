@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from agenttrail.casebook.matter import Sieve
+from agenttrail.casebook.urgency import Urgency
 from agenttrail.columns.networks import NetworkLists, parse_network
 from agenttrail.detect.plan import Plan
 from agenttrail.detect.signals import Lists
@@ -33,6 +34,7 @@ class Terms:
         plans: by dataset, the rules that see it; those on tool calls under ``TOOL_CALL``.
         sieves: by dataset of flows, what may matter before it is known whose it is.
         asked: what the rules ask of all rows together.
+        urgency: what cannot wait until everything is judged.
         span: what a run over a part of time looks at, without its bounds.
         datasets: by number of its source, the format of flows; None for events that name their workload.
     """
@@ -45,6 +47,7 @@ class Terms:
     plans: Mapping[str, Plan]
     sieves: Mapping[str, Sieve]
     asked: Asked
+    urgency: Urgency
     span: Span = field(default_factory=Span)
     datasets: tuple[str | None, ...] = ()
 
@@ -68,7 +71,7 @@ class Terms:
             datasets: by number of its source, the format of flows; None for what names its workload.
             span: what a run over a part of time looks at, without its bounds.
         """
-        listed = Lists.of(lists)
+        listed, asked = Lists.of(lists), Asked.of(rules, correlations, lists)
         flows = sorted({name for name in datasets if name is not None})
         return cls(
             tuple(one for one in correlations if not one.off),
@@ -78,7 +81,8 @@ class Terms:
             listed,
             {name: Plan.compile(rules, name, lists) for name in (*flows, TOOL_CALL)},
             {name: Sieve.of(rules, name, lists, listed) for name in flows},
-            Asked.of(rules, correlations, lists),
+            asked,
+            Urgency.of(asked),
             span,
             tuple(datasets),
         )

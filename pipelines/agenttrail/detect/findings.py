@@ -40,7 +40,8 @@ NOTHING = np.iinfo(np.int64).max
 MOST_EVIDENCE = 20
 """Events that a finding shows."""
 _LONG_AGO = -(1 << 61)
-_MOST_LISTED = 100
+MOST_LISTED = 100
+"""Distinct values of a field that a finding lists, the smallest ones."""
 KEY = ("entity.type", "entity.id", "job.id", "entity.anchor")
 """What sets the entity of a finding apart from every other."""
 NAMES = (
@@ -130,12 +131,12 @@ def gather(
         towards = pc.if_else(pa.array(hits.peerless), pa.scalar(None, towards.type), towards)
     finding, first = group_rows([pa.array(rule), *keys, towards, *units])
     count = len(first)
-    columns = _rule_columns(rules, rule[first]) | _holder_columns(holders, holder, finding, count)
+    columns = _rule_columns(rules, rule[first]) | holder_columns(holders, holder, finding, count)
     columns |= _row_columns(rows, peer["peer.port"], row, finding, count) | {"peer.ip": towards.take(pa.array(first))}
-    columns["destination.ip"] = distinct_lists(finding[spread], count, ends, _MOST_LISTED)
+    columns["destination.ip"] = distinct_lists(finding[spread], count, ends, MOST_LISTED)
     columns |= _conversation_columns(conversations, conversation[row], finding, count)
     columns["finding.evidence"], earliest = _evidence(rows, row, finding, count)
-    columns["finding.id"] = _ids(columns)
+    columns["finding.id"] = ids_of(columns)
     columns["incident.id"] = content_ids(["incident", *(columns[name] for name in KEY)])
     found = conform(pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)), record("finding"))
     unit = np.zeros(count, np.int64) if hits.units is None else hits.units[first]
@@ -180,7 +181,7 @@ def _rule_columns(rules: Sequence[Rule], which: NDArray[np.int64]) -> dict[str, 
     return {name: column.take(pa.array(which)) for name, column in table.items()}
 
 
-def _holder_columns(
+def holder_columns(
     holders: pa.RecordBatch, holder: NDArray[np.int64], finding: NDArray[np.int64], count: int
 ) -> dict[str, pa.Array]:
     """Return who it is: what all holders of a finding are called.
@@ -195,10 +196,10 @@ def _holder_columns(
     for name in NAMES:
         columns[name] = agreed(of_finding, count, holders.column(name).take(index), null_agrees=False)
     for name in _SEVERAL_OF_HOLDER:
-        columns[name] = distinct_lists(of_finding, count, holders.column(name).take(index), _MOST_LISTED)
+        columns[name] = distinct_lists(of_finding, count, holders.column(name).take(index), MOST_LISTED)
     candidates = holders.column("attribution.candidates").take(index)
     owner = of_finding[candidates.value_parent_indices().to_numpy()]
-    columns["attribution.candidates"] = distinct_lists(owner, count, candidates.flatten(), _MOST_LISTED)
+    columns["attribution.candidates"] = distinct_lists(owner, count, candidates.flatten(), MOST_LISTED)
     return columns
 
 
@@ -212,7 +213,7 @@ def _row_columns(
     index = pa.array(row)
     starts = numbers(rows.column("event.start").cast(pa.int64()))[row]
     columns = {
-        "peer.port": distinct_lists(finding, count, ports.take(index), _MOST_LISTED),
+        "peer.port": distinct_lists(finding, count, ports.take(index), MOST_LISTED),
         "event.count": pa.array(np.bincount(finding, minlength=count)),
         "finding.first_seen": pa.array(min_by(finding, count, starts)).view(TIMESTAMP),
         "finding.last_seen": pa.array(max_by(finding, count, starts)).view(TIMESTAMP),
@@ -220,7 +221,7 @@ def _row_columns(
     }
     columns["@timestamp"] = columns["finding.first_seen"]
     for name in _SEVERAL_OF_ROW:
-        columns[name] = distinct_lists(finding, count, _column(rows, name).take(index), _MOST_LISTED)
+        columns[name] = distinct_lists(finding, count, _column(rows, name).take(index), MOST_LISTED)
     return columns
 
 
@@ -268,7 +269,7 @@ def _evidence(
     return lists_by(finding[shown], count, struct), row[shown[place[shown] == 0]]
 
 
-def _ids(columns: dict[str, pa.Array]) -> pa.Array:
+def ids_of(columns: dict[str, pa.Array]) -> pa.Array:
     """A finding is named by its rule, its entity's occupancy and its peer."""
     peer = columns["peer.ip"].cast(pa.binary())
     return content_ids(["finding", columns["rule.id"], *(columns[name] for name in KEY), peer])

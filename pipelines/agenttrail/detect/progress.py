@@ -108,6 +108,40 @@ def read_progress(reports: pa.RecordBatch, silence: int) -> Progress:
     )
 
 
+def farthest(
+    reports: pa.RecordBatch, kept: NDArray[np.bool_], sandboxes: pa.Array, jobs: pa.Array
+) -> NDArray[np.bool_]:
+    """Tell which reports made the farthest step of their stream before one that is ``kept``.
+
+    With these and those the same of those are steps, whatever else goes: steps that are made once more after a restart
+    from a checkpoint are none.  And of streams of some ``sandboxes`` and ``jobs``, and of those that name no sandbox,
+    the farthest of all, by which they are known to report: a job may go on in other pods, days later.
+
+    Args:
+        reports: see :func:`read_progress`.
+        kept: which of them are.
+        sandboxes: names.
+        jobs: likewise.
+    """
+    sandbox, job = (column_of(reports, f"{rung}.id", pa.string()) for rung in RUNGS)
+    stream, _ = group_rows([sandbox, job])
+    step = _steps(reports)
+    order = np.lexsort((step, integers(reports, "event.start"), stream))
+    stream, step = stream[order], step[order]
+    later = np.zeros(len(order), dtype=bool)
+    later[1:] = stream[1:] == stream[:-1]
+    farther = np.ones(len(order), dtype=bool)
+    farther[1:] = step[1:] > running_max(stream, step)[:-1]
+    best = np.maximum.accumulate(np.where(farther | ~later, np.arange(len(order)), 0))
+    known = pc.or_(pc.is_in(sandbox, value_set=sandboxes.drop_null()), pc.is_in(job, value_set=jobs.drop_null()))
+    known = pc.or_(known, sandbox.is_null())
+    last = np.asarray(known)[order] & np.append(~later[1:], True)[: len(order)]
+    held = np.zeros(len(order), dtype=bool)
+    held[order[best[np.flatnonzero(kept[order] & later) - 1]]] = True
+    held[order[best[last]]] = True
+    return held
+
+
 def _steps(reports: pa.RecordBatch) -> NDArray[np.int64]:
     step = integers(reports, "training.step", _NONE)
     return np.where(step == _NONE, _NONE, np.clip(step, -_FARTHEST, _FARTHEST))

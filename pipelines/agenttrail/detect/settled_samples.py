@@ -1,4 +1,7 @@
-"""Which GPU samples no interval of ``gpu_progress`` rests on, now or once more have come."""
+"""Which GPU samples no interval of ``gpu_progress`` rests on, now or once more have come.
+
+And which intervals are over for good, so that what they say can be kept in place of their samples.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from agenttrail.detect.derived import Derived
+
+    _Chooses = Callable[[pa.RecordBatch], NDArray[np.bool_]]
+
 _MARGIN = 4
 """Minutes beside an interval that stay, so that what was apart does not follow one another without what parted it."""
 _FIRST = 0
@@ -33,19 +40,32 @@ class Times(NamedTuple):
     end: NDArray[np.int64]
 
 
+class Settled(NamedTuple):
+    """What is over.
+
+    Attributes:
+        gone: when no sample of a workload is needed.
+        summed: intervals that tell something and whose samples are among these; members are rows of the samples.
+    """
+
+    gone: Times
+    summed: Derived
+
+
 def needless(
     samples: pa.RecordBatch,
     progress: pa.RecordBatch,
     talks: Times,
     settled: int,
-    tells: Callable[[pa.RecordBatch], NDArray[np.bool_]],
-) -> Times:
+    tells: _Chooses,
+    sums: _Chooses | None = None,
+) -> Settled:
     """Return when no sample of a workload tells anything through ``gpu_progress.derive``, now or once more have come.
 
     Each of an interval's beginnings has a mean of at least ``BUSY``.  So none reaches over the minute up to which the
     scores of its stretch add up to the least, from whatever is before that to what is yet to come.  Without samples of
-    the times returned the same intervals that tell anything are stated, now and later, and the same of what GPUs did
-    beside talks.
+    the times returned the same intervals that tell anything are stated, now and later, but for those that are to be
+    summed, and the same of what GPUs did beside talks.
 
     Args:
         samples: see ``gpu_progress.derive``.
@@ -54,18 +74,34 @@ def needless(
             needless while one talked all the time: what is said of both may rest on samples between them.
         settled: in microseconds: what is told of earlier minutes does not change any more.
         tells: says which of the intervals that are stated tell anything by themselves; those that any talk touches do.
+        sums: says of which of these all that is told may be kept in place of their samples; None: of none.
 
     Returns:
-        The times; each workload with samples of its use has at least one unless all is needed.
+        The times; each workload with samples of its use has at least one unless all is needed.  And the intervals that
+        are to be summed: they are over, no talk touches them, and they lie in these times.
     """
     use = minutes_of_use(samples)
     told = Told.of(samples, use, progress)
     first, last = busy_intervals(use, told.free, told.follows_free)
     tail = _tails(use, told, settled // MINUTE)
-    telling = tells(stated(samples, use, (first, last), told).events)
-    telling |= _touched(use.entities[use.workload[first]], use.minute[first], use.minute[last] + 1, talks)
-    old = telling & (use.minute[first] < tail[use.workload[first]])
-    first, last = first[old], last[old]
+    events = stated(samples, use, (first, last), told).events
+    touched = _touched(use.entities[use.workload[first]], use.minute[first], use.minute[last] + 1, talks)
+    old = (tells(events) | touched) & (use.minute[first] < tail[use.workload[first]])
+    over = old & ~touched & sums(events) if sums is not None else np.zeros(len(first), dtype=bool)
+    needed = old & ~over
+    gone = _between(use, (first[needed], last[needed]), tail, talks)
+    while not (lies := _within(use, (first, last), gone))[over].all():  # what is near what is needed is needed, too
+        over &= lies
+        needed = old & ~over
+        gone = _between(use, (first[needed], last[needed]), tail, talks)
+    return Settled(gone, stated(samples, use, (first[over], last[over]), told))
+
+
+def _between(
+    use: Use, needed: tuple[NDArray[np.int64], NDArray[np.int64]], tail: NDArray[np.int64], talks: Times
+) -> Times:
+    """Return the times between ``needed`` intervals and before the ``tail`` of each workload, without their margins."""
+    first, last = needed
     everyone = np.arange(len(use.entities))
     owner = np.concatenate([use.workload[first], everyone])
     begin = np.concatenate([use.minute[first], tail])
@@ -79,6 +115,14 @@ def needless(
     before = begin - np.where(opening, 0, _MARGIN)
     gone = (before - after > _MARGIN) & (opening | ~_spanned(use.entities[owner], after, before, talks))
     return Times(use.entities[owner[gone]], after[gone] * MINUTE, before[gone] * MINUTE)
+
+
+def _within(use: Use, intervals: tuple[NDArray[np.int64], NDArray[np.int64]], times: Times) -> NDArray[np.bool_]:
+    """Tell which intervals lie in one of some times."""
+    first, last = intervals
+    place = last_before(use.entities[use.workload[first]], use.minute[first] * MINUTE, times.entity, times.begin)
+    inside: NDArray[np.bool_] = (use.minute[last] + 1) * MINUTE <= np.append(times.end, -1)[place]
+    return inside
 
 
 def _tails(use: Use, told: Told, settled: int) -> NDArray[np.int64]:

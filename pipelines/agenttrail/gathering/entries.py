@@ -14,6 +14,7 @@ from agenttrail.columns.groups import column_codes, group_rows, max_by, min_by
 from agenttrail.columns.ids import hexadecimal
 from agenttrail.columns.numbers import numbers
 from agenttrail.columns.offsets import ranges
+from agenttrail.conversations import views
 from agenttrail.detect.analytics.gpu_progress import METRIC
 from agenttrail.detect.findings import peers
 from agenttrail.entities import ENTITY_DIGEST, lifetimes
@@ -51,6 +52,7 @@ def timeline_of(
     told = with_columns(shard.rows.take(pa.array(rows)), _whom(shard, incident, shard.holder[rows]))
     told = with_columns(told, {timeline.CONVERSATION: pa.array(conversation[rows])})
     flows = told.filter(column(told, "network.direction").is_valid())
+    flows = with_columns(flows, {timeline.VIEW: pa.array(views(flows))})
     samples = _where(told, "metric.name", METRIC)
     entries = timeline.leases(shard.holders.filter(pa.array(wanted)), incident.filter(pa.array(wanted)))
     entries.append(timeline.tool_calls(_where(told, "gen_ai.operation.name", EXECUTE_TOOL)))

@@ -18,6 +18,7 @@ from agenttrail.coverage import SANDBOXES, SILENT_AGENTS, WITH_GPUS
 from agenttrail.detect.analytics import ANALYTICS, JOINT_ANALYTICS, TELEMETRY_ANALYTICS, gpu_conversation, gpu_progress
 from agenttrail.detect.correlation_findings import KEY_PREFIX, UNIT_DIGEST, key_columns
 from agenttrail.detect.correlation_needs import Need, enough, needs_of, silent
+from agenttrail.detect.finding_sums import added
 from agenttrail.detect.findings import NOTHING, Found, Hits, gather
 from agenttrail.detect.kept_values import KEPT, asked_fields, by_begin, values_of
 from agenttrail.detect.plan import Plan
@@ -27,7 +28,7 @@ from agenttrail.gathering.entries import timeline_of
 from agenttrail.gathering.shard import Shard, column, with_columns
 from agenttrail.gathering.talks import CONVERSATION, Talks
 from agenttrail.gathering.tool_calls import EXECUTE_TOOL, ToolCalls
-from agenttrail.schema import ENUM, arrow_type, cast, record
+from agenttrail.schema import ENUM, arrow_type, cast, conform, record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -113,7 +114,13 @@ class Asked:
         return cls(rules, plans, Lists.of(lists), needs, blocks, key_columns(on), until, every)
 
 
-def gather_shard(signals: Signals, asked: Asked, progress: pa.RecordBatch, stored: pa.Array | None = None) -> Gathered:
+def gather_shard(
+    signals: Signals,
+    asked: Asked,
+    progress: pa.RecordBatch,
+    stored: pa.Array | None = None,
+    sums: pa.RecordBatch | None = None,
+) -> Gathered:
     """Return what the rows of a shard tell together.
 
     Args:
@@ -121,6 +128,7 @@ def gather_shard(signals: Signals, asked: Asked, progress: pa.RecordBatch, store
         asked: what the rules ask for.
         progress: every report of training progress, of all workloads.
         stored: ids of the incidents that earlier runs left; they have a timeline whatever is found now.
+        sums: findings on rows of these workloads that were let go of, as :func:`gpu_findings` gave them.
     """
     shard = Shard.of(signals)
     # by workload, not by entity: what lasts longer than one of its trajectories is one thing all the same
@@ -134,14 +142,50 @@ def gather_shard(signals: Signals, asked: Asked, progress: pa.RecordBatch, store
 
     def found(hits: Hits, fired_on: Sequence[_Seen]) -> Found:
         made = gather(shard.rows, shard.holders, conversations, which, asked.rules, hits)
-        named = calls.named(made.findings, shard.workload[made.first], shard.start()[made.first], made.first)
-        kept = with_columns(named, {"finding.values": _values(fired_on, made.fired)})
-        return Found(kept, made.first, made.unit, made.fired)
+        return _told_of(shard, calls, made, fired_on)
 
     units = _units(shard, asked, seen, found) if asked.needs else None
     findings = found(_telling(_together(seen), asked.silent), seen).findings
+    if sums is not None and sums.num_rows:
+        findings = added(sums, findings)
     entries = timeline_of(shard, asked, progress, gaps, ([findings, units], stored), which)
     return Gathered(findings, units, entries, _coverage(shard, gaps))
+
+
+def _told_of(shard: Shard, calls: ToolCalls, made: Found, fired_on: Sequence[_Seen]) -> Found:
+    """Name the tool call before each finding, and what the rule saw where it fired."""
+    named = calls.named(made.findings, shard.workload[made.first], shard.start()[made.first], made.first)
+    kept = with_columns(named, {"finding.values": _values(fired_on, made.fired)})
+    return Found(kept, made.first, made.unit, made.fired)
+
+
+def gpu_findings(shard: Shard, asked: Asked, busy: Derived) -> pa.RecordBatch:
+    """Return the findings on some intervals of ``gpu_progress`` alone, in the shape of the finding record.
+
+    Args:
+        shard: whose rows with a metric are the samples that the members of ``busy`` count.
+        asked: what the rules ask for.
+        busy: the intervals.
+    """
+    samples = shard.are("metric.name")
+    seen = list(_seen(asked.plans[GPU_PROGRESS], busy, lambda members: (samples[members], np.arange(len(members)))))
+    conversations, _ = converse(shard.rows.slice(0, 0), pa.array([], pa.binary(16)))
+    alone = np.full(shard.rows.num_rows, -1)
+    hits = _telling(_together(seen), asked.silent)
+    made = gather(shard.rows, shard.holders, conversations, alone, asked.rules, hits)
+    return conform(_told_of(shard, ToolCalls.of(shard), made, seen).findings, record("finding"))
+
+
+def conversation_hits(signals: Signals, asked: Asked) -> Hits:
+    """Return which rows the rules on conversations hit as conversations of these rows alone."""
+    plan = asked.plans[CONVERSATION]
+    if not plan.rules or not signals.rows.num_rows:
+        return Hits(np.empty(0, np.int64), np.empty(0, np.int64))
+    shard = Shard.of(signals)
+    workloads = signals.holders.column(WORKLOAD_DIGEST).take(signals.rows.column(HOLDER))
+    conversations, which = converse(shard.rows, workloads)
+    talks = Talks.of(shard, conversations, which, asked.lists, ToolCalls.of(shard))
+    return _together([*_seen(plan, talks.whole(), talks.rows_of)])
 
 
 def _coverage(shard: Shard, gaps: pa.RecordBatch) -> dict[str, int]:
@@ -230,11 +274,12 @@ def _as_asked(derived: pa.RecordBatch) -> pa.RecordBatch:
     return derived.select([name for name in derived.schema.names if name in names])
 
 
-def fires(plan: Plan, derived: pa.RecordBatch) -> NDArray[np.bool_]:
-    """Tell which derived events any rule of a plan fires on."""
+def fires(plan: Plan, derived: pa.RecordBatch, among: NDArray[np.int64] | None = None) -> NDArray[np.bool_]:
+    """Tell which derived events any rule of a plan fires on, or any rule ``among`` these numbers."""
     fired = np.zeros(derived.num_rows, dtype=bool)
-    for hit in plan.run(_as_asked(derived)):
-        fired[hit] = True
+    for number, hit in zip(plan.numbers, plan.run(_as_asked(derived)), strict=True):
+        if among is None or number in among:
+            fired[hit] = True
     return fired
 
 

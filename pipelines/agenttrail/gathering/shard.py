@@ -44,6 +44,11 @@ class Shard:
         workload = column_codes(signals.holders.column(WORKLOAD_DIGEST))[0][holder]
         return cls(signals.rows, signals.holders, holder, workload)
 
+    def workloads(self) -> tuple[NDArray[np.int64], pa.Array]:
+        """Return the numbers of all workloads, ascending, and the digest of each."""
+        numbers_, first = np.unique(self.workload, return_index=True)
+        return numbers_, self.holders.column(WORKLOAD_DIGEST).take(pa.array(self.holder[first]))
+
     def start(self) -> NDArray[np.int64]:
         """Return when each row's event starts."""
         return numbers(self.rows.column("event.start").cast(pa.int64()))

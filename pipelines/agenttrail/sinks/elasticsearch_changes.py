@@ -46,6 +46,7 @@ class ChangesWriter:
             names = index_names("incidents", incidents, prefix=settings.prefix)
             replaced = writer.replace(incidents.column("incident.id"), names, json_objects(incidents))
             written.append(("incidents", replaced))
+        if incidents.num_rows and changes.stories:
             written += [("timeline", one) for one in replace_timelines(client, changes.timeline, incidents, **how)]
         if len(changes.gone_incidents):
             written.append(("incidents", writer.supersede_incidents(changes.gone_incidents, changes.successors)))

@@ -69,7 +69,7 @@ class _Say(beam.DoFn):
 
             for kind, written in self._writer.write(said.changes):
                 yield from told(kind, written)
-        self._versions.safe(said.safe_point)
+        self._versions.safe(said.safe_point, said.sums)
         now = time.time_ns() // 1000
         yield beam.pvalue.TaggedOutput(ACCOUNT, Account().found(TALLY.say(said, now)))
         observe(said.rows, None if TALLY.passed is None else now - TALLY.passed)

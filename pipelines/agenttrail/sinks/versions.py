@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from agenttrail.casebook.desk import SafePoint
+from agenttrail.casebook.desk import SafePoint, name_of
 from agenttrail.columns.json_text import json_lines, json_objects
 from agenttrail.documents import read_records
 from agenttrail.errors import SinkError
@@ -26,7 +26,7 @@ from agenttrail.schema import record
 from agenttrail.sinks.files import DEAD_LETTERS, TIMELINE, cannot, dead_letter_lines, event_table, is_local, write_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from agenttrail.casebook.ledger import Changes
 
@@ -35,6 +35,7 @@ SAFE_POINT = "safe_point.json"
 SUPERSEDED = "superseded"
 _KINDS = {"finding": "findings.ndjson", "incident": "incidents.ndjson"}
 _CALLED = {"finding": "a finding", "incident": "an incident"}
+_SUMS = "sums-*.bin"
 _PRIVATE = 0o600
 _PUBLIC = 0o644
 
@@ -49,6 +50,7 @@ class Stored:
         gone_findings: ids of those that held once.
         gone_incidents: likewise.
         safe_point: as it was written last.
+        sums: what it may name, by name, see ``Desk.sums``.
     """
 
     findings: pa.RecordBatch
@@ -56,6 +58,7 @@ class Stored:
     gone_findings: tuple[str, ...]
     gone_incidents: tuple[str, ...]
     safe_point: bytes
+    sums: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def last_versions(path: Path, kind: str) -> tuple[dict[str, bytes], set[str]]:
@@ -169,7 +172,8 @@ class Versions:
             raise SinkError(msg)
         try:
             (self._directory / TIMELINE).mkdir(parents=True, exist_ok=True)
-            for part in (self._directory / TIMELINE).glob(".timeline-*.part"):  # of a run that was killed
+            timelines = (self._directory / TIMELINE).glob(".timeline-*.part")
+            for part in (*timelines, *self._directory.glob(f".{_SUMS}.part")):  # of a run that was killed
                 part.unlink()
             if not safe_point.exists():  # before anything else is: it tells that all that follows is a stream's
                 self._replace(SAFE_POINT, SafePoint().to_json())
@@ -231,8 +235,10 @@ class Versions:
         self._replace(f"{DEAD_LETTERS}.ndjson", b"".join(self._dead_letters()), private=True)
         safe_point = self._directory / SAFE_POINT
         findings = read_records(pa.array(line.decode() for line in standing["finding"].values()), record("finding"))
+        sums = {path.name: path.read_bytes() for path in self._directory.glob(_SUMS)}
         return Stored(
-            findings, tuple(sorted(standing["incident"])), gone["finding"], gone["incident"], safe_point.read_bytes()
+            findings, tuple(sorted(standing["incident"])), gone["finding"], gone["incident"], safe_point.read_bytes(),
+            sums,
         )  # fmt: skip
 
     def _dead_letters(self) -> dict[bytes, None]:
@@ -296,14 +302,24 @@ class Versions:
         except OSError as error:
             raise cannot(self._directory, "written", error) from error
 
-    def safe(self, safe_point: bytes) -> None:
+    def safe(self, safe_point: bytes, sums: bytes | None = None) -> None:
         """Write down from where to read again: everything that came before is written everywhere.
+
+        Args:
+            safe_point: as JSON.
+            sums: what it names, which stands before it does.
 
         Raises:
             SinkError: it cannot be written.
         """
+        name = name_of(sums)
         try:
+            if sums is not None and name is not None and not (self._directory / name).exists():
+                self._replace(name, sums, private=True)
             self._replace(SAFE_POINT, safe_point)
+            for path in self._directory.glob(_SUMS):
+                if path.name != name:
+                    path.unlink()
         except OSError as error:
             raise cannot(self._directory, "written", error) from error
 

@@ -18,7 +18,7 @@ import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from agenttrail.columns.text import printable
-from agenttrail.errors import InputError
+from agenttrail.errors import InputError, shortened
 from agenttrail.parsing import Block
 from agenttrail.sources.positions import Position
 from agenttrail.sources.stream import Piece, Sizes, Standing
@@ -168,7 +168,11 @@ class KafkaReader:
     def _partition(self, part: str) -> int:
         topic, _, number = part.rpartition("/")
         if topic != self._topic.topic or not number.isdigit():
-            msg = f"{part!r} is no position in the topic {self._topic.topic}"
+            msg = (
+                f"the safe point beside the output stands at {printable(shortened(part))}, which is no partition of "
+                f"the topic {self._topic.topic}: name the topic that it is of, or begin anew in another directory with "
+                "--output"
+            )
             raise InputError(msg)
         return int(number)
 

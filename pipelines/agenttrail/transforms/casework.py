@@ -21,11 +21,13 @@ from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import Timestamp
+from apache_beam.utils.windowed_value import WindowedValue
 
 from agenttrail.accounting import ACCOUNT, DEAD, EVICTED, Account
 from agenttrail.casebook.deliveries import Delivery
 from agenttrail.casebook.desk import Desk, SafePoint, Said
 from agenttrail.halting import HALT
+from agenttrail.parsing import LATEST
 from agenttrail.transforms.sifting import late_letters
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ SAID = "said"
 _LATE = "too late: it came when what lay before it was settled, from a part that had been left out"
 _STEP = 60_000_000
 """How far the watermark moves, in microseconds, until it is looked at what can be let go of."""
+_COSTLIEST = 15.0
+"""Seconds of writing beyond which it makes judging everything no rarer: what is written to may be away."""
 _DESKS: dict[tuple[str, int], _Ready] = {}
 """Desks of this process by run and key: a runner may call another copy of the function each time."""
 
@@ -53,8 +57,8 @@ class Pacing:
     Attributes:
         urgent: seconds between two times that what is urgent is judged.
         all: seconds between two times that everything is.
-        share: judging everything takes at most this part of the time.
-        evict: seconds between two times that rows are let go of.
+        share: judging everything, and writing what it says, takes at most this part of the time.
+        evict: seconds between two times that rows are let go of, which is then done where everything is judged.
     """
 
     urgent: float = 1.0
@@ -73,7 +77,7 @@ class _Ready:
         urgent: when what is urgent was judged last, by a clock that only goes on.
         all: when everything was.
         evicted: when rows were let go of last.
-        cost: seconds that judging everything took last.
+        cost: seconds that it took last to judge everything and to write what that says.
         passed: what the watermark has passed, in microseconds; None while that is not known.
         kept: rows in the bag.
         said: how much was said.
@@ -103,6 +107,17 @@ class _Casework(beam.DoFn):
 
     def __init__(self, run: str, opened: Callable[[], Desk], keep: int, pacing: Pacing) -> None:
         self._run, self._opened, self._keep, self._pacing = run, opened, keep, pacing
+        self._behind_the_end: set[int] = set()
+
+    def start_bundle(self) -> None:
+        """Begin with no deliveries."""
+        self._behind_the_end = set()
+
+    def finish_bundle(self) -> Iterator[Any]:
+        """Judge what came behind the end, all at once: a runner may call that timer before hundreds of deliveries."""
+        for key in self._behind_the_end:
+            with _LOCK:
+                yield from map(_at_the_end, self._last_word(_DESKS[self._run, key]))
 
     def process(
         self,
@@ -133,12 +148,14 @@ class _Casework(beam.DoFn):
             tick.set(Timestamp.now() + self._pacing.urgent)
         if ready.deliveries == 1:
             end.set(GlobalWindow().max_timestamp())
-        if not ready.stepping:
-            # only where something came: a chain of timers would go on to the end of time where the watermark is there
-            step.set(Timestamp(micros=max(at.micros, ready.passed or 0) + _STEP))
+        # only where something came: a chain of timers would go on to the end of time where the watermark is there; and
+        # from a time that was told: before its source has one it is that of 1970, and of documents the end of time
+        told = max(at.micros if at.micros < LATEST else 0, ready.passed or 0)
+        if not ready.stepping and told > 0:
+            step.set(Timestamp(micros=told + _STEP))
             ready.stepping = True
         if ready.over:
-            yield from self._last_word(ready)
+            self._behind_the_end.add(key)
         else:
             yield from self._turn(ready)
             self._keep_less(ready, bag, count)
@@ -213,14 +230,14 @@ class _Casework(beam.DoFn):
         now, pacing = time.monotonic(), self._pacing
         if now - ready.urgent < pacing.urgent or ready.desk.behind:
             return
-        if ready.passed is not None and now - ready.evicted >= pacing.evict:
+        if now - ready.all < max(pacing.all, ready.cost / pacing.share):
+            yield from self._judged(ready, lambda desk: desk.judge(urgent=True), whole=False)
+        elif ready.passed is not None and now - ready.evicted >= pacing.evict:
             start = ready.passed - self._keep
             ready.evicted = now
             yield from self._judged(ready, lambda desk: desk.evict(start), whole=True)
-        elif now - ready.all >= max(pacing.all, ready.cost / pacing.share):
-            yield from self._judged(ready, lambda desk: desk.judge(), whole=True)
         else:
-            yield from self._judged(ready, lambda desk: desk.judge(urgent=True), whole=False)
+            yield from self._judged(ready, lambda desk: desk.judge(), whole=True)
 
     def _keep_less(self, ready: _Ready, bag: Any, count: Any) -> None:
         """Put into the bag what is held alone, once that is less than half of what is in there."""
@@ -243,13 +260,22 @@ class _Casework(beam.DoFn):
             yield beam.pvalue.TaggedOutput(ACCOUNT, Account.of(source, late=late.num_rows))
         ready.urgent = time.monotonic()
         spent = ready.urgent - began
-        if whole:
-            ready.all, ready.cost = ready.urgent, spent
         safe_point, rows = ready.desk.safe_point().to_json(), ready.desk.rows
-        yield Said(changes, safe_point, rows, ready.passed, self._run, ready.said)
+        yield Said(changes, safe_point, rows, ready.passed, self._run, ready.said, ready.desk.sums())
         ready.said += 1
+        if whole:  # steps behind this one have had it by now: what it takes to write is part of what judging costs
+            ready.all = time.monotonic()
+            ready.cost = spent + min(ready.all - began - spent, _COSTLIEST)
         books = Account(seconds=Counter({"judge": spent}), besides=Counter({EVICTED: evicted}))
         yield beam.pvalue.TaggedOutput(ACCOUNT, books)
+
+
+def _at_the_end(told: Any) -> Any:
+    """Return an output as one of the end of time, for what is no element's."""
+    window = GlobalWindow()
+    if isinstance(told, beam.pvalue.TaggedOutput):
+        return beam.pvalue.TaggedOutput(told.tag, WindowedValue(told.value, window.max_timestamp(), [window]))
+    return WindowedValue(told, window.max_timestamp(), [window])
 
 
 class Casework(beam.PTransform):
@@ -283,6 +309,7 @@ class Opening:
         anew: sources that are read from the top, whatever that says.
         findings: what had been said then, without evidence.
         incidents: ids of those that stood then.
+        sums: what the safe point names; None where it names nothing.
     """
 
     terms: Terms
@@ -290,10 +317,13 @@ class Opening:
     anew: frozenset[int] = frozenset()
     findings: pa.RecordBatch | None = None
     incidents: tuple[str, ...] = ()
+    sums: bytes | None = None
 
     def __call__(self) -> Desk:
         """Return a desk."""
         desk = Desk(self.terms, None if self.since is None else SafePoint.from_json(self.since), self.anew)
         if self.findings is not None:
             desk.remember(self.findings, self.incidents)
+        if self.sums is not None:
+            desk.deliver(Delivery.unpacked(self.sums))
         return desk
