@@ -36,9 +36,10 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-## make bench        measure against DuckDB and naive Beam; writes tests/benchmarks/RESULTS.md
+## make bench        measure against DuckDB and naive Beam, and as a stream; writes tests/benchmarks/RESULTS.md
 bench: $(STAMP)
 	$(BIN)/python tests/benchmarks/bench.py
+	$(BIN)/python tests/benchmarks/stream_bench.py
 
 ## make conformance  read real samples and compare with what others made of them: make conformance DATA=DIR
 conformance: $(STAMP)
@@ -48,6 +49,7 @@ conformance: $(STAMP)
 ##                   in a browser, ten days that nothing was tuned on, where detection ends, kills;
 ##                   streams: kills, ten days from topics and files, twenty minutes at 150 times real time
 ORACLES := tests/detect/analytics tests/detect/test_correlate.py tests/detect/test_correlation_needs.py tests/detect/test_nearby.py \
+  tests/detect/test_settled_samples.py tests/test_conversations.py tests/test_timeline.py \
   tests/columns/test_asof.py tests/columns/test_overlaps.py tests/test_trajectories.py tests/test_rollups.py tests/test_seams.py \
   tests/report/test_drawing.py tests/report/test_browser.py
 acceptance: $(STAMP)

@@ -61,7 +61,7 @@ def days(folder: Path, count: int) -> tuple[Score, list[str]]:
 def put(path: Path, text: str, marks: tuple[str, str] = MARKS) -> None:
     """Put ``text`` between the marks of a file, at its end where it has none."""
     begin, end = marks
-    whole = path.read_text(encoding="utf-8")
+    whole = path.read_text(encoding="utf-8") if path.exists() else ""
     if begin not in whole:
         whole = f"{whole.rstrip()}\n\n{begin}{end}"
     head, rest = whole.split(begin)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,12 +28,14 @@ ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from elasticsearch import Elasticsearch  # noqa: E402 - these need the path
+from elasticsearch import ApiError, Elasticsearch  # noqa: E402 - these need the path
+from tests.acceptance.accept import RESULTS, put  # noqa: E402
 from tests.benchmarks.generate import MIDNIGHT, generate  # noqa: E402
 from tests.benchmarks.measure import Cost, measure, tree  # noqa: E402
 from tests.benchmarks.stream_load import PARTITIONS, Act, Lines, acts_of, producer_for, send, write  # noqa: E402
 from tests.services import elasticsearch, kafka  # noqa: E402
 
+from agenttrail.prism import install  # noqa: E402
 from agenttrail.sinks.elasticsearch import setup  # noqa: E402
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from tests.services.kafka import Kafka
 
 SEED = 7
+MARKS = ("<!-- made by make bench, streams: begin -->\n", "<!-- made by make bench, streams: end -->\n")
 
 
 @dataclass(frozen=True)
@@ -129,10 +133,13 @@ class StreamBench:
         costs, held = [], 0
         rows = self.sizes.small, self.sizes.large
         for folder, topic, wanted in zip(inputs, topics, rows, strict=True):
-            job = _job(folder, rules, topic, self.broker.bootstrap, folder / f"out-{rules[0].strip('./')}")
+            out = folder / f"out-{rules[0].strip('./')}"
+            shutil.rmtree(out, ignore_errors=True)  # of an earlier run, from whose safe point this one would go on
+            job = _job(folder, rules, topic, self.broker.bootstrap, out)
             costs.append(measure([sys.executable, "-m", "agenttrail", "run", str(job), *_ENDING], self.folder))
             books = json.loads(costs[-1].output)
             held = books["rows_held"]
+            sys.stderr.write(f"{name}: {wanted:,} lines, {costs[-1].cpu:.1f} CPU-s in {costs[-1].wall:.1f} s\n")
             if books["total"]["events"] != wanted:
                 msg = f"{name}: read {books['total']['events']} of {wanted} events"
                 raise RuntimeError(msg)
@@ -146,6 +153,7 @@ class StreamBench:
         folder = self._input("delays", lines, sizes.rate * 86_400, acts)
         topic = self.broker.topic(PARTITIONS)
         prefix = f"bench{uuid4().hex[:8]}"
+        shutil.rmtree(folder / "out", ignore_errors=True)
         client = Elasticsearch(self.url)
         setup(client, prefix=prefix)
         job = _job(
@@ -161,7 +169,7 @@ class StreamBench:
             spent = time.monotonic() - began
             cpu = (_cpu(process.pid) - cpu) / spent
             watch.rest(sent, 60)
-        client.indices.delete(index=f"{prefix}-*", expand_wildcards="all", ignore_unavailable=True)
+        _remove(client, prefix)
         lost = sorted(sent.keys() - watch.found.keys())
         if lost:
             msg = f"{len(lost)} of {len(sent)} timed acts never became incidents: {lost[:3]}"
@@ -275,11 +283,24 @@ def _job(
 def _until_incidents(client: Elasticsearch, prefix: str, process: subprocess.Popen[bytes]) -> None:
     """Wait until the stream has said something: it has begun."""
     deadline = time.monotonic() + 120
-    while not client.count(index=f"{prefix}-findings", ignore_unavailable=True)["count"]:
+    while not _count(client, f"{prefix}-findings"):
         if process.poll() is not None or time.monotonic() > deadline:
             msg = f"the stream says nothing: {process.poll()}"
             raise RuntimeError(msg)
         time.sleep(0.1)
+
+
+def _remove(client: Elasticsearch, prefix: str) -> None:
+    """Remove what stands there, by name: a server may refuse to remove by wildcard."""
+    for name in list(client.indices.get(index=f"{prefix}-*", expand_wildcards="all")):
+        client.indices.delete(index=name, ignore_unavailable=True)
+
+
+def _count(client: Elasticsearch, index: str) -> int:
+    try:
+        return int(client.count(index=index, ignore_unavailable=True)["count"])
+    except ApiError:  # it is being made just now
+        return 0
 
 
 def _cpu(root: int) -> float:
@@ -341,12 +362,14 @@ def main() -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value)
     parser.add_argument("--keep", type=Path, help="generate the input here and leave it for the next time")
     parser.add_argument("--only", choices=["delays"], help="measure this alone")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     sizes = StreamSizes(**{name: getattr(given, name) for name in vars(StreamSizes())})
     folder = (given.keep or Path(tempfile.mkdtemp(prefix="agenttrail-stream-bench-"))).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)  # the servers run as another user
     os.chdir(ROOT)
+    install()  # to build Prism is no part of what a stream costs
     with tempfile.TemporaryDirectory(prefix="agenttrail-bench-servers-") as name:
         Path(name).chmod(0o755)
         server = elasticsearch.obtain("plain", Path(name) / "elasticsearch", os.getpid())
@@ -355,8 +378,10 @@ def main() -> None:
             bench = StreamBench(folder, sizes, broker, server.url)
             if given.only:
                 sys.stdout.write(f"{bench.delays()}\n")
-            else:
-                sys.stdout.write(told(bench.all(), sizes))
+                return
+            text = told(bench.all(), sizes)
+            sys.stdout.write(text)
+            put(given.results, f"\n{text}", MARKS)
         finally:
             broker.remove()
             server.remove()

@@ -186,6 +186,14 @@ def test_no_such_topic_is_an_error(kafka: Kafka) -> None:
     reader.close()
 
 
+@pytest.mark.parametrize("part", ["other/0", "flow/x", "flow", "\x1b[2Jflow/0"])
+def test_a_safe_point_of_another_topic_says_what_to_do(part: str) -> None:
+    reader = KafkaTopic("flow", "127.0.0.1:1").open(0, Sizes(), to_end=True)
+    with pytest.raises(InputError, match=r"no partition of the topic flow: name the topic .* --output") as told:
+        reader.go_to({part: Position(3)})
+    assert "\x1b" not in str(told.value)
+
+
 def test_a_message_of_several_lines() -> None:
     data, numbers = lines_of([b"one", b"two\nthree\n", None, b"", b"four\r\n"], [5, 6, 9, 10, 11])
     assert data == b"one\ntwo\nthree\n\n\nfour\r\n"

@@ -72,11 +72,12 @@ def over_the_wire(folder: Path, seed: int, *, beyond: float = 0.004) -> Wire:
     job = load_job(str(folder / "job.yml"), output=str(folder / "unused"))
     wire = Wire([])
     for number in range(len(job.sources)):
-        texts, times = _timed(job, number, wire)
+        texts, times, tells = _timed(job, number, wire)
         end = max(times, default=0)
         flows = FORMATS[job.sources[number].format].gives == "events" and not FORMATS[job.sources[number].format].named
-        for text, time in zip(texts, times, strict=True):
-            too_late = flows and bool(text) and dice.random() < beyond and time < end - 90 * MINUTE
+        for text, time, telling in zip(texts, times, tells, strict=True):
+            # what tells of no event, such as a header that comes again, is never late
+            too_late = flows and bool(text) and dice.random() < beyond and time < end - 90 * MINUTE and telling
             wire.lines.append(
                 Line(_arrival(dice, job, number, time, too_late=too_late), number, text, too_late=too_late)
             )
@@ -99,12 +100,13 @@ def _arrival(dice: random.Random, job: Job, number: int, time: int, *, too_late:
     return time + dice.randrange(-2 * MINUTE, 2 * MINUTE)
 
 
-def _timed(job: Job, number: int, wire: Wire) -> tuple[list[bytes], list[int]]:
-    """Return the lines of a source and when each happened; a line that tells no time as the one before it."""
+def _timed(job: Job, number: int, wire: Wire) -> tuple[list[bytes], list[int], list[bool]]:
+    """Return the lines of a source, when each happened, and whether it tells that; others like the one before them."""
     format_ = FORMATS[job.sources[number].format]
     parse = format_.parser(job.sources[number].settings)
     texts: list[bytes] = []
     times: list[int] = []
+    tells: list[bool] = []
     for file in (file for file in job.files if file.source == number):
         data = _content(file.path)
         if format_.gives == "leases":
@@ -122,8 +124,9 @@ def _timed(job: Job, number: int, wire: Wire) -> tuple[list[bytes], list[int]]:
             last = known.get(offset, last)
             texts.append(line.rstrip(b"\r\n"))
             times.append(last)
+            tells.append(offset in known)
             offset += len(line)
-    return texts, times
+    return texts, times, tells
 
 
 def _known_times(events: pa.RecordBatch, leases: pa.RecordBatch | None) -> dict[int, int]:

@@ -64,7 +64,7 @@ class Day:
         wrong = []
         for kind, wanted in held.items():
             found = last_versions(out, kind)
-            wrong += [f"{kind} {id_}" for id_ in sorted(found.keys() | wanted) if found.get(id_) != wanted.get(id_)]
+            wrong += _differing(kind, found, wanted)
         letters = [json.loads(line) for line in (out / "dead_letters.ndjson").read_text().splitlines()]
         late = {one["event.original"] for one in letters if one["error.stage"] == "late"}
         return wrong + [f"late: {line}" for line in sorted(late ^ self.too_late)]
@@ -86,11 +86,21 @@ def in_elasticsearch(client: Any, prefix: str, out: Path) -> list[str]:
         lines = map(json.loads, (out / f"{kind}s.ndjson").read_text().splitlines())
         written = {one[f"{kind}.id"]: _plain(one) for one in lines if not one.get("superseded")}
         held = {id_: _plain(one) for id_, one in sources(client, f"{prefix}-{kind}s").items()}
-        wrong += [
-            f"{kind} {id_} in Elasticsearch"
-            for id_ in sorted(held.keys() | written)
-            if held.get(id_) != written.get(id_)
-        ]
+        wrong += [f"{told} in Elasticsearch" for told in _differing(kind, held, written)]
+    return wrong
+
+
+def _differing(kind: str, found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """Return what documents found do not have in common with those wanted, by id, and how."""
+    wrong = []
+    for id_ in sorted(found.keys() | wanted):
+        one, other = found.get(id_), wanted.get(id_)
+        if one is None or other is None:
+            wrong.append(f"{kind} {id_}: {'missing' if one is None else 'not wanted'}")
+        elif one != other:
+            names = sorted(name for name in one.keys() | other if one.get(name) != other.get(name))
+            first = names[0]
+            wrong.append(f"{kind} {id_}: {', '.join(names)}; {first} {one.get(first)!r} for {other.get(first)!r}")
     return wrong
 
 

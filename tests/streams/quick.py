@@ -12,7 +12,7 @@ from agenttrail.sinks import elasticsearch_connection
 from agenttrail.sources.stream import Sizes
 from agenttrail.transforms.casework import Pacing
 
-QUICK = Pacing(urgent=0.3, all=1.0, share=0.9, evict=2.0)
+QUICK = Pacing(urgent=0.05, all=0.1, share=2.0, evict=0.1)
 SMALL = Sizes(block_bytes=1 << 16, bundle_bytes=1 << 18)
 
 if __name__ == "__main__":

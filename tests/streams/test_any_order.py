@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -16,7 +17,7 @@ import yaml
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.test_stream import TestStream as Script
 from apache_beam.transforms.window import TimestampedValue
-from apache_beam.utils.timestamp import Timestamp
+from apache_beam.utils.timestamp import MIN_TIMESTAMP, Timestamp
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from tests.streams.arrivals import as_files, last_versions, over_the_wire, without_places
@@ -26,7 +27,7 @@ from agenttrail.accounting import DEAD
 from agenttrail.columns.json_text import json_objects
 from agenttrail.formats import FORMATS
 from agenttrail.job_files import load_job
-from agenttrail.parsing import Block
+from agenttrail.parsing import LATEST, Block
 from agenttrail.simulate import simulate
 from agenttrail.sources.positions import Position
 from agenttrail.sources.stream import Arrival
@@ -219,6 +220,30 @@ def _left(changes: list[Changes], kind: str) -> dict[str, Any]:
         for gone in getattr(one, f"gone_{kind}s").to_pylist():
             held.pop(gone)
     return held
+
+
+def test_what_tells_no_time_does_not_hold_up_what_is_known_of_it(day: SmallDay) -> None:
+    """Blocks come before their source has told a time, as of the end of time where it never does, and as they are."""
+    dice = random.Random(_SEED)
+    pieces = sorted(_pieces(dice, day.lines, 0), key=lambda piece: piece.begin)
+    sift: Any = Sift(day.job.sources, day.job.rules, day.job.lists, 24 * 60 * _MINUTE)._fn  # noqa: SLF001 - as above
+    told = [one for piece in pieces for one in sift.process(piece.arrival) if isinstance(one, tuple)]
+    begin = max(piece.begin for piece in pieces)
+    times = [MIN_TIMESTAMP, *(Timestamp(micros=one) for one in (begin, LATEST, begin + 1, begin + 5 * _MINUTE, LATEST))]
+    script = Script()
+    for delivery, time in zip(told, times, strict=False):
+        script.add_elements([TimestampedValue(delivery, time)])
+        if begin <= time.micros < LATEST:
+            script.advance_watermark_to(Timestamp(micros=time.micros + 2 * _MINUTE))
+    script.advance_processing_time(_LATER)
+    said = _said(day, script.advance_watermark_to_infinity(), _LETS_GO)
+    told_ = [one for one in said if not isinstance(one, pa.RecordBatch)]
+    passed = [one.passed for one in sorted(told_, key=lambda one: one.number)]
+    assert passed == sorted(passed, key=lambda one: one or 0)
+    assert passed[0] is None
+    # a minute for each block that comes, as far as the watermark is
+    assert {begin + one * _MINUTE for one in (1, 2, 3, 4)} <= set(passed)
+    assert not any(one < begin or one > LATEST for one in passed if one is not None)
 
 
 _AT_ONCE = Pacing(urgent=0, all=0, share=_NEVER, evict=_NEVER)
