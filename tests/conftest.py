@@ -6,7 +6,7 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-from agenttrail.halting import HALT
+from agenttrail.streams.halting import HALT
 
 pytest_plugins = ["tests.services.fixtures"]
 

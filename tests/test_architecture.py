@@ -154,7 +154,8 @@ def test_packages_of_the_middle_meet_as_batches_only() -> None:
         ("sources", ("sinks", "jobs", "job_files", "commands", "cli", "transforms")),
         ("sinks", ("report", "sources", "jobs", "job_files", "commands", "cli", "transforms")),
         ("report", ("jobs", "job_files", "commands", "cli", "transforms", "sources")),
-        ("jobs", ("commands", "cli", "report")),
+        ("jobs", ("commands", "cli", "report", "streams")),
+        ("streams", ("commands", "cli", "report")),
         ("job_files", ("jobs", "commands", "cli")),
     ],
 )

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agenttrail.commands.streaming import Following
-from agenttrail.halting import HALT
-from agenttrail.tally import TALLY
+from agenttrail.streams.halting import HALT
+from agenttrail.streams.tally import TALLY
 from agenttrail.telling import Form, handler, tell
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from tests.sinks.documents import count, findings_of, ids_of, incidents_of, sett
 
 from agenttrail.errors import SinkError
 from agenttrail.sinks.elasticsearch import BulkWriter, connect, stored_findings
-from agenttrail.tally import TALLY
+from agenttrail.streams.tally import TALLY
 
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch

@@ -9,7 +9,7 @@ import pytest
 from agenttrail.casebook.desk import SafePoint, name_of
 from agenttrail.errors import SinkError
 from agenttrail.sinks.versions import SAFE_POINT, Versions
-from agenttrail.streams import _sums
+from agenttrail.streams.graph import _sums
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -31,7 +31,7 @@ from agenttrail.parsing import LATEST, Block
 from agenttrail.simulate import simulate
 from agenttrail.sources.positions import Position
 from agenttrail.sources.stream import Arrival
-from agenttrail.streams import terms_of
+from agenttrail.streams.graph import terms_of
 from agenttrail.transforms.casework import SAID, Casework, Opening, Pacing
 from agenttrail.transforms.sifting import Sift
 

@@ -9,7 +9,7 @@ import pytest
 from agenttrail.accounting import Account
 from agenttrail.cli import main
 from agenttrail.commands.streaming import bounded_runner, status_text
-from agenttrail.tally import TALLY
+from agenttrail.streams.tally import TALLY
 
 if TYPE_CHECKING:
     from pathlib import Path

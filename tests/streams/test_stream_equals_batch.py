@@ -14,11 +14,11 @@ from tests.streams.arrivals import as_directories, as_topics, grow
 from tests.streams.kills import Day, day_of, in_elasticsearch
 from tests.streams.quick import QUICK, SMALL
 
-from agenttrail import streams
-from agenttrail.halting import HALT
 from agenttrail.job_files import load_job
 from agenttrail.sinks.elasticsearch import setup
-from agenttrail.tally import TALLY
+from agenttrail.streams import graph
+from agenttrail.streams.halting import HALT
+from agenttrail.streams.tally import TALLY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,9 +77,7 @@ def _unlike(
     given_up = threading.Timer(240, HALT.fail, [TimeoutError("the stream did not end")])
     given_up.start()
     try:
-        summary = streams.run(
-            job, job.streams, streams.StreamOptions(to_end=True, pacing=QUICK, sizes=SMALL, flags=flags)
-        )
+        summary = graph.run(job, job.streams, graph.StreamOptions(to_end=True, pacing=QUICK, sizes=SMALL, flags=flags))
     finally:
         given_up.cancel()
     assert summary["findings"] == len(day.findings)
@@ -110,6 +108,6 @@ def test_files_that_grow_meanwhile_on_prism(day: Day, tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(1) as pool:
         written = pool.submit(write)
-        streams.run(job, job.streams, streams.StreamOptions(pacing=QUICK, sizes=SMALL))
+        graph.run(job, job.streams, graph.StreamOptions(pacing=QUICK, sizes=SMALL))
         written.result()
     assert day.unlike(tmp_path / "out") == []

@@ -20,8 +20,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.streams.arrivals import Wire, over_the_wire
 from tests.streams.kills import Day, Stage
 
-from agenttrail.exposition import OF_SOURCES
 from agenttrail.simulate import simulate
+from agenttrail.streams.exposition import OF_SOURCES
 
 if TYPE_CHECKING:
     import subprocess

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from agenttrail.columns.text import printable
 from agenttrail.commands.printing import StatusLine
 from agenttrail.errors import DefinitionError, Problem
-from agenttrail.halting import HALT
-from agenttrail.tally import TALLY
+from agenttrail.streams.halting import HALT
+from agenttrail.streams.tally import TALLY
 from agenttrail.telling import LOUD, tell
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _BOUNDED = ("DirectRunner", "SwitchingDirectRunner", "FnApiRunner", "BundleBased
 def run_stream(arguments: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """Run the job of a command line as a stream until it ends; return the job, and what ``run.json`` says."""
     from agenttrail.job_files import load_job
-    from agenttrail.streams import StreamOptions, run
+    from agenttrail.streams.graph import StreamOptions, run
 
     check_usage(arguments)
     job = load_job(arguments.job, output=arguments.output, elasticsearch=arguments.elasticsearch, streaming=True)
@@ -56,7 +56,7 @@ def run_stream(arguments: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
 @contextmanager
 def _metrics(job: Job, arguments: argparse.Namespace) -> Iterator[None]:
     """Serve metrics, and tell where."""
-    from agenttrail.exposition import served
+    from agenttrail.streams.exposition import served
 
     with served(job, arguments.metrics_address or "127.0.0.1", arguments.metrics_port) as (address, port):
         shown = f"[{address}]" if ":" in address else address

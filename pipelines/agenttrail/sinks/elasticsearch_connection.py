@@ -21,7 +21,7 @@ from elasticsearch.serializer import JsonSerializer
 
 from agenttrail.columns.text import printable
 from agenttrail.errors import SinkError
-from agenttrail.tally import TALLY
+from agenttrail.streams.tally import TALLY
 from agenttrail.telling import tell
 
 if TYPE_CHECKING:

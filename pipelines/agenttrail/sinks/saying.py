@@ -11,7 +11,7 @@ import apache_beam as beam
 from agenttrail.accounting import ACCOUNT, DEAD, Account
 from agenttrail.counters import count, count_letters, observe
 from agenttrail.sinks.versions import Versions
-from agenttrail.tally import TALLY
+from agenttrail.streams.tally import TALLY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -19,11 +19,11 @@ from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP, Duration, Timestamp
 
 from agenttrail.accounting import ACCOUNT, DEAD, Account
-from agenttrail.halting import HALT
 from agenttrail.parsing import Block, dead_letters
 from agenttrail.sources.positions import OneProgress, Position, Progress
 from agenttrail.sources.watermarks import TIMELESS, Pace, watermark
-from agenttrail.tally import TALLY
+from agenttrail.streams.halting import HALT
+from agenttrail.streams.tally import TALLY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

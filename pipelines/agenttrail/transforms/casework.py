@@ -26,8 +26,8 @@ from apache_beam.utils.windowed_value import WindowedValue
 from agenttrail.accounting import ACCOUNT, DEAD, EVICTED, Account
 from agenttrail.casebook.deliveries import Delivery
 from agenttrail.casebook.desk import Desk, SafePoint, Said
-from agenttrail.halting import HALT
 from agenttrail.parsing import LATEST
+from agenttrail.streams.halting import HALT
 from agenttrail.transforms.sifting import late_letters
 
 if TYPE_CHECKING:

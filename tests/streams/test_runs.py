@@ -9,8 +9,8 @@ import pytest
 from apache_beam.runners.worker import sdk_worker
 from grpc import _server as grpc_server
 
-from agenttrail.halting import HALT
-from agenttrail.stream_runs import _heard, _told
+from agenttrail.streams.halting import HALT
+from agenttrail.streams.runs import _heard, _told
 
 
 def _goes_on_after() -> None:

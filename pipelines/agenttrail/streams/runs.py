@@ -26,7 +26,7 @@ from grpc import _server as grpc_server
 
 from agenttrail.columns.text import printable
 from agenttrail.errors import AgentTrailError, shortened
-from agenttrail.halting import HALT
+from agenttrail.streams.halting import HALT
 from agenttrail.workers import children_of
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ from agenttrail.sinks.versions import SAFE_POINT, Versions
 from agenttrail.sources.positions import Position
 from agenttrail.sources.stream import ARRIVALS, BlocksOf, Sizes
 from agenttrail.sources.watermarks import MedianTime, Pace
-from agenttrail.stream_runs import execute
-from agenttrail.tally import TALLY
+from agenttrail.streams.runs import execute
+from agenttrail.streams.tally import TALLY
 from agenttrail.telling import tell
 from agenttrail.transforms.casework import SAID, Casework, Opening, Pacing
 from agenttrail.transforms.sifting import DELIVERIES, Sift

@@ -18,8 +18,8 @@ from prometheus_client.registry import Collector
 from agenttrail import __version__
 from agenttrail.accounting import EVICTED
 from agenttrail.errors import AgentTrailError
-from agenttrail.halting import HALT
-from agenttrail.tally import TALLY
+from agenttrail.streams.halting import HALT
+from agenttrail.streams.tally import TALLY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -15,12 +15,12 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from agenttrail.accounting import EVICTED, Account
 from agenttrail.cli import main
-from agenttrail.exposition import EndpointError, Exposition, served
-from agenttrail.halting import HALT
 from agenttrail.job_files import Job, load_job
-from agenttrail.tally import TALLY
+from agenttrail.streams.exposition import EndpointError, Exposition, served
+from agenttrail.streams.halting import HALT
+from agenttrail.streams.tally import TALLY
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = 'h0stile"} 1\nx{a="\x1b'
 JOB = """\
 name: day
