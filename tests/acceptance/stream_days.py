@@ -1,4 +1,7 @@
-"""`make acceptance`: ten days as streams, from topics and from files that grow; what differs goes into RESULTS.md."""
+"""`make acceptance`: ten days as streams, from topics on two runners and from files that grow.
+
+What differs from a batch run goes into RESULTS.md.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,13 +22,14 @@ if str(ROOT) not in sys.path:
 
 import yaml  # noqa: E402 - these need the path
 from tests.acceptance.accept import RESULTS, put, seed_of  # noqa: E402
-from tests.services import kafka  # noqa: E402
-from tests.streams.arrivals import as_directories, as_topics, grow  # noqa: E402
-from tests.streams.kills import day_of  # noqa: E402
+from tests.services import beam_servers, elasticsearch, kafka  # noqa: E402
+from tests.streams.arrivals import as_directories, grow  # noqa: E402
+from tests.streams.kills import Stage, day_of  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tests.services.elasticsearch import Elasticsearch
     from tests.services.kafka import Kafka
     from tests.streams.kills import Day
 
@@ -36,17 +41,26 @@ _AGENTS, _HOURS = 3, 6.0
 _PATIENCE = 600.0  # seconds
 _NOTE = f"""## Acceptance: days as streams
 
-Made by `make acceptance`: days of {_AGENTS} agents and {_HOURS:g} hours, of the seeds of the days above, on Prism.
-Lines come shuffled by two minutes either way, one in a hundred up to ten minutes late, one in a hundred twice, some an
-hour late, pods five minutes after they began.  From topics they are read as fast as it goes; files grow while the
-stream runs, which is then told to end, and started again.  What is said in the end is laid beside a batch run on all
-lines but those that came too late: findings and incidents but for `log.*`; and the lines that were told to be late
-beside those that were."""
+Made by `make acceptance`: days of {_AGENTS} agents and {_HOURS:g} hours, of the seeds of the days above.  Lines come
+shuffled by two minutes either way, one in a hundred up to ten minutes late, one in a hundred twice, some an
+hour late, pods five minutes after they began.  From topics of a real Kafka they are read as fast as it goes, on Prism
+and on Flink, into a real Elasticsearch; files grow while the stream runs on Prism, which is then told to end, and
+started again.  What is said in the end is laid beside a batch run on all lines but those that came too late: findings
+and incidents but for `log.*`, in the files and in Elasticsearch; and the lines that were told to be late beside those
+that were."""
 
 
-def from_topics(day: Day, folder: Path, broker: Kafka) -> list[str]:
-    """Return what a stream from topics leaves otherwise than a batch run."""
-    return _finished(day, as_topics(day.folder, day.wire, folder, broker, 1))
+def from_topics(day: Day, folder: Path, servers: tuple[Kafka, Elasticsearch], name: str, *flags: str) -> list[str]:
+    """Return what a stream from topics into Elasticsearch leaves otherwise than a batch run; flags name a runner."""
+    broker, server = servers
+    stage = Stage(day, folder, broker, server, name, flags)
+    try:
+        stage.finish()
+        return stage.unlike()
+    except (AssertionError, subprocess.TimeoutExpired) as error:
+        return [f"it did not end well: {str(error)[-300:]}"]
+    finally:
+        stage.remove()
 
 
 def from_files(day: Day, folder: Path) -> list[str]:
@@ -75,34 +89,43 @@ def _finished(day: Day, path: Path) -> list[str]:
 
 
 def main() -> int:
-    """Run all days both ways, and write it down; return the exit status."""
+    """Run all days in all ways, and write it down; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--days", type=int, default=10)
     given = parser.parse_args()
     lines, failed = [], 0
     with tempfile.TemporaryDirectory(prefix="agenttrail-stream-days-") as name:
         folder = Path(name)
-        broker = kafka.obtain("alone", folder / "broker", os.getpid())
-        try:
+        folder.chmod(0o755)  # the servers run as another user
+        watch = os.getpid()
+        with ExitStack() as during:
+            server = elasticsearch.obtain("plain", folder / "server", watch)
+            during.callback(server.remove)
+            broker = kafka.obtain("alone", folder / "broker", watch)
+            during.callback(broker.remove)
+            flink = beam_servers.obtain("flink", folder / "flink", watch)
+            during.callback(flink.remove)
             for number in range(1, given.days + 1):
                 seed = seed_of(number)
                 day = day_of(folder / f"day-{number}", seed, agents=_AGENTS, hours=_HOURS)
+                on_flink = f"flink-{number}"
                 ways = [
-                    from_topics(day, folder / f"topics-{number}", broker),
+                    from_topics(day, folder, (broker, server), f"prism-{number}"),
+                    from_topics(day, folder, (broker, server), on_flink, *flink.stream_options(on_flink)),
                     from_files(day, folder / f"files-{number}"),
                 ]
                 failed += sum(map(bool, ways))
                 counts = f"{len(day.wire.lines):,} | {len(day.too_late)} | {len(day.findings)} | {len(day.incidents)}"
                 lines.append(f"| {number} | {seed} | {counts} | {' | '.join(map(_verdict, ways))} |")
                 sys.stderr.write(lines[-1] + "\n")
-        finally:
-            broker.remove()
     put(RESULTS, f"\n{_NOTE}\n\n{_HEAD}\n" + "\n".join(lines) + "\n", MARKS)
-    sys.stdout.write(f"{given.days} days both ways: {failed} left something else than a batch run\n")
+    sys.stdout.write(f"{given.days} days in three ways: {failed} left something else than a batch run\n")
     return 1 if failed else 0
 
 
-_HEAD = "| day | seed | lines | too late | findings | incidents | topics | files |\n|---|---|---|---|---|---|---|---|"
+_HEAD = """\
+| day | seed | lines | too late | findings | incidents | topics, Prism | topics, Flink | files |
+|---|---|---|---|---|---|---|---|---|"""
 
 
 def _verdict(unlike: Sequence[str]) -> str:
