@@ -47,7 +47,7 @@ conformance: $(STAMP)
 
 ## make acceptance   long runs: oracles with 20,000 cases each, 200 long timelines
 ##                   in a browser, ten days that nothing was tuned on, where detection ends, kills;
-##                   streams: kills, ten days from topics and files, twenty minutes at 150 times real time
+##                   streams: kills, ten days from topics on Prism and Flink and from files, twenty minutes at 150 times real time
 ORACLES := tests/detect/analytics tests/detect/test_correlate.py tests/detect/test_correlation_needs.py tests/detect/test_nearby.py \
   tests/detect/test_settled_samples.py tests/test_conversations.py tests/test_timeline.py \
   tests/columns/test_asof.py tests/columns/test_overlaps.py tests/test_trajectories.py tests/test_rollups.py tests/test_seams.py \
