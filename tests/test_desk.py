@@ -58,6 +58,7 @@ def _read_up(source: int, part: str, at: int = 0, *, begins: bool = False) -> De
         b'{"needed": {}, "read": {}, "start": null, "ahead": {"0": {"a": [["a", "b"]]}}}',
         b'{"needed": {}, "read": {}, "start": null, "ahead": {"0": {"a": 5}}}',
         b'{"needed": {}, "read": {}, "start": null, "sums": "sums-../../x"}',
+        b'{"needed": {}, "read": {}, "start": null, "lacks": "x"}',
     ],
 )  # fmt: skip
 def test_a_damaged_safe_point_is_refused(damaged: bytes) -> None:
@@ -67,7 +68,7 @@ def test_a_damaged_safe_point_is_refused(damaged: bytes) -> None:
 
 def test_a_safe_point_is_what_was_written() -> None:
     told = SafePoint(
-        {"0": {"a": _place(5, path="x")}}, {"0": {"a": _place(9)}}, 7, {"0": {"a": [[9, 12]]}}, name_of(b"sums")
+        {"0": {"a": _place(5, path="x")}}, {"0": {"a": _place(9)}}, 7, {"0": {"a": [[9, 12]]}}, name_of(b"sums"), 5
     )
     assert SafePoint.from_json(told.to_json()) == told
     assert SafePoint.from_json(b'{"needed": {}, "read": {}, "start": null}') == SafePoint()

@@ -104,7 +104,7 @@ class Living:
     """Which occupancies may still have events in a span.
 
     Attributes:
-        ended: uids of pods all of whose leases ended before.
+        ended: uids of pods all of whose leases ended before, or that have none.
         begun: names and starts of the others' occupancies that have not ended: one may have several leases.
         named: of each of ``Span.names`` the names of workloads that have not ended.
     """
@@ -114,23 +114,28 @@ class Living:
     named: Mapping[str, pa.Array]
 
     @classmethod
-    def of(cls, resolutions: pa.RecordBatch, span: Span, heard: Sequence[pa.Array] = ()) -> Living:
+    def of(
+        cls, resolutions: pa.RecordBatch, span: Span, heard: Sequence[pa.Array] = (), named: Sequence[pa.Array] = ()
+    ) -> Living:
         """Find them in the resolutions of a lease table; those of several leases at once add nothing.
 
         Args:
             resolutions: of the table.
             span: of the run.
             heard: uids of pods that were heard of, whatever their leases say, see :func:`heard_of`.
+            named: uids of pods that have ended if they have no lease and were not heard of: of a pod that its list has
+                missed nothing else tells when it ended.
         """
         leases = resolutions.filter(resolutions.column("attribution.lease_id").is_valid())
         lives = pa.array(_lives(leases.column("attribution.lease_end"), span))
         uids = leases.column(POD_UID)
         alive = pa.concat_arrays([uids.filter(lives), *heard]).unique()
-        gone = uids.filter(pc.invert(lives)).drop_null().unique()
-        named = {name: leases.column(name).filter(lives).drop_null().unique() for name in span.names}
+        strangers = [one.filter(pc.invert(pc.is_in(one, value_set=uids))) for one in named]
+        gone = pa.concat_arrays([uids.filter(pc.invert(lives)).drop_null(), *strangers]).unique()
+        living = {name: leases.column(name).filter(lives).drop_null().unique() for name in span.names}
         ended = gone.filter(pc.invert(pc.is_in(gone, value_set=alive)))
         columns = {name: leases.column(name) for name in leases.schema.names}
-        return cls(ended, _occupancies(columns).filter(lives).drop_null().unique(), named)
+        return cls(ended, _occupancies(columns).filter(lives).drop_null().unique(), living)
 
 
 def _occupancies(columns: Mapping[str, pa.Array]) -> pa.Array:
@@ -152,6 +157,14 @@ def heard_of(events: pa.RecordBatch, span: Span) -> pa.Array:
     times = numbers(events.column("event.start").cast(pa.int64()))
     late = pa.array(within(times, [(span.horizon, span.until)]))
     return cast(events.column(place), pa.string()).filter(late).drop_null().unique()
+
+
+def named_pods(events: pa.RecordBatch) -> pa.Array:
+    """Return the uids of the pods that records name, each once."""
+    place = events.schema.get_field_index(POD_UID)
+    if place < 0:
+        return pa.array([], pa.string())
+    return cast(events.column(place), pa.string()).drop_null().unique()
 
 
 def looked_at(events: pa.RecordBatch, living: Living, span: Span) -> pa.RecordBatch:

@@ -97,6 +97,19 @@ def test_what_is_told_at_once_leaves_the_timeline_that_stands(
     assert sources(client, name) == {}
 
 
+def test_with_an_incident_its_timeline_goes(client: Elasticsearch, prefix: str, elasticsearch: Server) -> None:
+    """A stream takes back an incident of an address when it comes to know whose it was."""
+    incidents, name = _incidents(2), f"{prefix}-timeline"
+    entries = _calls(incidents, [(0, 1, "make"), (0, 2, "ls"), (1, 1, "cat")])
+    whole = replace(Changes.none(), incidents=incidents, timeline=entries)
+    writer = ChangesWriter(settings_of(elasticsearch, prefix=prefix))
+    writer.write(whole)
+    gone = incidents.column("incident.id").slice(0, 1)
+    writer.write(replace(Changes.none(), gone_incidents=gone, successors=gone))
+    client.indices.refresh(index=f"{name}-*")
+    assert [one["gen_ai.tool.call.arguments"] for one in sources(client, name).values()] == ["cat"]
+
+
 def test_entries_stand_in_the_month_of_their_incident(client: Elasticsearch, prefix: str) -> None:
     """Also where it was told before in another one."""
     entries = [(0, 1, "make")]

@@ -48,6 +48,22 @@ def test_a_document_is_read_again_when_it_changes(tmp_path: Path) -> None:
     assert _given(reader) == []
 
 
+def test_one_that_never_rests_is_given_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a watch of pods in a cluster in which something happens every second."""
+    path, clock = tmp_path / "pods.json", [100.0]
+    monkeypatch.setattr("agenttrail.sources.documents.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(documents, "_SETTLED", 1.0)
+    path.write_text("0")
+    reader = _reader(tmp_path)
+    assert _given(reader) == [("pods.json", b"0")]
+    given = []
+    for second in range(1, 35):
+        clock[0] += 0.9
+        path.write_text("x" * second)
+        given += [len(data) for _, data in _given(reader)]
+    assert given == [13, 26]
+
+
 def test_a_change_is_given_when_it_has_settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "pods.json").write_text("one")
     reader = _reader(tmp_path)

@@ -65,7 +65,7 @@ class Following:
 def follow(tmp_path: Path) -> Iterator[Callable[..., Following]]:
     made: list[Following] = []
 
-    def follow(pattern: str = "*.log", **others: bool) -> Following:
+    def follow(pattern: str = "*.log", **others: object) -> Following:
         made.append(Following(str(tmp_path / pattern), **others))  # type: ignore[arg-type]
         return made[-1]
 
@@ -173,6 +173,33 @@ def test_a_file_compressed_by_rotation_is_read_on(
     (tmp_path / "a.log").unlink()
     assert one.text(5) == ("last\n" if restart else "")
     one.reader.close()
+
+
+@pytest.mark.parametrize("first", [0, 3])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_what_a_restart_needs_of_a_rotated_file_is_read_again_in_its_copy(
+    tmp_path: Path, follow: Callable[..., Following], first: int, *, compressed: bool
+) -> None:
+    """The stream itself has read on in the copy; a restart needs more: a row that is held stands before that."""
+    one = follow("*")
+    _append(tmp_path / "b.log", "")  # now: later it might have the number of the file that goes
+    _append(tmp_path / "a.log", "a1\n")
+    assert one.text() == "a1\n"
+    _append(tmp_path / "a.log", "a2\na3\n")
+    assert one.text() == "a2\na3\n"
+    needed = {piece.part: piece.before for piece in one.pieces if piece.before.at == first}
+    if compressed:
+        (tmp_path / "a.log.gz").write_bytes(gzip.compress((tmp_path / "a.log").read_bytes()))
+        (tmp_path / "a.log").unlink()
+    else:
+        shutil.copy(tmp_path / "a.log", tmp_path / "a.log.1")
+        os.truncate(tmp_path / "a.log", 0)
+    one.text()
+    _append(tmp_path / "b.log", "b1\nb2\nb3\nb4\n")
+    assert one.text() == "b1\nb2\nb3\nb4\n"
+    positions = dict(one.reader.standing().positions)
+    again = follow("*", start=positions | needed)
+    assert sorted(again.text().split()) == ["a1", "a2", "a3"][first // 3 :]
 
 
 def test_late_compressed_parts(tmp_path: Path, follow: Callable[..., Following]) -> None:

@@ -17,22 +17,22 @@ import pyarrow.compute as pc
 
 from agenttrail.attribute import LeaseTable
 from agenttrail.attribute_named import NameTable
-from agenttrail.casebook.ledger import Changes, Ledger
+from agenttrail.casebook.ledger import Changes, Ledger, empty
 from agenttrail.casebook.samples import SETTLED, Needless
 from agenttrail.casebook.segments import Known, Segment, reporting
 from agenttrail.casebook.sums import Sums
-from agenttrail.columns.batches import joined, stacked
+from agenttrail.columns.batches import stacked
 from agenttrail.columns.groups import group_rows
 from agenttrail.columns.json_text import json_objects
 from agenttrail.columns.numbers import numbers
 from agenttrail.detect.progress import farthest
-from agenttrail.entities import WORKLOAD_DIGEST
+from agenttrail.entities import ENTITY_DIGEST, WORKLOAD_DIGEST
 from agenttrail.gathering.gathered import Gathered, gather_shard
 from agenttrail.gathering.merging import merged
 from agenttrail.gathering.named import reports
 from agenttrail.gathering.observed import distinct, resolved, still_needed
 from agenttrail.schema import IDENTITY, conform, record
-from agenttrail.seams import Living, heard_of
+from agenttrail.seams import Living, heard_of, named_pods
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -57,6 +57,8 @@ _EVERY = 3_600_000_000
 """How often samples are let go of, in microseconds of event time: what they told is written down each time."""
 _SOURCES = ("sandbox.id", "job.id")
 _NO_WORKLOADS = pa.array([], pa.binary(16))
+_NOTHING = Gathered(empty("finding"), None, empty("timeline"), {})
+_NOBODY = pa.RecordBatch.from_arrays([_NO_WORKLOADS, _NO_WORKLOADS], names=[ENTITY_DIGEST, WORKLOAD_DIGEST])
 
 
 @dataclass
@@ -165,6 +167,14 @@ class Casebook:
         """
         return self._ledger.remember(findings, incidents, self._span)
 
+    def latest(self) -> int:
+        """Return the latest time of what had been said, in microseconds, see :meth:`Ledger.latest`."""
+        return self._ledger.latest()
+
+    def stand(self, until: int) -> None:
+        """Let what had been said up to a time stand, see :meth:`Ledger.stand`."""
+        self._ledger.stand(until)
+
     @property
     def sums(self) -> Sums:
         """What was found on rows that were let go of, of workloads that go on."""
@@ -198,7 +208,7 @@ class Casebook:
         self._again()
         self._anew()
         turn = self._due.taken(urgent=urgent)
-        if not len(turn) or not self._segments:
+        if not len(turn):
             return Changes.none()
         gathered, holders = self._gathered(turn)
         return self._ledger.say(gathered, holders, turn, self._held(), stories=not urgent)
@@ -294,7 +304,7 @@ class Casebook:
         for segment in self._segments:
             yield segment.source, segment.raw, None
         if self._observed:
-            yield 0, None, joined(self._observed)
+            yield 0, None, distinct(self._observed)
 
     def _held(self) -> pa.Array:
         """Return the digests of all workloads of which there are rows."""
@@ -353,8 +363,9 @@ class Casebook:
         table = LeaseTable.build(leases, tolerance)
         living = None
         if span is not None:
-            heard = [heard_of(segment.raw, span) for segment in self._segments if segment.dataset is None]
-            living = Living.of(table.resolutions, span, heard)
+            named = [segment.raw for segment in self._segments if segment.dataset is None]
+            heard = [heard_of(raw, span) for raw in named]
+            living = Living.of(table.resolutions, span, heard, [named_pods(raw) for raw in named])
         return Known(leases, table, NameTable.build(leases, tolerance), span, living)
 
     def _judged(self, source: int, dataset: str | None, raw: pa.RecordBatch) -> Segment:
@@ -395,6 +406,8 @@ class Casebook:
     def _gathered(self, touched: pa.Array) -> tuple[Gathered, pa.RecordBatch]:
         """Return what all rows of ``touched`` workloads tell together, and whom they are about."""
         signals = [part for segment in self._segments if (part := segment.of(touched)) is not None]
+        if not signals and not self._segments:
+            return _NOTHING, _NOBODY
         signals = signals or [self._segments[0].nothing()]
         progress = reports([segment.progress for segment in self._segments if segment.progress is not None])
         together, _ = merged(signals)

@@ -54,6 +54,7 @@ class _Written(msgspec.Struct):
     start: Annotated[int, msgspec.Meta(ge=-LATEST, le=LATEST)] | None
     ahead: dict[_Number, dict[str, list[tuple[_At, _At]]]] = {}
     sums: Annotated[str, msgspec.Meta(pattern=r"^sums-[0-9a-f]{32}\.bin$")] | None = None
+    lacks: Annotated[int, msgspec.Meta(ge=-LATEST, le=LATEST)] | None = None
 
 
 _WRITTEN = msgspec.json.Decoder(_Written)
@@ -71,6 +72,8 @@ class SafePoint:
         ahead: by source and part: from where to where blocks have been taken in beyond ``read``, since they overtook
             others.
         sums: name of what was found on rows that are not read again, see :func:`name_of`; None where nothing was.
+        lacks: findings up to this time, in microseconds, stand: some of what they rest on was gone when it was to be
+            read again; None where nothing was.
     """
 
     needed: Mapping[str, Mapping[str, Place]] = field(default_factory=dict)
@@ -78,11 +81,13 @@ class SafePoint:
     start: int | None = None
     ahead: Mapping[str, Mapping[str, Sequence[Sequence[int]]]] = field(default_factory=dict)
     sums: str | None = None
+    lacks: int | None = None
 
     def to_json(self) -> bytes:
         """Return it as JSON."""
         told = {
             "needed": self.needed, "read": self.read, "start": self.start, "ahead": self.ahead, "sums": self.sums,
+            "lacks": self.lacks,
         }  # fmt: skip
         return orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
 
@@ -103,7 +108,9 @@ class SafePoint:
         except ValueError as error:
             msg = f"not a safe point: {error}"
             raise ValueError(msg) from error
-        return cls(told["needed"], told["read"], told["start"], told.get("ahead", {}), told.get("sums"))
+        return cls(
+            told["needed"], told["read"], told["start"], told.get("ahead", {}), told.get("sums"), told.get("lacks")
+        )
 
 
 def name_of(sums: bytes | None) -> str | None:
@@ -165,7 +172,7 @@ class Desk:
 
     def __init__(self, terms: Terms, since: SafePoint | None = None, anew: frozenset[int] = frozenset()) -> None:
         """Begin on the ``terms`` of a job, after a restart ``since`` a safe point, but for sources ``anew``."""
-        self._terms, self._since = terms, since or SafePoint()
+        self._terms, self._since, self._anew = terms, since or SafePoint(), anew
         self._book = Casebook(terms, self._since.start)
         self._parts: dict[tuple[int, str], _Part] = {
             (int(source), part): _Part(place)
@@ -188,6 +195,7 @@ class Desk:
             for part, told in parts.items()
         }
         self._lacking = False  # some of what had come before a restart is gone
+        self._lacks = self._since.lacks
         self._remembered: list[pa.Array] = []  # workloads that findings from before it are on
         ends = {part: max(end for _, end in told) for part, told in self._ahead.items() if told}
         come = {part: max(self._again.get(part, 0), ends.get(part, 0)) for part in self._again | ends}
@@ -219,7 +227,7 @@ class Desk:
             return
         part = (delivery.source, delivery.part)
         if delivery.begins and part in self._expected:
-            self._lacking |= int(delivery.before["at"]) > self._since.begins(*part)
+            self._lacking |= self._begins_elsewhere(*part, int(delivery.before["at"]))
         if delivery.part:
             self._parts.setdefault(part, _Part()).take(delivery.before, delivery.after, begins=delivery.begins)
         if delivery.before == delivery.after:
@@ -237,6 +245,11 @@ class Desk:
         for one in kinds:
             rows = numbered if len(kinds) == 1 else numbered.filter(pa.array(known == one))
             self._book.take(delivery.source, self._terms.datasets[delivery.source], rows, known=one)
+
+    def _begins_elsewhere(self, source: int, part: str, at: int) -> bool:
+        """Tell whether a part that is read again begins behind what is needed of it, or is another than it was."""
+        needed = self._since.begins(source, part)
+        return at > needed or (at < needed and source not in self._anew)
 
     def _came_before(self, part: tuple[int, str], events: pa.RecordBatch, begin: int) -> NDArray[np.bool_]:
         """Tell which events of a block that begins there had come before a restart, whose blocks were others."""
@@ -257,9 +270,15 @@ class Desk:
         return one is not None and one.read is not None and bool(one.read["at"] >= at)
 
     def _come_again(self) -> None:
-        """Let what had been said before a restart be judged, unless some of what it rests on is there no more."""
-        if self._remembered and not self._lacking:
+        """Let what had been said before a restart be judged; it stands if some of what it rests on is there no more."""
+        if not self._remembered:
+            return
+        if self._lacking:
+            self._lacks = max(self._book.latest(), self._lacks or -LATEST)
+        else:
             self._book.doubt(self._remembered)
+        if self._lacks is not None:
+            self._book.stand(self._lacks)
         self._remembered = []
 
     def judge(self, *, urgent: bool = False) -> Changes:
@@ -290,7 +309,9 @@ class Desk:
             yield sums
         for (number, name), one in self._parts.items():
             if one.read is not None:
-                yield Delivery(number, name, one.read, one.read, begins=True).packed()
+                # a desk that is made of this lacks nothing that this one did not
+                needed = {"at": self._since.begins(number, name)}
+                yield Delivery(number, name, one.read if self._lacking else needed, one.read, begins=True).packed()
             for begin, after in one.waiting.items():
                 yield Delivery(number, name, {"at": begin}, after).packed()
         for source, rows, leases in self._book.contents():
@@ -347,7 +368,7 @@ class Desk:
             for name, place in parts.items():
                 needed.setdefault(source_, {}).setdefault(name, place)
                 read.setdefault(source_, {}).setdefault(name, self._since.read.get(source_, {}).get(name, place))
-        return SafePoint(needed, read, self._start, self._taken_ahead(), name_of(self.sums()))
+        return SafePoint(needed, read, self._start, self._taken_ahead(), name_of(self.sums()), self._lacks)
 
     def _taken_ahead(self) -> dict[str, dict[str, list[list[int]]]]:
         """Return from where to where blocks have been taken in that overtook others, in this run or before."""

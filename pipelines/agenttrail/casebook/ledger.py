@@ -21,6 +21,7 @@ from agenttrail.detect.rules import INCIDENT_SEVERITY
 from agenttrail.detect.signals import as_digests, digest_words
 from agenttrail.entities import ENTITY_DIGEST, WORKLOAD_DIGEST, workload_digests
 from agenttrail.incidents import group
+from agenttrail.parsing import LATEST
 from agenttrail.schema import conform, record
 from agenttrail.seams import settle, sound
 
@@ -107,6 +108,7 @@ class Ledger:
         self._correlated: pa.RecordBatch | None = None
         self._incidents: dict[str, _Mark] = {}
         self._span: Span | None = None
+        self._stand = _NO_TEXTS
 
     def remember(self, findings: pa.RecordBatch, incidents: Sequence[str], span: Span | None) -> pa.Array:
         """Take in what had been said before a restart.
@@ -127,6 +129,29 @@ class Ledger:
         self._incidents = dict.fromkeys(incidents, _Mark(b"", b""))
         return workloads.filter(pa.array(in_view(own, span))).unique()
 
+    def latest(self) -> int:
+        """Return when anything was seen last of what was said, in microseconds; long ago where nothing was said."""
+        return max((int(_last_seen(one).max(initial=-LATEST)) for one in self._every()), default=-LATEST)
+
+    def stand(self, until: int) -> None:
+        """Let findings that were said stand if they were seen up to a time, in microseconds, and are not found again.
+
+        Some of what they rest on is gone.  Those that are found again are as they are found then.
+        """
+        ids = [one.column("finding.id").filter(pa.array(_last_seen(one) <= until)) for one in self._every()]
+        self._stand = pa.concat_arrays([_NO_TEXTS, *ids])
+
+    def _every(self) -> list[pa.RecordBatch]:
+        return [one for one in (self._findings.everything(), self._correlated) if one is not None]
+
+    def _standing(self, before: pa.RecordBatch | None, now: pa.RecordBatch) -> list[pa.RecordBatch]:
+        """Return of what was said ``before`` what stands though it was not found ``now``."""
+        if before is None or not len(self._stand):
+            return []
+        known = before.column("finding.id")
+        again = pc.is_in(known, value_set=now.column("finding.id"))
+        return [before.filter(pc.and_not(pc.is_in(known, value_set=self._stand), again))]
+
     def accused(self) -> pa.Array:
         """Return the digests of workloads on which anything was found that opens an incident, or by a correlation."""
         own = self._findings.everything()
@@ -145,7 +170,7 @@ class Ledger:
         self._span = span
         stays = [self._findings.everything()]
         if self._correlated is not None:
-            last = numbers(self._correlated.column("finding.last_seen").cast(pa.int64()))
+            last = _last_seen(self._correlated)
             on_held = pc.is_in(workload_digests(self._correlated), value_set=held)
             self._correlated = self._correlated.filter(pc.or_(on_held, pa.array(last >= span.horizon)))
             stays.append(self._correlated)
@@ -167,8 +192,10 @@ class Ledger:
         """
         findings = conform(gathered.findings, record("finding"))
         whose = workload_digests(findings)
-        own = _compared(self._findings.of(touched, _COMPARED), findings)
-        self._findings.replace(touched, own.slim, whose)
+        standing = self._standing(self._findings.of(touched), findings) if len(self._stand) else []
+        own = _compared(self._findings.of(touched, _COMPARED), findings, self._stand)
+        whose = pa.concat_arrays([whose, *map(workload_digests, standing)])
+        self._findings.replace(touched, joined([own.slim, *standing]), whose)
         self._put_entries(gathered.timeline, holders, touched)
         compared = [own, self._correlate(gathered.units, touched, held)]
         told = [one.incidents for one in compared]
@@ -211,13 +238,16 @@ class Ledger:
         if every is not None:
             said = correlation_findings(self._terms.correlations, every, before, span)
         if span is None or before is None:
-            compared = _compared(before, conform(said, record("finding")))
-            self._correlated = compared.slim
+            said = conform(said, record("finding"))
+            compared = _compared(before, said, self._stand)
+            self._correlated = joined([compared.slim, *self._standing(before, said)])
             return compared
         said = conform(said.filter(pa.array(sound(said, span))), record("finding"))
         settled = settle(before, said.column("finding.id"), held, before.column("rule.id").unique(), span)
-        compared = _compared(before.filter(pa.array(~settled.stand)), said)
-        self._correlated = joined([compared.slim, before.filter(pa.array(settled.stand))])
+        doubted = before.filter(pa.array(~settled.stand))
+        compared = _compared(doubted, said, self._stand)
+        others = before.filter(pa.array(settled.stand))
+        self._correlated = joined([compared.slim, *self._standing(doubted, said), others])
         return compared
 
     def _together(self, incidents: pa.Array, touched: pa.Array) -> pa.RecordBatch:
@@ -268,13 +298,17 @@ def in_view(findings: pa.RecordBatch, span: Span | None) -> NDArray[np.bool_]:
     """Tell which findings rest on rows that are all looked at: those that reach into the span, or into its days."""
     if span is None:
         return np.ones(findings.num_rows, dtype=bool)
-    last = numbers(findings.column("finding.last_seen").cast(pa.int64()))
+    last = _last_seen(findings)
     settled = settle(findings, _NO_TEXTS, _NO_DIGESTS, findings.column("rule.id").unique(), span)
     return np.asarray(settled.in_view | (last >= span.start), dtype=bool)
 
 
-def _compared(before: pa.RecordBatch | None, now: pa.RecordBatch) -> _Compared:
-    """Return what findings say otherwise than they did ``before``."""
+def _last_seen(findings: pa.RecordBatch) -> NDArray[np.int64]:
+    return numbers(findings.column("finding.last_seen").cast(pa.int64()))
+
+
+def _compared(before: pa.RecordBatch | None, now: pa.RecordBatch, stand: pa.Array = _NO_TEXTS) -> _Compared:
+    """Return what findings say otherwise than they did ``before``, but for those that ``stand`` whatever is found."""
     marks = _marks(now)
     slim = now.drop_columns(_EVIDENCE).append_column(_MARK, marks)
     if before is None:
@@ -282,7 +316,7 @@ def _compared(before: pa.RecordBatch | None, now: pa.RecordBatch) -> _Compared:
     ids, known = now.column("finding.id"), before.column("finding.id")
     same = pc.equal(marks, before.column(_MARK).take(pc.index_in(ids, value_set=known)))
     changed = now.filter(pc.invert(pc.fill_null(same, fill_value=False)))
-    goes = pc.invert(pc.is_in(known, value_set=ids))
+    goes = pc.invert(pc.or_(pc.is_in(known, value_set=ids), pc.is_in(known, value_set=stand)))
     touched = pa.concat_arrays([changed.column("incident.id"), before.column("incident.id").filter(goes)]).unique()
     return _Compared(changed, known.filter(goes), slim, touched)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from agenttrail.columns.json_text import json_objects
 from agenttrail.sinks.elasticsearch import BulkWriter, ElasticsearchSettings, connect, index_names
+from agenttrail.sinks.elasticsearch_queries import timeline_places
 from agenttrail.sinks.elasticsearch_timeline import replace_timelines
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ class ChangesWriter:
         if incidents.num_rows and changes.stories:
             written += [("timeline", one) for one in replace_timelines(client, changes.timeline, incidents, **how)]
         if len(changes.gone_incidents):
+            stored, where = timeline_places(client, changes.gone_incidents, **how)
+            if len(stored):
+                written.append(("timeline", writer.delete(stored, where)))
             written.append(("incidents", writer.supersede_incidents(changes.gone_incidents, changes.successors)))
         if len(changes.gone_findings):
             written.append(("findings", writer.supersede_findings(changes.gone_findings)))

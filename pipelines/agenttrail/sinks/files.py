@@ -510,12 +510,13 @@ def _finish(directory: str, parts: dict[str, list[str]], keep: frozenset[str], *
 
 
 def found_in(directory: str, kind: str) -> list[str]:
-    """Return the files in a folder of an output directory that runs put there."""
+    """Return the files in a folder of an output directory that runs put there, numbered ones by number."""
     folder = join(directory, kind)
     if not FileSystems.exists(folder):
         return []
     found = [file.path for file in FileSystems.match([join(glob.escape(folder), "*.parquet")])[0].metadata_list]
-    return sorted(path for path in found if FOLDERS[kind][0].fullmatch(path.rsplit("/", 1)[-1]))
+    ours = [path for path in found if FOLDERS[kind][0].fullmatch(path.rsplit("/", 1)[-1])]
+    return sorted(ours, key=lambda path: (len(path), path))  # a number beyond five digits is longer, and larger
 
 
 def _publish_folder(directory: str, kind: str, parts: list[str], keep: frozenset[str] = frozenset()) -> None:

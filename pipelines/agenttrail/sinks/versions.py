@@ -23,7 +23,16 @@ from agenttrail.columns.json_text import json_lines, json_objects
 from agenttrail.documents import read_records
 from agenttrail.errors import SinkError
 from agenttrail.schema import record
-from agenttrail.sinks.files import DEAD_LETTERS, TIMELINE, cannot, dead_letter_lines, event_table, is_local, write_table
+from agenttrail.sinks.files import (
+    DEAD_LETTERS,
+    TIMELINE,
+    cannot,
+    dead_letter_lines,
+    event_table,
+    found_in,
+    is_local,
+    write_table,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,6 +45,8 @@ SUPERSEDED = "superseded"
 _KINDS = {"finding": "findings.ndjson", "incident": "incidents.ndjson"}
 _CALLED = {"finding": "a finding", "incident": "an incident"}
 _SUMS = "sums-*.bin"
+_MANY_TIMELINES = 256
+"""Files of timelines that become one: a new one is written whenever any timeline is told otherwise."""
 _PRIVATE = 0o600
 _PUBLIC = 0o644
 
@@ -206,8 +217,7 @@ class Versions:
 
     def _one_timeline(self, incidents: list[str]) -> None:
         """Put the last timeline of each of these incidents into one file."""
-        folder = self._directory / TIMELINE
-        paths = sorted(folder.glob("timeline-*.parquet"))
+        paths = self._timelines()
         wanted, kept = set(incidents), []
         for path in reversed(paths):
             table = pq.read_table(path)
@@ -232,6 +242,7 @@ class Versions:
             tombs = [_tomb(kind, id_) for id_ in gone[kind]]
             lines = [standing[kind][id_] for id_ in sorted(standing[kind])]
             self._replace(name, b"".join([*lines, *tombs]))
+        self._one_timeline(list(standing["incident"]))
         self._replace(f"{DEAD_LETTERS}.ndjson", b"".join(self._dead_letters()), private=True)
         safe_point = self._directory / SAFE_POINT
         findings = read_records(pa.array(line.decode() for line in standing["finding"].values()), record("finding"))
@@ -270,7 +281,10 @@ class Versions:
             ):
                 lines = json_lines(json_objects(batch)) if batch.num_rows else b""
                 self._append(_KINDS[kind], lines + b"".join(_tomb(kind, id_) for id_ in gone.to_pylist()))
-        except OSError as error:
+            if changes.timeline.num_rows and len(self._timelines()) > _MANY_TIMELINES:
+                standing, _ = last_versions(self._directory / _KINDS["incident"], "incident")
+                self._one_timeline(list(standing))
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise cannot(self._directory, "written", error) from error
 
     def _append(self, name: str, data: bytes, *, private: bool = False) -> None:
@@ -285,11 +299,15 @@ class Versions:
     def _append_timeline(self, entries: pa.Table) -> None:
         """Write whole timelines of incidents as a file of their own: of an incident's, that in the last file holds."""
         folder = self._directory / TIMELINE
-        numbers = [int(path.stem.removeprefix("timeline-")) for path in folder.glob("timeline-*.parquet")]
-        path = folder / f"timeline-{max(numbers, default=-1) + 1:05d}.parquet"
+        last = [int(path.stem.removeprefix("timeline-")) for path in self._timelines()[-1:]]
+        path = folder / f"timeline-{max(last, default=-1) + 1:05d}.parquet"
         part = folder / f".{path.stem}-{os.getpid()}.part"
         write_table(str(part), entries)
         part.replace(path)
+
+    def _timelines(self) -> list[Path]:
+        """Return the files of timelines in the order in which they were written."""
+        return [Path(path) for path in found_in(str(self._directory), TIMELINE)]
 
     def dead(self, letters: pa.RecordBatch) -> None:
         """Write dead letters.

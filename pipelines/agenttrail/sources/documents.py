@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _LOOK = 1.0  # seconds between two looks
 _SETTLED = 1.0  # seconds that a changed document must have been as it is: it may still be being written
+_LONGEST = 10.0  # seconds after which one that never rests, such as a watch of pods, is read as it is
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,21 @@ class RereadDocuments:
 
 @dataclass
 class _Seen:
-    """What is known of one document: its state, since when, and which state was given; states are text."""
+    """What is known of one document.
+
+    Attributes:
+        path: of the file.
+        state: text that tells a version from others.
+        since: when that was seen first,
+        news: and when it was first seen to be other than what was given.
+        given: which state was given; "" for none.
+        versions: how many were.
+    """
 
     path: str
     state: str
     since: float
+    news: float
     given: str = ""
     versions: int = 0
 
@@ -84,7 +95,7 @@ class DocumentReader:
         self._seen = {}
 
     def read(self) -> Iterator[Piece]:
-        """Yield each document that is new, or has changed and stayed so for a second.
+        """Yield each document that is new, or has changed and stayed so for a second, or goes on changing for ten.
 
         One that cannot be read, such as one that is empty so far, is told of and waited for; in a bounded replay,
         which has no later, it is an error, as in batch.
@@ -98,7 +109,7 @@ class DocumentReader:
         self._look(now)
         self._looked = now
         for seen in list(self._seen.values()):
-            if seen.given == seen.state or not (self._to_end or now - seen.since >= _SETTLED or not seen.versions):
+            if seen.given == seen.state or not (self._to_end or not seen.versions or _rests(seen, now)):
                 continue
             shown = self._shown(seen.path)
             try:
@@ -141,6 +152,11 @@ class DocumentReader:
         for path, state in there.items():
             seen = self._seen.get(path)
             if seen is None:
-                self._seen[path] = _Seen(path, state, now)
+                self._seen[path] = _Seen(path, state, now, now)
             elif seen.state != state:
+                seen.news = now if seen.given == seen.state else seen.news
                 seen.state, seen.since = state, now
+
+
+def _rests(seen: _Seen, now: float) -> bool:
+    return now - seen.since >= _SETTLED or now - seen.news >= _LONGEST

@@ -145,7 +145,7 @@ class GrowingReader:
                 continue
         self._look_at_open_ones()  # before new files are: one of them may be the copy of one that was truncated
         known: dict[str, Position] = dict(self._wanted or {})
-        self._wanted = None
+        restarts, self._wanted = bool(known), None
         missing = set(known) - set(there) | set(self._asleep) - set(there)
         for part in missing:
             self._lost[part] = time.monotonic(), known.pop(part) if part in known else self._asleep.pop(part)
@@ -156,7 +156,23 @@ class GrowingReader:
                 tail.path, tail.left = path, None
             elif part not in self._asleep or (self._asleep[part].stored or self._asleep[part].at) != size:
                 self._begin(path, known.get(part) or self._asleep.pop(part, None))
+        if restarts:
+            self._read_copies_again()
         self._find_elsewhere(missing & set(self._lost))
+
+    def _read_copies_again(self) -> None:
+        """Go back in files that have in them what was to be read again of one that is gone, or begins anew.
+
+        A file may have been read on in its copy, beyond what a restart needs of it.  Of several that begin alike all
+        are read again: what comes twice counts once.
+        """
+        for part, (_, lost) in list(self._lost.items()):
+            copies = [tail for tail in self._tails.values() if tail.position.at > lost.at and tail.starts_as(lost)]
+            for tail in copies:
+                tail.take_over(lost)
+            if copies:
+                del self._lost[part]
+                self._gone.add(part)
 
     def _begin(self, path: str, position: Position | None) -> None:
         """Open a file: one that is known, one that was known under another name, or a new one."""

@@ -116,13 +116,14 @@ class Tail:
     def begins_anew(self) -> bool:
         """Tell whether other content stands where the file has been read, as after a truncation."""
         position = self.position
-        if self.compressed or not position.at:
+        if self.compressed or not (position.at or position.mark):
             return False
-        return self._size < position.at or mark_of(self._at(0, _MARKED_BYTES), position.at) != position.mark
+        return self._size < position.at or not self.starts_as(position)
 
     def start_anew(self) -> None:
         """Read from the beginning."""
         self._halves, self._waits = -1, None
+        self.position = replace(self.position, mark="")
         self.position = self._placed(0, 0)
 
     def take_over(self, position: Position) -> None:
@@ -134,7 +135,7 @@ class Tail:
         """Tell whether the file's content begins as what was read up to ``position`` did."""
         length = position.mark.partition(":")[0]
         marked = int(length) if length.isdecimal() and len(length) <= len(str(_MARKED_BYTES)) else 0
-        return bool(marked) and mark_of(self._start(marked), position.at) == position.mark
+        return bool(marked) and mark_of(self._start(marked), marked) == position.mark
 
     def unread(self) -> bool:
         """Tell whether the file holds more, half a line at its end left aside."""
@@ -197,6 +198,8 @@ class Tail:
     def _lines(self, data: bytes, stored: int = 0) -> Piece:
         before, at = self.position, self.position.at
         self.position = self._placed(at + len(data), stored, data)
+        if not at:  # a restart that reads it again is to know it again, too
+            before = replace(before, mark=self.position.mark)
         skipped = len(_BYTE_ORDER_MARK) if at == 0 and data.startswith(_BYTE_ORDER_MARK) else 0
         block = Block(data[skipped:], self._shown, at + skipped, None, self._source)
         return Piece(self.part, block, before, self.position, top=at == 0)
@@ -210,7 +213,7 @@ class Tail:
         """Return the position ``at`` with the mark of the file; ``data`` has been read last."""
         before = self.position
         if before.mark and (at == before.at or before.at >= _MARKED_BYTES):
-            mark = before.mark if at else ""
+            mark = before.mark if at or at == before.at else ""
         elif self.compressed:
             mark = mark_of(data if data and not before.at else self._start(_MARKED_BYTES), at)
         else:

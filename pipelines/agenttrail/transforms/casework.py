@@ -44,6 +44,8 @@ _STEP = 60_000_000
 """How far the watermark moves, in microseconds, until it is looked at what can be let go of."""
 _COSTLIEST = 15.0
 """Seconds of writing beyond which it makes judging everything no rarer: what is written to may be away."""
+_SPARE = 16 << 20
+"""Bytes by which the bag may be more than twice what is held: most of it is leases that were told again, or nothing."""
 _DESKS: dict[tuple[str, int], _Ready] = {}
 """Desks of this process by run and key: a runner may call another copy of the function each time."""
 
@@ -79,7 +81,9 @@ class _Ready:
         evicted: when rows were let go of last.
         cost: seconds that it took last to judge everything and to write what that says.
         passed: what the watermark has passed, in microseconds; None while that is not known.
-        kept: rows in the bag.
+        kept: rows in the bag,
+        size: and bytes;
+        least: and bytes when only what is held was in there last.
         said: how much was said.
         over: whether the watermark has come to its end.
         stepping: whether it is told when the watermark has moved on.
@@ -93,6 +97,8 @@ class _Ready:
     cost: float = 0.0
     passed: int | None = None
     kept: int = 0
+    size: int = 0
+    least: int = 0
     stepping: bool = False
     said: int = 0
     over: bool = False
@@ -140,6 +146,7 @@ class _Casework(beam.DoFn):
         ready = self._ready(key, bag, count)
         bag.add(data)
         ready.deliveries += 1
+        ready.size += len(data)
         count.write(ready.deliveries)
         delivery = Delivery.unpacked(data)
         ready.desk.deliver(delivery)
@@ -221,6 +228,7 @@ class _Casework(beam.DoFn):
             if known:
                 for data in bag.read():
                     ready.desk.deliver(Delivery.unpacked(data))
+                    ready.size += len(data)
                 ready.kept = ready.desk.rows
             _DESKS[self._run, key] = ready
         return ready
@@ -240,14 +248,16 @@ class _Casework(beam.DoFn):
             yield from self._judged(ready, lambda desk: desk.judge(), whole=True)
 
     def _keep_less(self, ready: _Ready, bag: Any, count: Any) -> None:
-        """Put into the bag what is held alone, once that is less than half of what is in there."""
-        if ready.desk.rows * 2 >= ready.kept:
+        """Put into the bag what is held alone, once that is less than half of what is in there, by rows or bytes."""
+        if ready.desk.rows * 2 >= ready.kept and ready.size <= 2 * ready.least + _SPARE:
             return
         bag.clear()
-        ready.kept = ready.desk.rows
+        ready.kept, ready.size = ready.desk.rows, 0
         for data in ready.desk.packed():
             bag.add(data)
             ready.deliveries += 1
+            ready.size += len(data)
+        ready.least = ready.size
         count.write(ready.deliveries)
 
     def _judged(self, ready: _Ready, judge: Callable[[Desk], Changes], *, whole: bool) -> Iterator[Any]:
