@@ -13,6 +13,7 @@ import pytest
 from agenttrail import jobs
 from agenttrail.attribute import with_columns
 from agenttrail.casebook.book import Casebook
+from agenttrail.casebook.segments import reporting
 from agenttrail.casebook.terms import Terms
 from agenttrail.columns.json_text import json_objects
 from agenttrail.columns.text import constant
@@ -186,11 +187,15 @@ def test_without_leases_it_lets_go_all_the_same(day: Any) -> None:
     job, _, _ = day
     terms = _terms(job)
     book = Casebook(terms)
-    for what, source, batch in _pieces(job, 1 << 20):
-        if what == "events":
-            _take_in(book, job, terms, what, source, batch)
-    book.evict(_first(batch) + 10 * 86_400_000_000)
-    assert book.judge().findings.num_rows == 0
+    events = [(source, batch) for what, source, batch in _pieces(job, 1 << 20) if what == "events"]
+    for source, batch in events:
+        _take_in(book, job, terms, "events", source, batch)
+    book.judge()
+    reports = sum(int(reporting(segment.raw).sum()) for segment in book._segments)  # noqa: SLF001 - to tell them apart
+    assert book.rows > reports > 0
+    book.evict(max(_first(batch) for _, batch in events) + 10 * 86_400_000_000)
+    # reports that no sample is left to need go, but for the farthest of each source
+    assert book.rows < 0.01 * reports
 
 
 def test_leases_that_are_read_again_are_held_once(day: Any) -> None:
@@ -282,3 +287,58 @@ def test_a_restart_between_what_is_urgent_and_everything_tells_all_timelines(day
     assert all(kept.timelines.values())
     assert kept.incidents == incidents
     assert _without_place(kept.findings) == _without_place(findings)
+
+
+@pytest.mark.parametrize("comes", ["nothing", "tool calls"])
+@pytest.mark.parametrize("stands", [False, True])
+def test_what_was_found_before_a_restart_goes_with_what_it_rests_on_unless_that_cannot_be_told(
+    day: Any, comes: str, *, stands: bool
+) -> None:
+    """What it rests on has not come again: since it matters no more, or since it is gone where it was read."""
+    job, _, _ = day
+    terms = _terms(job)
+    before, kept = Casebook(terms), _Kept()
+    for what, source, batch in _pieces(job, 1 << 20):
+        _take_in(before, job, terms, what, source, batch)
+    said = before.judge()
+    kept.hear(said)
+    again = Casebook(terms)
+    doubtful = again.remember(said.findings.drop_columns(["finding.evidence"]), list(kept.incidents))
+    if stands:
+        again.stand(again.latest())
+    for what, source, batch in _pieces(job, 1 << 20) if comes != "nothing" else ():
+        if what == "leases" or FORMATS[job.sources[source].format].named:
+            _take_in(again, job, terms, what, source, batch)
+    again.doubt([doubtful])
+    now = again.judge()
+    gone = set(now.gone_findings.to_pylist()), set(now.gone_incidents.to_pylist())
+    if stands:
+        assert gone == (set(), set())
+        whole = {one["incident.id"]: one for one in map(json.loads, json_objects(now.incidents).to_pylist())}
+        assert {id_: one["finding.id"] for id_, one in whole.items()} == {
+            id_: one["finding.id"] for id_, one in kept.incidents.items()
+        }
+    else:
+        found = set(now.findings.column("finding.id").to_pylist())
+        assert gone[0] == kept.findings.keys() - found
+        assert gone[0]
+        assert gone[1] == kept.incidents.keys() - set(now.incidents.column("incident.id").to_pylist())
+        assert gone[1]
+
+
+def test_calls_of_a_pod_that_no_list_names_are_held_as_long_as_it_is_heard_of(day: Any) -> None:
+    job, _, _ = day
+    terms = _terms(job)
+    book = Casebook(terms)
+    calls = [
+        (source, batch)
+        for what, source, batch in _pieces(job, 1 << 20)
+        if what == "events" and job.sources[source].format == "otlp_spans"
+    ]
+    last = max(int(pc.max(batch.column("event.start").cast(pa.int64())).as_py()) for _, batch in calls)
+    for source, batch in calls:
+        book.take(source, None, batch)
+    book.evict(last)
+    assert book.rows == sum(batch.num_rows for _, batch in calls) > 0
+    book.evict(last + 40 * 86_400_000_000)
+    assert book.rows == 0

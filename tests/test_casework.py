@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 import pytest
+from apache_beam.utils.timestamp import Timestamp
 from tests.formats.golden import parsed_sample
 
 from agenttrail.accounting import ACCOUNT, EVICTED
@@ -60,6 +61,44 @@ def test_what_it_takes_to_write_what_is_said_makes_judging_everything_rarer() ->
         if isinstance(one, Said):
             time.sleep(0.3)  # the steps behind this one have it before the next is asked for
     assert ready.cost >= 0.3
+
+
+class _Bag(list[bytes]):
+    """State of Beam's, by hand: a bag, a value and timers."""
+
+    add = list.append
+
+    def read(self) -> list[bytes]:
+        return list(self)
+
+    def write(self, _: object) -> None:
+        pass
+
+    def set(self, _: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("what", ["leases that are read again", "blocks of which nothing matters"])
+def test_the_bag_holds_little_more_than_what_is_held(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list of pods is read again whenever it changes, and of most blocks no row may matter."""
+    monkeypatch.setattr("agenttrail.transforms.casework._SPARE", 20_000)
+    monkeypatch.setattr("agenttrail.transforms.casework._DESKS", {})
+    leases = parsed_sample("kubernetes_pods").events
+    bag, casework = _Bag(), _Casework("run", lambda: Desk(TERMS), 0, Pacing(urgent=1e9))
+    most = []
+    for number in range(600):
+        told = leases if what.startswith("leases") else None
+        delivery = Delivery(0, "a", {"at": number}, {"at": number + 1}, None, told, begins=number == 0)
+        list(casework._delivered(0, delivery.packed(), bag, _Bag(), (_Bag(),) * 3, Timestamp(micros=1)))  # noqa: SLF001
+        most.append(sum(map(len, bag)))
+    once = len(Delivery(0, "a", {"at": 0}, {"at": 1}, None, leases).packed())
+    assert max(most) < 20_000 + 5 * once
+    desk = Desk(TERMS)
+    for data in bag.read():
+        desk.deliver(Delivery.unpacked(data))
+    assert desk.safe_point().read == {"0": {"a": {"at": 600}}}
+    held = sum(one.num_rows for _, _, one in desk._book.contents() if one is not None)  # noqa: SLF001 - to count them
+    assert held == (leases.num_rows if what.startswith("leases") else 0)
 
 
 @pytest.mark.parametrize(("all_", "calls"), [(0.0, ["evict", "all"]), (1e9, ["urgent", "urgent"])])

@@ -282,7 +282,12 @@ class Desk:
         self._remembered = []
 
     def judge(self, *, urgent: bool = False) -> Changes:
-        """Say what is to be said otherwise than the last time, see :meth:`Casebook.judge`."""
+        """Say what is to be said otherwise than the last time, see :meth:`Casebook.judge`.
+
+        The first time after a restart everything is judged, whatever is asked for: by half of it correlations would
+        take back what they had said.
+        """
+        urgent = urgent and not self._remembered
         self._come_again()
         return self._book.judge(urgent=urgent)
 

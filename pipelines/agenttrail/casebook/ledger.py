@@ -109,6 +109,7 @@ class Ledger:
         self._incidents: dict[str, _Mark] = {}
         self._span: Span | None = None
         self._stand = _NO_TEXTS
+        self._doubted = False  # what correlations had said before a restart was not looked at yet
 
     def remember(self, findings: pa.RecordBatch, incidents: Sequence[str], span: Span | None) -> pa.Array:
         """Take in what had been said before a restart.
@@ -123,6 +124,7 @@ class Ledger:
         ids = pa.array([one.id for one in self._terms.correlations], pa.string())
         correlated = pc.is_in(marked.column("rule.id"), value_set=ids)
         self._correlated = marked.filter(correlated)
+        self._doubted = self._correlated.num_rows > 0
         own = marked.filter(pc.invert(correlated))
         workloads = workload_digests(own)
         self._findings.replace(_NO_DIGESTS, own, workloads)
@@ -230,8 +232,9 @@ class Ledger:
             self._units.replace(touched, units, workload_digests(units))
         elif before is not None:
             self._units.replace(touched, before.slice(0, 0), _NO_DIGESTS)
-        else:
+        elif not self._doubted:
             return none
+        self._doubted = False
         every = self._units.everything()
         before, span = self._correlated, self._span
         said = empty("finding")
