@@ -6,11 +6,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from tests.formats.golden import parsed_sample
 
 from agenttrail.casebook.deliveries import Delivery
 from agenttrail.casebook.desk import Desk, SafePoint, name_of
 from agenttrail.casebook.terms import Terms
 from agenttrail.columns.numbers import numbers
+from agenttrail.gathering.observed import distinct
 from agenttrail.schema import conform, record
 from agenttrail.seams import Span
 
@@ -223,3 +225,38 @@ def test_a_desk_that_is_made_of_its_state_remembers_what_it_let_go_of() -> None:
         one.deliver(Delivery(0, "a", _place(20), _place(30), _flow(3)))
         one.judge()
         assert len(one.late()) == 1
+
+
+def test_what_a_list_of_pods_does_not_name_any_more_is_known_after_a_restart() -> None:
+    pods = parsed_sample("kubernetes_pods").events
+    desk = Desk(TERMS, documents=frozenset([1]))
+    told = 0
+    for version in (pods, pods.slice(0, 1), pods):
+        desk.deliver(Delivery(1, "pods", _place(0), _place(0), None, version, begins=True))
+        desk.judge(urgent=True)
+        told += version.num_rows
+    assert _leases(desk) == told > pods.num_rows
+    desk.judge()
+    since = desk.safe_point()
+    beside = desk.sums()
+    assert beside is not None
+    assert since.sums == name_of(beside)
+    again = Desk(TERMS, since, frozenset([1]), frozenset([1]))
+    again.deliver(Delivery.unpacked(beside))
+    assert again.safe_point().sums == since.sums  # also before anything is judged
+    again.deliver(Delivery(1, "pods", _place(0), _place(0), None, pods.slice(0, 1), begins=True))
+    again.judge()
+    assert distinct(again._book._observed).num_rows == pods.num_rows  # noqa: SLF001 - to count them
+    assert again.safe_point().sums == since.sums
+
+
+def _leases(desk: Desk) -> int:
+    """Return how many leases a desk knows, those that say the same as others among them."""
+    return sum(leases.num_rows for leases in desk._book._observed)  # noqa: SLF001 - to count them
+
+
+def test_leases_that_are_told_again_by_their_source_are_not_kept_for_a_restart() -> None:
+    desk = Desk(TERMS)
+    desk.deliver(Delivery(1, "topic", _place(0), _place(9), None, parsed_sample("kubernetes_pods").events, begins=True))
+    desk.judge()
+    assert desk.sums() is None

@@ -111,3 +111,12 @@ def test_files_that_grow_meanwhile_on_prism(day: Day, tmp_path: Path) -> None:
         graph.run(job, job.streams, graph.StreamOptions(pacing=QUICK, sizes=SMALL))
         written.result()
     assert day.unlike(tmp_path / "out") == []
+    # a list of pods names those that run now: a restart knows the others, too
+    pods = list(tmp_path.glob("*/document.json"))
+    for document in pods:
+        first, *others = document.read_bytes().splitlines(keepends=True)
+        assert others
+        document.write_bytes(first)
+    HALT.begin()
+    graph.run(job, job.streams, graph.StreamOptions(to_end=True, pacing=QUICK, sizes=SMALL))
+    assert day.unlike(tmp_path / "out") == []

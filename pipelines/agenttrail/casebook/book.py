@@ -241,14 +241,19 @@ class Casebook:
             needless = Needless.of(self._segments, self._terms.asked, settled, self._ledger.accused(), pods)
             self._sums = needless.added_to(self._sums)
         self._segments = self._kept(rows, needless)
-        if self._observed and self._known.living is not None:
-            ended = self._known.living.ended
-            self._observed = [still_needed(self._observed, self._known.leases, ended, span.first_day)]
+        if self._observed:
+            self._observed = [self.still_needed(self._observed)]
         held = self._held()
         self._ledger.forget(held, span)
         pods = [leases.column("k8s.pod.uid") for leases in self._observed]
         self._sums = self._sums.alone(held, pa.concat_arrays([pa.array([], pa.string()), *pods]))
         return changes
+
+    def still_needed(self, observed: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+        """Return of leases, or trajectories, each once, those of which rows are looked at."""
+        if self._known is None or self._known.living is None or self._span is None:
+            return distinct(observed)
+        return still_needed([distinct(observed)], self._known.leases, self._known.living.ended, self._span.first_day)
 
     def settle(self, start: int) -> Span:
         """Look at rows from ``start`` on, in microseconds, as a run from there does; return what is looked at."""

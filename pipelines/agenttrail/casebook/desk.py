@@ -71,7 +71,7 @@ class SafePoint:
             lasts; None where nothing was let go of yet.
         ahead: by source and part: from where to where blocks have been taken in beyond ``read``, since they overtook
             others.
-        sums: name of what was found on rows that are not read again, see :func:`name_of`; None where nothing was.
+        sums: name of what is not read again, see :meth:`Desk.sums` and :func:`name_of`; None where nothing is.
         lacks: findings up to this time, in microseconds, stand: some of what they rest on was gone when it was to be
             read again; None where nothing was.
     """
@@ -170,8 +170,21 @@ class _Part:
 class Desk:
     """Takes deliveries, judges, and tells from where a restart would have to read."""
 
-    def __init__(self, terms: Terms, since: SafePoint | None = None, anew: frozenset[int] = frozenset()) -> None:
-        """Begin on the ``terms`` of a job, after a restart ``since`` a safe point, but for sources ``anew``."""
+    def __init__(
+        self,
+        terms: Terms,
+        since: SafePoint | None = None,
+        anew: frozenset[int] = frozenset(),
+        documents: frozenset[int] = frozenset(),
+    ) -> None:
+        """Begin on the ``terms`` of a job.
+
+        Args:
+            terms: of the job.
+            since: what an earlier run wrote down.
+            anew: sources that are read from the top, whatever that says.
+            documents: sources that may not tell again what they told: a list of pods lists those that run.
+        """
         self._terms, self._since, self._anew = terms, since or SafePoint(), anew
         self._book = Casebook(terms, self._since.start)
         self._parts: dict[tuple[int, str], _Part] = {
@@ -183,7 +196,10 @@ class Desk:
         self._origins: dict[int, tuple[int, str, Place]] = {}
         self._next = 0
         self._start = self._since.start
-        self._packed: tuple[Sums, bytes | None] | None = None
+        self._packed: tuple[Sums, pa.RecordBatch | None, bytes | None] | None = None
+        self._documents = documents
+        self._listed: list[pa.RecordBatch] = []  # leases that documents told
+        self._kept: pa.RecordBatch | None = None  # the same, each once, when everything was judged last
         self._again = {
             (int(source), part): int(place["at"])
             for source, parts in self._since.read.items()
@@ -220,6 +236,8 @@ class Desk:
         """Take a delivery in."""
         if delivery.sums is not None and delivery.times is not None and delivery.settled is not None:
             self._book.recall(Sums(delivery.sums, SampleTimes.from_table(delivery.times), delivery.settled))
+            self._observe(delivery.leases, listed=True)
+            self._kept = delivery.leases
             return
         if delivery.settled is not None:
             self._start = delivery.settled if self._start is None else max(delivery.settled, self._start)
@@ -232,8 +250,7 @@ class Desk:
             self._parts.setdefault(part, _Part()).take(delivery.before, delivery.after, begins=delivery.begins)
         if delivery.before == delivery.after:
             self._expect_no_more(*part)
-        if delivery.leases is not None:
-            self._book.observe(delivery.leases)
+        self._observe(delivery.leases, listed=delivery.source in self._documents)
         events = delivery.events
         if events is None or not events.num_rows:
             return
@@ -245,6 +262,22 @@ class Desk:
         for one in kinds:
             rows = numbered if len(kinds) == 1 else numbered.filter(pa.array(known == one))
             self._book.take(delivery.source, self._terms.datasets[delivery.source], rows, known=one)
+
+    def _observe(self, leases: pa.RecordBatch | None, *, listed: bool) -> None:
+        if leases is None:
+            return
+        self._book.observe(leases)
+        if listed:
+            self._listed.append(leases)
+
+    def _keep_listed(self) -> None:
+        """Make what documents told one, each lease once, without those that nothing needs any more."""
+        if not self._listed:
+            return
+        whole = self._book.still_needed(self._listed)
+        if self._kept is None or not whole.equals(self._kept):
+            self._kept = whole
+        self._listed = [self._kept]
 
     def _begins_elsewhere(self, source: int, part: str, at: int) -> bool:
         """Tell whether a part that is read again begins behind what is needed of it, or is another than it was."""
@@ -289,7 +322,10 @@ class Desk:
         """
         urgent = urgent and not self._remembered
         self._come_again()
-        return self._book.judge(urgent=urgent)
+        changes = self._book.judge(urgent=urgent)
+        if not urgent:
+            self._keep_listed()
+        return changes
 
     def remember(self, findings: pa.RecordBatch, incidents: Sequence[str]) -> None:
         """Take in what had been said before a restart, see :meth:`Casebook.remember`."""
@@ -304,7 +340,9 @@ class Desk:
         """Judge everything, and let go of what is not looked at from ``start`` on, see :meth:`Casebook.evict`."""
         self._come_again()
         self._start = start if self._start is None else max(start, self._start)
-        return self._book.evict(start)
+        changes = self._book.evict(start)
+        self._keep_listed()
+        return changes
 
     def packed(self) -> Iterator[bytes]:
         """Yield all that is held as deliveries, from which a desk like this one can be made."""
@@ -337,17 +375,19 @@ class Desk:
             yield Delivery(source, name, first, first, mine).packed()
 
     def sums(self) -> bytes | None:
-        """Return what was found on rows that were let go of as a delivery; None where that is nothing.
+        """Return what no source tells again as a delivery: what was found on rows that were let go of, and leases.
 
-        It stands beside the safe point, which names it: it is not in what is read again from there.
+        It stands beside the safe point, which names it.  Leases are those that documents had told when everything was
+        judged last.  None where there is nothing of either.
         """
-        sums = self._book.sums
-        if self._packed is None or self._packed[0] is not sums:
+        sums, kept = self._book.sums, self._kept
+        if self._packed is None or self._packed[0] is not sums or self._packed[1] is not kept:
             told = Delivery(
-                0, "", {"at": 0}, {"at": 0}, settled=sums.settled, sums=sums.findings, times=sums.gone.table()
-            )
-            self._packed = sums, told.packed() if sums else None
-        return self._packed[1]
+                0, "", {"at": 0}, {"at": 0}, None, kept,
+                settled=sums.settled, sums=sums.findings, times=sums.gone.table(),
+            )  # fmt: skip
+            self._packed = sums, kept, told.packed() if sums or kept is not None else None
+        return self._packed[2]
 
     def late(self) -> list[tuple[int, pa.RecordBatch]]:
         """Return the events that came too late to be looked at, by source, since this was asked last."""

@@ -1,7 +1,7 @@
 """Documents of metadata that are read again, whole, whenever they change: a list of pods, a table of leases.
 
-They tell no event time.  After a restart they are read from the start again, whatever positions say: what they told
-lives in state alone, and is nothing that a document forgets when it has moved on.
+They tell no event time.  After a restart they are read from the start again, whatever positions say; what they have
+told and do not tell any more stands beside the safe point.
 """
 
 from __future__ import annotations

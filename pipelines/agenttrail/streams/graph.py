@@ -24,6 +24,7 @@ from agenttrail.jobs import KINDS, report, view_of
 from agenttrail.sinks import files as sink
 from agenttrail.sinks.saying import KeepAccounts, KeepDead, Say
 from agenttrail.sinks.versions import SAFE_POINT, Versions
+from agenttrail.sources.documents import RereadDocuments
 from agenttrail.sources.positions import Position
 from agenttrail.sources.stream import ARRIVALS, BlocksOf, Sizes
 from agenttrail.sources.watermarks import MedianTime, Pace
@@ -124,6 +125,7 @@ def build(
         None if stored is None else stored.findings,
         () if stored is None else stored.incidents,
         None if stored is None else _sums(directory, stored),
+        frozenset(number for number, spec in streams.items() if isinstance(spec, RereadDocuments)),
     )
     keep = max(options.lateness, job.wait)
     cased = together | Casework(str(time.time_ns()), opening, keep, options.pacing)

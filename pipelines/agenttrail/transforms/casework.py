@@ -320,6 +320,7 @@ class Opening:
         findings: what had been said then, without evidence.
         incidents: ids of those that stood then.
         sums: what the safe point names; None where it names nothing.
+        documents: sources that may not tell again what they told.
     """
 
     terms: Terms
@@ -328,10 +329,12 @@ class Opening:
     findings: pa.RecordBatch | None = None
     incidents: tuple[str, ...] = ()
     sums: bytes | None = None
+    documents: frozenset[int] = frozenset()
 
     def __call__(self) -> Desk:
         """Return a desk."""
-        desk = Desk(self.terms, None if self.since is None else SafePoint.from_json(self.since), self.anew)
+        since = None if self.since is None else SafePoint.from_json(self.since)
+        desk = Desk(self.terms, since, self.anew, self.documents)
         if self.findings is not None:
             desk.remember(self.findings, self.incidents)
         if self.sums is not None:
