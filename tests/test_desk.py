@@ -10,6 +10,7 @@ from tests.formats.golden import parsed_sample
 
 from agenttrail.casebook.deliveries import Delivery
 from agenttrail.casebook.desk import Desk, SafePoint, name_of
+from agenttrail.casebook.ledger import Changes
 from agenttrail.casebook.terms import Terms
 from agenttrail.columns.numbers import numbers
 from agenttrail.gathering.observed import distinct
@@ -260,3 +261,55 @@ def test_leases_that_are_told_again_by_their_source_are_not_kept_for_a_restart()
     desk.deliver(Delivery(1, "topic", _place(0), _place(9), None, parsed_sample("kubernetes_pods").events, begins=True))
     desk.judge()
     assert desk.sums() is None
+
+
+def _found(seen: int) -> pa.RecordBatch:
+    """Return a finding that was seen last then, in microseconds, of no evidence."""
+    told = [{"finding.id": "f" * 32, "incident.id": "1" * 32, "rule.id": "x", "finding.last_seen": seen}]
+    return conform(pa.RecordBatch.from_pylist(told), record("finding")).drop_columns(["finding.evidence"])
+
+
+@pytest.mark.parametrize("moved", [False, True])
+@pytest.mark.parametrize(("source", "begin", "lacks"), [(0, 10, False), (0, 15, True), (0, 0, True), (1, 0, False)])
+def test_what_was_said_is_doubted_where_everything_has_come_again_alone(
+    source: int, begin: int, monkeypatch: pytest.MonkeyPatch, *, lacks: bool, moved: bool
+) -> None:
+    """A part that begins behind what is needed has lost lines; one that begins before it is another, or a copy."""
+    since = SafePoint({str(source): {"a": _place(10)}}, {str(source): {"a": _place(20)}})
+    doubted: list[Any] = []
+    monkeypatch.setattr("agenttrail.casebook.book.Casebook.doubt", lambda _, workloads: doubted.append(workloads))
+    desk = Desk(TERMS, since, frozenset([1]))
+    desk.remember(_found(777), ["1" * 32])
+    desk.deliver(_begun(source, "a", begin, 25))
+    if moved:  # to another worker, before anything was judged
+        packed = [Delivery.unpacked(data) for data in desk.packed()]
+        desk = Desk(TERMS, since, frozenset([1]))
+        desk.remember(_found(777), ["1" * 32])
+        for delivery in packed:
+            desk.deliver(delivery)
+    assert not desk.behind
+    gone = desk.judge().gone_findings
+    assert desk.safe_point().lacks == (777 if lacks else None)
+    assert len(doubted) == (0 if lacks else 1)
+    assert gone.to_pylist() == []
+    again = Desk(TERMS, SafePoint.from_json(desk.safe_point().to_json()), frozenset([1]))
+    again.remember(_found(777), ["1" * 32])
+    again.deliver(_begun(source, "a", 25 if source == 0 else 0, 25))
+    monkeypatch.undo()
+    assert again.judge().gone_findings.to_pylist() == ([] if lacks else ["f" * 32])
+    assert again.safe_point().lacks == (777 if lacks else None)
+
+
+def test_the_first_time_after_a_restart_everything_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def judge(_: Any, *, urgent: bool = False) -> Changes:
+        asked.append(urgent)
+        return Changes.none()
+
+    monkeypatch.setattr("agenttrail.casebook.book.Casebook.judge", judge)
+    desk = _after_restart()
+    desk.remember(_found(777), ["1" * 32])
+    desk.judge(urgent=True)
+    desk.judge(urgent=True)
+    assert asked == [False, True]
