@@ -313,3 +313,26 @@ def test_the_first_time_after_a_restart_everything_is_judged(monkeypatch: pytest
     desk.judge(urgent=True)
     desk.judge(urgent=True)
     assert asked == [False, True]
+
+
+def test_a_part_of_which_nothing_more_comes_is_forgotten_with_its_rows() -> None:
+    """Files are removed for ever; where a row of one is held it is needed, whether it can be had or not."""
+    desk = Desk(TERMS)
+    desk.deliver(Delivery(0, "a", _place(0), _place(9), _flow(0), begins=True))
+    desk.deliver(_begun(0, "b", 0, 9))
+    desk.deliver(Delivery(0, "b", _place(9), _place(9), ends=True))
+    desk.deliver(Delivery(0, "a", _place(9), _place(9), ends=True))
+    desk.judge()
+    assert desk.safe_point().needed == {"0": {"a": _place(0)}}
+    moved = Desk(TERMS)
+    for data in desk.packed():
+        moved.deliver(Delivery.unpacked(data))
+    for one in (desk, moved):
+        one.judge()
+        one.evict(_start(0) + 40 * 86_400_000_000)
+        assert one.safe_point().needed == one.safe_point().read == {}
+    desk.deliver(_begun(0, "b", 0, 5))
+    desk.deliver(Delivery(0, "b", _place(9), _place(9), ends=True))
+    assert desk.safe_point().read == {"0": {"b": _place(5)}}  # that it ends has overtaken its last block
+    desk.deliver(_block(0, "b", 5, 9))
+    assert desk.safe_point().read == {}

@@ -28,6 +28,7 @@ class Delivery:
         leases: that it tells of; None where there are none.
         begins: whether its part is read from there on, and not from where the block before it ended: blocks may
             overtake each other.
+        ends: whether nothing more will come of its part.
         settled: of what a desk puts by alone: nothing that ended before this is looked at any more, in microseconds.
         sums: of what a desk puts by alone: findings on rows that were let go of, with ``times`` and ``settled`` of its
             own, see ``Sums``.
@@ -41,6 +42,7 @@ class Delivery:
     events: pa.RecordBatch | None = None
     leases: pa.RecordBatch | None = None
     begins: bool = False
+    ends: bool = False
     settled: int | None = None
     sums: pa.RecordBatch | None = None
     times: pa.RecordBatch | None = None
@@ -49,7 +51,8 @@ class Delivery:
         """Return it as bytes."""
         batches = {"events": self.events, "leases": self.leases, "sums": self.sums, "times": self.times}
         there = {name: batch for name, batch in batches.items() if batch is not None}
-        head = orjson.dumps([self.source, self.part, self.before, self.after, list(there), self.begins, self.settled])
+        told = [self.source, self.part, self.before, self.after, list(there), self.begins, self.settled, self.ends]
+        head = orjson.dumps(told)
         sink = pa.BufferOutputStream()
         sink.write(_SIZE.pack(len(head)) + head)
         for batch in there.values():
@@ -61,9 +64,10 @@ class Delivery:
     def unpacked(cls, data: bytes) -> Delivery:
         """Return what :meth:`packed` was given."""
         (size,) = _SIZE.unpack_from(data)
-        source, part, before, after, there, begins, settled = orjson.loads(data[_SIZE.size : _SIZE.size + size])
+        source, part, before, after, there, begins, settled, *ends = orjson.loads(data[_SIZE.size : _SIZE.size + size])
         rest = pa.BufferReader(pa.py_buffer(data).slice(_SIZE.size + size))
         batches = {}
         for name in there:
             (batches[name],) = pa.ipc.open_stream(rest)  # to its end, where the next begins
-        return cls(source, part, before, after, **batches, begins=begins, settled=settled)
+        # what an earlier version wrote down beside a safe point does not tell
+        return cls(source, part, before, after, **batches, begins=begins, ends=any(ends), settled=settled)

@@ -194,6 +194,7 @@ class Desk:
             if int(source) not in anew
         }
         self._origins: dict[int, tuple[int, str, Place]] = {}
+        self._ended: dict[tuple[int, str], int] = {}
         self._next = 0
         self._start = self._since.start
         self._packed: tuple[Sums, pa.RecordBatch | None, bytes | None] | None = None
@@ -250,6 +251,10 @@ class Desk:
             self._parts.setdefault(part, _Part()).take(delivery.before, delivery.after, begins=delivery.begins)
         if delivery.before == delivery.after:
             self._expect_no_more(*part)
+        if delivery.ends:
+            self._ended[part] = int(delivery.after["at"])
+        elif int(delivery.after["at"]) > self._ended.get(part, LATEST):  # it came back
+            del self._ended[part]
         self._observe(delivery.leases, listed=delivery.source in self._documents)
         events = delivery.events
         if events is None or not events.num_rows:
@@ -278,6 +283,13 @@ class Desk:
         if self._kept is None or not whole.equals(self._kept):
             self._kept = whole
         self._listed = [self._kept]
+
+    def _forget_ended(self) -> None:
+        """Forget parts of which nothing more comes once no row of theirs is held: there is no end to removed files."""
+        held = {(source, name) for source, name, _ in self._origins.values()}
+        for part in [part for part, end in self._ended.items() if part not in held and self._has_come(part, end)]:
+            for known in (self._parts, self._again, self._ahead, self._ended):
+                known.pop(part, None)
 
     def _begins_elsewhere(self, source: int, part: str, at: int) -> bool:
         """Tell whether a part that is read again begins behind what is needed of it, or is another than it was."""
@@ -357,6 +369,8 @@ class Desk:
                 yield Delivery(number, name, one.read if self._lacking else needed, one.read, begins=True).packed()
             for begin, after in one.waiting.items():
                 yield Delivery(number, name, {"at": begin}, after).packed()
+            if (end := self._ended.get((number, name))) is not None:
+                yield Delivery(number, name, {"at": end}, {"at": end}, ends=True).packed()
         for source, rows, leases in self._book.contents():
             if leases is not None:
                 yield Delivery(source, "", {"at": 0}, {"at": 0}, None, leases).packed()
@@ -397,6 +411,7 @@ class Desk:
         """Tell from where a restart would have to read, if all that was said is written."""
         held = set(self._book.distinct(ORIGIN).tolist())
         self._origins = {number: origin for number, origin in self._origins.items() if number in held}
+        self._forget_ended()
         needed: dict[str, dict[str, Place]] = {}
         read: dict[str, dict[str, Place]] = {}
         for (source, name), part in self._parts.items():

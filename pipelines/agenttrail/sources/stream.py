@@ -131,6 +131,7 @@ class Arrival:
         before: position where the block begins: a restart from it reads the block again.
         after: position behind it: a restart from it goes on after the block.
         begins: whether its part is read from here on, and not from where it was left.
+        ends: whether nothing more will come of its part, such as a file that was removed.
     """
 
     block: Block
@@ -138,6 +139,7 @@ class Arrival:
     before: Position
     after: Position
     begins: bool = False
+    ends: bool = False
 
 
 class _Shared:
@@ -234,12 +236,11 @@ class ReadStream(beam.DoFn):
                 standing = replace(standing, ended=standing.ended or HALT.asked)
                 known = dict(positions)
                 positions |= {part: _seen(part, standing, positions.get(part)) for part in standing.positions}
-                for part in standing.gone:
-                    positions.pop(part, None)
+                gone = {part: positions.pop(part) for part in standing.gone & positions.keys()}
                 if not tracker.try_claim(Progress(dict(positions), done=standing.ended)):
                     reader.lose()
                     return
-                for notice in self._read_up(known, standing):
+                for notice in (*self._read_up(known, standing), *self._ended(gone)):
                     yield TimestampedValue(notice, estimator.current_watermark() or MIN_TIMESTAMP)
                 self._advance(estimator, positions, standing)
                 if standing.ended:
@@ -265,6 +266,13 @@ class ReadStream(beam.DoFn):
             if not part:
                 TALLY.read_up.add(self._reading.source)
             yield Arrival(self._nothing(part, here), part, here, here, _begins(here, known))
+
+    def _ended(self, gone: Mapping[str, Position]) -> Iterator[Arrival]:
+        """Yield once for each part of which nothing more will come."""
+        for part, here in gone.items():
+            self._up.discard(part)
+            self._last.pop(part, None)
+            yield Arrival(self._nothing(part, here), part, here, here, ends=True)
 
     def _placed(self, piece: Piece, known: Position | None) -> tuple[Block | Remains, Position, Position]:
         """Return the piece with the header in force, and the positions before and behind it with what they lack."""

@@ -53,6 +53,7 @@ class Arrival(Protocol):
     before: Place
     after: Place
     begins: bool
+    ends: bool
 
 
 class _Sift(Timed):
@@ -69,7 +70,8 @@ class _Sift(Timed):
         block, source = arrival.block, self._sources[arrival.block.source]
         before, after = (msgspec.to_builtins(place) for place in (arrival.before, arrival.after))
         if not block.data:
-            yield 0, Delivery(block.source, arrival.part, before, after, begins=arrival.begins).packed()
+            begins, ends = arrival.begins, arrival.ends
+            yield 0, Delivery(block.source, arrival.part, before, after, begins=begins, ends=ends).packed()
             return
         format_ = FORMATS[source.format]
         parse, sieve = self._tools(block.source)
