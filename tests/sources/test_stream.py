@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    import pytest
     from tests.services.kafka import Kafka
 
 FORMAT = "aws_vpc_flow"
@@ -175,6 +176,37 @@ def test_a_part_that_was_seen_before_anything_of_it_was_given_begins_with_what_c
         time.sleep(0.05)
     source.teardown()
     assert [(one.block.data, one.begins) for one in arrived] == [(b"a\n", True), (b"b\n", False)]
+
+
+def test_that_a_file_was_removed_is_told_once_its_lines_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seconds in (("_LOOK", 0.0), ("_GRACE", 0.0), ("_REMEMBERED", 0.0)):
+        monkeypatch.setattr(f"agenttrail.sources.growing.{name}", seconds)
+    (tmp_path / "a.log").write_text("a\n")
+    (tmp_path / "b.log").write_text("b\n")
+    reading = BlocksOf(0, FORMAT, GrowingFiles(f"{tmp_path}/*.log"), sizes=SOON).reading
+    source = ReadStream(reading, None, None)
+    source.setup()
+    lines: dict[str, bytes] = {}
+    ended: list[tuple[bytes, int]] = []
+    rest = Progress()
+    deadline = time.monotonic() + 20
+    while not ended:
+        assert time.monotonic() < deadline
+        tracker = _Turns(rest)
+        for one in source.process(Progress(), tracker, ManualWatermarkEstimator(None)):
+            arrival = one.value
+            lines[arrival.part] = lines.get(arrival.part, b"") + arrival.block.data
+            if arrival.ends:
+                ended.append((lines[arrival.part], arrival.after.at))
+        rest = tracker.rest
+        if b"".join(sorted(lines.values())) == b"a\nb\n":
+            (tmp_path / "a.log").unlink(missing_ok=True)
+        time.sleep(0.02)
+    source.teardown()
+    assert ended == [(b"a\n", 2)]
+    assert len(rest.positions) == 1
 
 
 def test_a_replay_of_files_parses_as_in_batch_and_ends(prism: Path, tmp_path: Path) -> None:
