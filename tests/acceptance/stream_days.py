@@ -58,7 +58,7 @@ def from_topics(day: Day, folder: Path, servers: tuple[Kafka, Elasticsearch], na
         stage.finish()
         return stage.unlike()
     except (AssertionError, subprocess.TimeoutExpired) as error:
-        return [f"it did not end well: {str(error)[-300:]}"]
+        return [f"it did not end well: {str(error)[-3_000:]}"]
     finally:
         stage.remove()
 
@@ -73,7 +73,7 @@ def from_files(day: Day, folder: Path) -> list[str]:
         process.send_signal(signal.SIGTERM)
         _, told = process.communicate(timeout=_PATIENCE)
     if process.returncode:
-        return [f"it ended with {process.returncode}: {told.decode()[-300:]}"]
+        return [f"it ended with {process.returncode}: {told.decode()[-3_000:]}"]
     return _finished(day, path)
 
 
@@ -84,7 +84,7 @@ def _finished(day: Day, path: Path) -> list[str]:
     command = [*_RUN, "--end-of-input", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False)
     if done.returncode:
-        return [f"it ended with {done.returncode}: {done.stderr[-300:]}"]
+        return [f"it ended with {done.returncode}: {done.stderr[-3_000:]}"]
     return day.unlike(path.parent / "out")
 
 

@@ -90,6 +90,10 @@ Caused by: java.io.IOException: No space left on device
     [
         (_GO, r"panic in stage: runtime error: index out of range \[3\] with length 2; start again"),
         (_JAVA, r"gave up: java\.io\.IOException: No space left on device; start again"),
+        (
+            _GO.replace("length 2", "length 2, stage: &{ID:stage-037 transforms:[ref] sdf:true},stackTrace:", 1),
+            r"panic in stage: runtime error: index out of range \[3\] with length 2; start again",
+        ),
         (_GO.replace("panic in stage", "bad coder"), r"bad coder: runtime error: index out of range"),
         ("", "it does not say why"),
         ("a\x1b[2J", r"gave up: a\\u001b\[2J|gave up: a\\x1b"),

@@ -269,7 +269,8 @@ def flags_of(options: StreamOptions) -> list[str]:
 
         if "--prism_location" not in named:
             flags.append(f"--prism_location={install()}")
-        flags.append("--experiments=disable_prism_server_singleton")  # one of its own, which ends with it
+        # one of its own, which ends with it; and bundles stay whole: it miscounts those with timers when it splits them
+        flags += [f"--experiments={name}" for name in ("disable_prism_server_singleton", "prism_disable_sdf_split")]
         defaults = _PORTABLE
     elif any(name in flag for flag in flags for name in ("PortableRunner", "FlinkRunner")):
         defaults = _PORTABLE | _FLINK

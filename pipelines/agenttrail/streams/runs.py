@@ -45,6 +45,7 @@ _GONE = (
 
 
 _CAUSE, _PANIC = "Caused by: ", "panic"
+_WHERE = ", stage: &{"  # what Prism knows of where it panicked, which is long and says nothing to a user
 
 
 class StreamError(AgentTrailError):
@@ -116,7 +117,8 @@ def _cause(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     told = [line for line in lines if not _is_frame(line)] or lines or ["it does not say why"]
     panics = [line for line in told if _PANIC in line]
-    return printable(shortened((panics or told[::-1])[0].removeprefix(_CAUSE)))
+    cause = (panics or told[::-1])[0].removeprefix(_CAUSE)
+    return printable(shortened(cause.partition(_WHERE)[0]))
 
 
 def _is_frame(line: str) -> bool:
