@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
+import numpy as np
 from apache_beam.coders import VarIntCoder
 from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
 from apache_beam.transforms import userstate
@@ -207,6 +208,27 @@ def test_that_a_file_was_removed_is_told_once_its_lines_are_read(
     source.teardown()
     assert ended == [(b"a\n", 2)]
     assert len(rest.positions) == 1
+
+
+def test_a_source_that_is_quiet_goes_on_with_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.log").write_bytes(b"".join(_line(second) + b"\n" for second in range(20)))
+    newest = MedianTime(FORMAT, {})
+    pace = Pace(disorder=0, quiet=0.0)
+    blocks = BlocksOf(0, FORMAT, GrowingFiles(f"{tmp_path}/*.log"), newest=newest, sizes=SOON, pace=pace)
+    source = ReadStream(blocks.reading, None, newest)
+    source.setup()
+    clock, passed, rest = [1_000.0], [], Progress()
+    monkeypatch.setattr("agenttrail.sources.stream.time.monotonic", lambda: clock[0])
+    for _ in range(6):
+        tracker, estimator = _Turns(rest), ManualWatermarkEstimator(None)
+        list(source.process(Progress(), tracker, estimator))
+        rest, told = tracker.rest, estimator.current_watermark()
+        passed += [] if told is None else [told.micros // SECOND - BEGIN]
+        clock[0] += 100
+    source.teardown()
+    assert passed[0] == 9  # the median
+    assert np.diff(passed).tolist() == [100] * (len(passed) - 1)
+    assert len(passed) > 3
 
 
 def test_a_replay_of_files_parses_as_in_batch_and_ends(prism: Path, tmp_path: Path) -> None:

@@ -40,12 +40,14 @@ def test_the_slowest_part_that_is_awake_holds_it(
     assert watermark(_at(**newest), unread, quiet, PACE, NOW) == passed
 
 
-def test_a_quiet_stream_follows_the_clock_where_that_is_wanted() -> None:
-    pace = Pace(disorder=10, lag=1000)
-    assert watermark(_at(a=100), (), ("a",), pace, NOW) == 9000
-    assert watermark(_at(a=9500), (), ("a",), pace, NOW) == 9490
-    assert watermark(_at(a=100), ("a",), (), pace, NOW) == 90
-    assert watermark({}, (), (), pace, NOW) == 9000
+def test_where_all_parts_are_quiet_it_goes_on_as_fast_as_the_clock() -> None:
+    """And no faster, so that old data may be replayed; and not where nothing has told a time."""
+    assert watermark(_at(a=100, b=50), (), ("a", "b"), PACE, NOW, 500) == 590
+    assert watermark(_at(a=9_900), (), ("a",), PACE, NOW, 500) == NOW - 10
+    assert watermark(_at(a=100, b=50), (), ("a",), PACE, NOW, 500) == 40
+    assert watermark(_at(a=100), ("a",), (), PACE, NOW, 500) == 90
+    assert watermark(_at(a=100), ("a", "unknown"), (), PACE, NOW, 500) is None
+    assert watermark(_at(a=None), (), ("a",), PACE, NOW, 500) is None
 
 
 @given(st.lists(st.integers(1_700_000_000, 1_700_000_999), min_size=1, max_size=2000), st.integers(0, 3))

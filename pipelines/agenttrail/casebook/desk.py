@@ -275,9 +275,9 @@ class Desk:
         if listed:
             self._listed.append(leases)
 
-    def _keep_listed(self) -> None:
+    def _keep_listed(self, *, pruned: bool) -> None:
         """Make what documents told one, each lease once, without those that nothing needs any more."""
-        if not self._listed:
+        if not self._listed or (len(self._listed) == 1 and self._listed[0] is self._kept and not pruned):
             return
         whole = self._book.still_needed(self._listed)
         if self._kept is None or not whole.equals(self._kept):
@@ -336,7 +336,7 @@ class Desk:
         self._come_again()
         changes = self._book.judge(urgent=urgent)
         if not urgent:
-            self._keep_listed()
+            self._keep_listed(pruned=False)
         return changes
 
     def remember(self, findings: pa.RecordBatch, incidents: Sequence[str]) -> None:
@@ -353,7 +353,7 @@ class Desk:
         self._come_again()
         self._start = start if self._start is None else max(start, self._start)
         changes = self._book.evict(start)
-        self._keep_listed()
+        self._keep_listed(pruned=True)
         return changes
 
     def packed(self) -> Iterator[bytes]:

@@ -323,7 +323,9 @@ class ReadStream(beam.DoFn):
                 if part not in standing.unread
                 and (self._reading.to_end or clock - self._last.setdefault(part, clock) > self._reading.pace.quiet)
             }
-            passed = watermark(positions, standing.unread, still, self._reading.pace, time.time_ns() // 1000)
+            rested = 0.0 if self._reading.to_end else clock - max((self._last[part] for part in still), default=clock)
+            now = time.time_ns() // 1000
+            passed = watermark(positions, standing.unread, still, self._reading.pace, now, int(rested * 1e6))
         held = estimator.current_watermark()
         if passed is not None and (held is None or Timestamp(micros=passed) > held):
             estimator.set_watermark(Timestamp(micros=passed))

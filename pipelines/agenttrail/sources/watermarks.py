@@ -39,17 +39,19 @@ class Pace:
         disorder: how far a line may be behind the newest one of its part, in microseconds.  Where lines are shuffled by
             up to d either way, that is 2 d.
         quiet: seconds without anything new after which a part that has been read to its end is left out.
-        lag: where all parts are quiet, the watermark follows the clock at this distance, in microseconds; None: it
-            stays where it is, as in replays of old data.
     """
 
     disorder: int = 240 * MICROSECONDS
     quiet: float = 30.0
-    lag: int | None = None
 
 
 def watermark(
-    positions: Mapping[str, Position], unread: Collection[str], quiet: Collection[str], pace: Pace, now: int
+    positions: Mapping[str, Position],
+    unread: Collection[str],
+    quiet: Collection[str],
+    pace: Pace,
+    now: int,
+    rested: int = 0,
 ) -> int | None:
     """Return the event time that a source has passed, in microseconds; None where that cannot be told yet.
 
@@ -59,16 +61,16 @@ def watermark(
         quiet: parts that were read to their end, and from which nothing has come for a while.
         pace: of the source.
         now: the clock, in microseconds; a broken clock in a log does not take the watermark into the future.
+        rested: for how long nothing has come, in microseconds.  Where all parts are quiet, the watermark goes on as
+            fast as the clock does, whatever that shows: old data may be replayed.  So a source that has nothing to
+            tell, such as a firewall that refuses nothing, does not keep the rows of all others.
     """
     if any(part not in positions or positions[part].newest is None for part in unread):
         return None
     newest = {part: position.newest for part, position in positions.items() if position.newest is not None}
     awake = [time for part, time in newest.items() if part not in quiet]
-    reached = min(awake) if awake else max(newest.values(), default=None)
-    passed = None if reached is None else min(reached, now) - pace.disorder
-    if not awake and not unread and pace.lag is not None:
-        passed = max(now - pace.lag, passed or 0)
-    return passed
+    reached = min(awake) if awake else max((time + rested for time in newest.values()), default=None)
+    return None if reached is None else min(reached, now) - pace.disorder
 
 
 class MedianTime:
