@@ -21,6 +21,7 @@ from agenttrail.job_files import load_job
 from agenttrail.parsing import Block
 from agenttrail.schema import record
 from agenttrail.transforms.casework import Opening
+from agenttrail.transforms.parsing import with_scope
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,10 +35,10 @@ _BLOCK = 2 * _HOUR
 _JOB = {
     "name": "by-hand",
     "events": [
-        {"format": "dcgm_prometheus", "path": "gpu.prom"},
-        {"format": "training_progress", "path": "told.jsonl"},
+        {"format": "dcgm_prometheus", "path": "gpu.prom", "scope": "vpc-1"},
+        {"format": "training_progress", "path": "told.jsonl", "scope": "vpc-1"},
     ],
-    "leases": [{"format": "address_leases", "path": "leases.jsonl"}],
+    "leases": [{"format": "address_leases", "path": "leases.jsonl", "scope": "vpc-1"}],
 }
 _Lines = list[tuple[int, str]]
 """When each line comes, in seconds of the day, and it."""
@@ -141,6 +142,7 @@ def _deliveries(job: Job, lines: Mapping[str, _Lines]) -> list[tuple[int, Delive
         for begin, (slot, block) in enumerate(sorted(blocks.items())):
             data = "".join(f"{line}\n" for line in block).encode()
             told = parse(Block(data, name, begin, None, number, np.full(len(block), begin))).events
+            told = with_scope(told, job.sources[number])
             place = {"at": begin}, {"at": begin + 1}
             if format_.gives == "leases":
                 one = Delivery(number, name, *place, None, told, begins=begin == 0)

@@ -36,6 +36,7 @@ _LISTED = (
     "peer.port", "network.transport", "network.direction", "event.dataset", "event.outcome",
 )  # fmt: skip
 _EVIDENCE = "finding.evidence"
+_SCOPE = "attribution.scope"
 
 
 def added(sums: pa.RecordBatch, findings: pa.RecordBatch) -> pa.RecordBatch:
@@ -105,6 +106,7 @@ def as_known(findings: pa.RecordBatch, holders: pa.RecordBatch, holder: NDArray[
     count = findings.num_rows
     columns = {name: findings.column(name) for name in findings.schema.names}
     columns |= holder_columns(holders, holder, np.arange(count), count)
+    columns[_SCOPE] = findings.column(_SCOPE)  # of their rows, as the source of these names it
     columns["finding.id"] = ids_of(columns)
     columns["incident.id"] = content_ids(["incident", *(columns[name] for name in KEY)])
     return pa.RecordBatch.from_arrays(
