@@ -29,6 +29,8 @@ from agenttrail.sources.files import plan_ranges, read_blocks, read_document
 from agenttrail.transforms.parsing import with_scope
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from agenttrail.casebook.ledger import Changes
     from agenttrail.job_files import Job
 
@@ -96,14 +98,16 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, dict[str, Any], 
     simulate(folder, agents=3, hours=4, seed=11)
     job = load_job(str(folder / "job.yml"), output=str(folder / "out"))
     jobs.run(job)
-    left = [
-        {
-            one[f"{kind}.id"]: one
-            for one in map(json.loads, (folder / "out" / f"{kind}s.ndjson").read_text().splitlines())
-        }
+    return job, *_left(folder / "out")
+
+
+def _left(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the findings and incidents that a batch run left, by id."""
+    findings, incidents = (
+        {one[f"{kind}.id"]: one for one in map(json.loads, (out / f"{kind}s.ndjson").read_text().splitlines())}
         for kind in ("finding", "incident")
-    ]
-    return job, left[0], left[1]
+    )
+    return findings, incidents
 
 
 def _without_place(findings: dict[str, Any]) -> dict[str, Any]:

@@ -279,15 +279,7 @@ def test_output_that_cannot_be_written_is_told(said: Any, day: Path, tmp_path: P
     assert "cannot be used for output" in done.err
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """Let processes that are started hear SIGINT, also where the tests run in the background of a shell."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("interruptible")
+@pytest.mark.usefixtures("hearing")
 def test_a_run_that_is_interrupted_leaves_the_output_of_the_one_before(day: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(day / "out", out)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import yaml
-from tests.test_casebook import _Kept, _pieces, _terms, _without_place
+from tests.test_casebook import _Kept, _left, _pieces, _terms, _without_place
 
 from agenttrail import jobs
 from agenttrail.attribute import with_columns
@@ -69,15 +69,9 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> _Day:
     (folder / "job.yml").write_text(yaml.safe_dump(told, sort_keys=False))
     job = load_job(str(folder / "job.yml"), output=str(folder / "out"))
     jobs.run(job)
-    left = [
-        {
-            one[f"{kind}.id"]: one
-            for one in map(json.loads, (folder / "out" / f"{kind}s.ndjson").read_text().splitlines())
-        }
-        for kind in ("finding", "incident")
-    ]
+    findings, incidents = _left(folder / "out")
     terms = _terms(job)
-    return _Day(job, terms, _deliveries(job, terms), _without_place(left[0]), left[1])
+    return _Day(job, terms, _deliveries(job, terms), _without_place(findings), incidents)
 
 
 def _deliveries(job: Job, terms: Terms) -> list[tuple[int, Delivery]]:

@@ -73,7 +73,8 @@ def converse(
     conversation = chain(connection, start, end, adjoining)
     part_of = _legs(rows, entities, ends, conversation, (start, end), adjoining)[conversation]
     direct = np.flatnonzero(part_of == conversation)
-    _, conversation = np.unique(part_of, return_inverse=True)
+    if len(direct) < len(part_of):
+        _, conversation = np.unique(part_of, return_inverse=True)
     which[chosen] = conversation
     return _conversations(rows, ends, conversation, direct, (start, end), adjoining), which
 
@@ -90,6 +91,8 @@ def _legs(
     part_of = np.arange(int(which.max(initial=-1)) + 1)
     count = len(part_of)
     translated = behind_translation(rows)
+    if not translated.any():
+        return part_of
     plain = np.bincount(which[~translated & ~np.asarray(_ingress(rows))], minlength=count) > 0
     leg = (np.bincount(which[translated], minlength=count) > 0) & ~plain
     if not leg.any():
@@ -180,9 +183,9 @@ def _conversations(
     """Return what rows make up: ends and time by those that are ``direct``, which each conversation has."""
     start, end = (time[direct] for time in times)
     count = int(which.max(initial=-1)) + 1
-    _, place = np.unique(which[direct], return_index=True)
-    first = pa.array(direct[place])
-    columns = {name: column.take(first) for name, column in ends.items()}
+    first = np.zeros(count, dtype=np.int64)
+    first[which[direct[::-1]]] = direct[::-1]
+    columns = {name: column.take(pa.array(first)) for name, column in ends.items()}
     columns["event.start"] = pa.array(min_by(which[direct], count, start)).view(TIMESTAMP)
     columns["event.end"] = pa.array(max_by(which[direct], count, end)).view(TIMESTAMP)
     columns |= _bytes_by_end(rows, which, count)
@@ -195,7 +198,9 @@ def _conversations(
 def _bytes_by_end(rows: pa.RecordBatch, which: NDArray[np.int64], count: int) -> dict[str, pa.Array]:
     """Return the bytes that each end sent: summed per sensor and view, see :func:`views`; then the largest sum."""
     sensors = [_column(rows, "event.dataset", pa.string()), _column(rows, "observer.name", pa.string())]
-    seen, first = group_rows([pa.array(which), *sensors, pa.array(views(rows))])
+    # where nothing was translated all of a conversation has one port
+    view = [pa.array(views(rows))] if behind_translation(rows).any() else []
+    seen, first = group_rows([pa.array(which), *sensors, *view])
     ingress = np.asarray(_ingress(rows))
     named = [numbers(_column(rows, f"{side}.bytes", pa.int64())) for side in ("source", "destination")]
     out = {}

@@ -19,7 +19,6 @@ from agenttrail.incident_files import read_findings, read_incidents, read_timeli
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator
 
     from tests.services.beam_servers import BeamServer
     from tests.services.kafka import Kafka
@@ -103,15 +102,7 @@ def _lives(pid: int) -> bool:
         return False
 
 
-@pytest.fixture
-def hanging_up() -> Iterator[None]:
-    """Let processes that are started hear SIGHUP, also where the tests run under nohup."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
-
-
-@pytest.mark.usefixtures("hanging_up")
+@pytest.mark.usefixtures("hearing")
 @pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGHUP])
 def test_one_that_is_told_to_end_writes_what_came(stage: Stage, asked: signal.Signals) -> None:
     _drains(stage, asked)

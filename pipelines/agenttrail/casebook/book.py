@@ -253,7 +253,7 @@ class Casebook:
         """Return of leases, or trajectories, each once, those of which rows are looked at."""
         if self._known is None or self._known.living is None or self._span is None:
             return distinct(observed)
-        return still_needed([distinct(observed)], self._known.leases, self._known.living.ended, self._span.first_day)
+        return still_needed(observed, self._known.leases, self._known.living.ended, self._span.first_day)
 
     def settle(self, start: int) -> Span:
         """Look at rows from ``start`` on, in microseconds, as a run from there does; return what is looked at."""
