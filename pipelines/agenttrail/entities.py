@@ -30,6 +30,9 @@ ENTITY_DIGEST = "entity.digest"
 WORKLOAD_DIGEST = "workload.digest"
 """Column in flight only: 16 bytes that are the same for all entities of one pod: its trajectories, and itself."""
 
+NAMED_BY = (*IDENTITY, "event.start", "network.direction", "source.ip", "destination.ip")
+"""Columns that :func:`name_holders` looks at."""
+
 _RUNGS = {"trajectory": "trajectory.id", "sandbox": "sandbox.id", "job": "job.id", "host": "host.name"}
 OCCUPIED = ("trajectory", "sandbox")
 DAY = 86_400_000_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
@@ -25,8 +26,9 @@ from agenttrail.detect.signals import (
     detect,
     rule_hits,
     select,
+    travelling,
 )
-from agenttrail.entities import WORKLOAD_DIGEST, name_holders, shards
+from agenttrail.entities import NAMED_BY, WORKLOAD_DIGEST, name_holders, shards
 from agenttrail.formats import FORMATS
 from agenttrail.gathering.named import TOOL_CALL, select_named
 from agenttrail.rollups import roll_up
@@ -35,12 +37,31 @@ from agenttrail.transforms.timed import ROLLED, Timed
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from agenttrail.detect.rules import Rule
     from agenttrail.transforms.parsing import Source
 
 
 _ROWS_TOGETHER = 1 << 15
 """Signals of one source that leave a worker together."""
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Rows of one batch that matter, before anything is made of them.
+
+    Attributes:
+        events: what :func:`travelling` leaves of them.
+        hits: the rules that hit each.
+        holders: whom they are about.
+        which: place of each row's holder.
+    """
+
+    events: pa.RecordBatch
+    hits: pa.Array
+    holders: pa.RecordBatch
+    which: NDArray[np.int64]
 
 
 class _Detect(Timed):
@@ -52,7 +73,7 @@ class _Detect(Timed):
         self._sources, self._rules, self._lists, self._shard_count = sources, rules, lists, shard_count
         self._plans: dict[str, Plan] = {}
         self._listed: Lists | None = None
-        self._held: dict[int, list[tuple[pa.RecordBatch, pa.RecordBatch]]] = {}
+        self._held: dict[int, list[_Held]] = {}
 
     def start_bundle(self) -> None:
         """Hold nothing of an earlier bundle, which may have failed."""
@@ -73,38 +94,46 @@ class _Detect(Timed):
             chosen, hits, listed = select(events, plan, self._listed)  # type: ignore[arg-type] # set above
             if (cells := roll_up(events, listed, LISTED, chosen)) is not None:
                 yield beam.pvalue.TaggedOutput(ROLLED, cells)
-        account = Account(seconds=Counter(self._seconds(started)))
         if len(chosen):
-            matter = events.take(pa.array(chosen))
-            holders, which = name_holders(matter)
-            rows, duplicates = detect(matter, rule_hits(hits, chosen, plan), which)
+            matter = travelling(events, *NAMED_BY).take(pa.array(chosen))
             held = self._held.setdefault(source, [])
-            held.append((rows, holders))
-            if sum(some.num_rows for some, _ in held) >= _ROWS_TOGETHER:
-                yield from self._sharded(source, self._held.pop(source))
-            account = Account.of(source, signals=rows.num_rows, duplicates=duplicates, seconds=self._seconds(started))
-        yield beam.pvalue.TaggedOutput(ACCOUNT, account)
+            held.append(_Held(travelling(matter), rule_hits(hits, chosen, plan), *name_holders(matter)))
+            if sum(len(one.which) for one in held) >= _ROWS_TOGETHER:
+                yield from self._leaving(source, self._held.pop(source))
+        yield beam.pvalue.TaggedOutput(ACCOUNT, Account(seconds=Counter(self._seconds(started))))
 
-    def finish_bundle(self) -> Iterator[WindowedValue]:
+    def finish_bundle(self) -> Iterator[Any]:
         """Give what is left."""
         window = GlobalWindow()
+        started = self._started()
         for source, held in self._held.items():
-            for part in self._sharded(source, held):
-                yield WindowedValue(part, window.max_timestamp(), [window])
+            for one in self._leaving(source, held):
+                if isinstance(one, beam.pvalue.TaggedOutput):
+                    value = WindowedValue(one.value, window.max_timestamp(), [window])
+                    yield beam.pvalue.TaggedOutput(one.tag, value)
+                else:
+                    yield WindowedValue(one, window.max_timestamp(), [window])
+        account = Account(seconds=Counter(self._seconds(started)))
+        yield beam.pvalue.TaggedOutput(ACCOUNT, WindowedValue(account, window.max_timestamp(), [window]))
         self._held = {}
 
-    def _sharded(
-        self, source: int, held: Sequence[tuple[pa.RecordBatch, pa.RecordBatch]]
-    ) -> Iterator[tuple[int, bytes]]:
-        """Spread signals over the shards.
+    def _leaving(self, source: int, held: Sequence[_Held]) -> Iterator[Any]:
+        """Make held rows ready and spread them over the shards.
 
-        They were held back to be many: what a batch costs to spread, to compress and to read again is nearly all fixed.
+        They were held back to be many: what a batch costs to look through for secrets (their patterns are compiled
+        each time), to spread, to compress and to read again is nearly all fixed.
         """
-        holders = stacked([whom for _, whom in held])
-        shifts = np.cumsum([0, *(whom.num_rows for _, whom in held)])
-        rows = stacked([some for some, _ in held])
-        counts = [some.num_rows for some, _ in held]
-        holder = numbers(rows.column(HOLDER)) + np.repeat(shifts[:-1], counts)
+        holders = stacked([one.holders for one in held])
+        shifts = np.cumsum([0, *(one.holders.num_rows for one in held)])
+        holder = np.concatenate([one.which + shift for one, shift in zip(held, shifts, strict=False)])
+        events = stacked([one.events for one in held])
+        rows, duplicates = detect(events, pa.concat_arrays([one.hits for one in held]), holder)
+        account = Account.of(source, signals=rows.num_rows, duplicates=duplicates)
+        yield beam.pvalue.TaggedOutput(ACCOUNT, account)
+        yield from self._sharded(source, rows, holders)
+
+    def _sharded(self, source: int, rows: pa.RecordBatch, holders: pa.RecordBatch) -> Iterator[tuple[int, bytes]]:
+        holder = numbers(rows.column(HOLDER))
         shard = shards(holders.column(WORKLOAD_DIGEST), self._shard_count)
         order = np.argsort(shard[holder], kind="stable")
         rows, holder = rows.take(pa.array(order)), holder[order]
