@@ -23,6 +23,7 @@ from agenttrail.columns.asof import NONE, last_before
 from agenttrail.columns.chains import chain, running_max
 from agenttrail.columns.groups import distinct_lists, group_rows, max_by, min_by, smallest_by, sum_by
 from agenttrail.columns.numbers import numbers
+from agenttrail.columns.ordering import firsts, order_by
 from agenttrail.columns.text import choose
 from agenttrail.schema import TIMESTAMP, cast
 
@@ -97,13 +98,13 @@ def _legs(
     leg = (np.bincount(which[translated], minlength=count) > 0) & ~plain
     if not leg.any():
         return part_of
-    _, first = np.unique(which, return_index=True)
+    _, first = firsts(which)
     opening = pa.array(first)
     key, _ = group_rows([one.take(opening) for one in (entities, *(ends[name] for name in _BUT_THE_PORT))])
     begin, finish = min_by(which, count, times[0]), max_by(which, count, times[1])
     legs, others = np.flatnonzero(leg), np.flatnonzero(~leg)
     port = numbers(ends["source.port"].take(opening), -1)
-    others = others[np.lexsort((port[others], finish[others], begin[others], key[others]))]
+    others = others[order_by(key[others], begin[others], finish[others], port[others])]
     ours, theirs = ((key[some], begin[some], finish[some]) for some in (legs, others))
     found = _beside(ours, theirs, adjoining)
     known = found >= 0

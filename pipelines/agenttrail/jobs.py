@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
 import orjson
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
 from agenttrail.accounting import ACCOUNT, DEAD, EVENTS, Account, check, total
 from agenttrail.counters import Count
@@ -27,7 +27,7 @@ from agenttrail.sinks import files as sink
 from agenttrail.sinks.earlier import INCIDENTS, ReadEarlier, carry_over, covered
 from agenttrail.sinks.files import WriteDeadLetters, WriteEvents, WriteSorted, WriteTimeline
 from agenttrail.sinks.versions import refuse_stream
-from agenttrail.sources.files import BLOCK_BYTES, RANGE_BYTES, ReadBlocks, ReadDocuments
+from agenttrail.sources.files import BLOCK_BYTES, RANGE_BYTES, WHOLE_FILES, ReadBlocks, ReadDocuments
 from agenttrail.transforms.attributing import Attribute, AttributeNamed, Resolve
 from agenttrail.transforms.detecting import Detect
 from agenttrail.transforms.gathering import Gather
@@ -60,7 +60,7 @@ class RunOptions:
     Attributes:
         start: only findings whose last event starts at or after this, in microseconds; None is open.
         stop: and before this.
-        range_bytes: size of the ranges in which a plain file is read.
+        range_bytes: size of the ranges in which a plain file is read; None for what suits the runner.
         block_bytes: size of the blocks in which lines travel.
         shards: slices of all entities.
         flags: options of Beam.
@@ -68,7 +68,7 @@ class RunOptions:
 
     start: int | None = None
     stop: int | None = None
-    range_bytes: int = RANGE_BYTES
+    range_bytes: int | None = None
     block_bytes: int = BLOCK_BYTES
     shards: int = SHARDS
     flags: tuple[str, ...] = ()
@@ -135,7 +135,7 @@ def _parsed(
 ) -> tuple[Any, list[Any], list[Any]]:
     """Return what the lines of files hold by tag, and dead letters and accounts of reading and of parsing them."""
     formats = {number: FORMATS[source.format] for number, source in enumerate(job.sources)}
-    sizes = {"range_bytes": options.range_bytes, "block_bytes": options.block_bytes}
+    sizes = {"range_bytes": options.range_bytes or RANGE_BYTES, "block_bytes": options.block_bytes}
     blocks, remains, read = pipeline | f"Read{label}" >> ReadBlocks(files, formats, **sizes)
     parsed = blocks | f"Parse{label}" >> Parse(job.sources)
     return parsed, [remains, parsed[DEAD]], [read, parsed[ACCOUNT]]
@@ -499,12 +499,19 @@ def _run(job: Job, options: RunOptions, span: Span | None) -> None:
         flags.append("--runner=FnApiRunner")
     try:
         with watched(), _pipeline(flags) as pipeline:
-            build(pipeline, job, options, span)
+            whole = options.range_bytes is None and _reads_alone(pipeline.options)
+            build(pipeline, job, replace(options, range_bytes=WHOLE_FILES) if whole else options, span)
     except Exception:
         # what stands in the output directory from an earlier run stays; an interrupted job may go on elsewhere
         with suppress(Exception):
             sink.clean_up(str(job.directory))
         raise
+
+
+def _reads_alone(options: PipelineOptions) -> bool:
+    """Tell whether one process does all: to cut files for it gains nothing and costs a look at all lines."""
+    in_process = options.view_as(StandardOptions).runner == "FnApiRunner"
+    return bool(in_process and options.view_as(DirectOptions).direct_num_workers == 1)
 
 
 def _pipeline(flags: list[str]) -> beam.Pipeline:

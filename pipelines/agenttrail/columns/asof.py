@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agenttrail.columns.ordering import order_by
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -22,10 +24,10 @@ def last_before(
     count = len(other_keys)
     if not count:
         return np.full(len(keys), NONE, dtype=np.int64)
-    order = np.lexsort((np.arange(count), other_times, other_keys))
+    order = order_by(other_keys, other_times)
     # the others come first among equals, so that each row finds those of its own time behind it
     kind = np.repeat(np.array([0, 1]), [count, len(keys)])
-    merged = np.lexsort((kind, np.concatenate([other_times[order], times]), np.concatenate([other_keys[order], keys])))
+    merged = order_by(np.concatenate([other_keys[order], keys]), np.concatenate([other_times[order], times]), kind)
     seen = np.maximum.accumulate(np.where(merged < count, np.arange(len(merged)), NONE))
     is_row = merged >= count
     place, rows = seen[is_row], merged[is_row] - count

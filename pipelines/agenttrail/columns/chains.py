@@ -6,8 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agenttrail.columns.ordering import order_by
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+_MOST = 1 << 62
 
 
 def chain(groups: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np.int64], gap: int) -> NDArray[np.int64]:
@@ -22,7 +26,7 @@ def chain(groups: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np.i
     Returns:
         The chain of each interval, 0-based, ascending by group and start.
     """
-    order = np.lexsort((end, start, groups))
+    order = order_by(groups, start)  # whichever of those that start together comes first, they are one chain
     group, begin, finish = groups[order], start[order], end[order]
     furthest = running_max(group, finish)
     fresh = np.ones(len(group), dtype=bool)
@@ -34,11 +38,16 @@ def chain(groups: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np.i
 
 def running_max(groups: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the largest of ``values`` so far within each group; ``groups`` must ascend."""
-    # Values become ranks, and the ranks of each group are lifted above those of the one before, so that one running
-    # maximum serves for all and no value is too large for it.
+    if not len(groups):
+        return values
+    # the values of each group are lifted above those of the one before, so that one running maximum serves for all
+    low = int(values.min())
+    span = int(values.max()) - low + 1
+    if span * (max(int(groups[-1]), -int(groups[0])) + 1) < _MOST:
+        lift = groups * span
+        return np.maximum.accumulate(values - low + lift) - lift + low
+    # where they are too far apart for that, their ranks are
     distinct, rank = np.unique(values, return_inverse=True)
-    lift = groups * max(len(distinct), 1)
-    largest: NDArray[np.int64] = (
-        distinct[np.maximum.accumulate(rank.ravel() + lift) - lift] if len(distinct) else distinct
-    )
+    lift = groups * len(distinct)
+    largest: NDArray[np.int64] = distinct[np.maximum.accumulate(rank.ravel() + lift) - lift]
     return largest

@@ -38,17 +38,17 @@ def community_ids(
     known = np.array(sources.is_valid()) & np.array(destinations.is_valid()) & np.array(protocols.is_valid())
     ports = np.column_stack([numbers(source_ports), numbers(destination_ports)]).astype(">u2")
     rows = _tuples(packed(sources), packed(destinations), ports, numbers(protocols))
-    distinct, which = np.unique(rows, return_inverse=True)
+    connections = pa.Array.from_buffers(pa.binary(_WIDTH), len(rows), [None, pa.py_buffer(rows)]).dictionary_encode()
     sha = hashlib.sha1
     # per connection in Python: asked for evidence only
-    digests = b"".join([sha(row[: row[-1]]).digest() for row in map(bytes, distinct.view("u1").reshape(-1, _WIDTH))])
+    digests = b"".join([sha(row[: row[-1]]).digest() for row in connections.dictionary.to_pylist()])
     texts = _base64(np.frombuffer(digests, dtype=np.uint8).reshape(-1, 20))
-    return pc.if_else(pa.array(known), texts.take(pa.array(which.ravel())), pa.scalar(None, pa.string()))
+    return pc.if_else(pa.array(known), texts.take(connections.indices), pa.scalar(None, pa.string()))
 
 
 def _tuples(
     source: NDArray[np.uint32], destination: NDArray[np.uint32], ports: NDArray[np.uint16], protocols: NDArray[np.int64]
-) -> NDArray[np.void]:
+) -> NDArray[np.uint8]:
     """Return the bytes that are hashed, with their number as the last byte of the row.
 
     They are: seed, the smaller end, the larger end, protocol, padding, and ports if it has any.
@@ -69,7 +69,7 @@ def _tuples(
         rows[chosen, after] = protocols[chosen] & 0xFF
         rows[chosen, after + 2 : after + 6] = np.where(ported[chosen, None], ordered[chosen], 0)
         rows[chosen, -1] = after + 2 + 4 * ported[chosen]
-    return rows.view(f"V{_WIDTH}").ravel()
+    return rows
 
 
 def _base64(digests: NDArray[np.uint8]) -> pa.Array:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from agenttrail.columns.numbers import numbers
+from agenttrail.columns.ordering import firsts, order_by
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +24,9 @@ def column_codes(column: pa.Array) -> tuple[NDArray[np.int64], int]:
     """Number the distinct values of a column; null is a value of its own.  Returns codes per row and their count."""
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
+    if _of_few_words(column):
+        words, many = column_codes(column.dictionary)
+        return np.append(words, many)[numbers(column.indices, len(words))], many + 1
     encoded = pc.dictionary_encode(_plain(column), null_encoding="encode")
     return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), len(encoded.dictionary)
 
@@ -69,7 +73,7 @@ def group_codes(codes: NDArray[np.int64], space: int) -> tuple[NDArray[np.int64]
 
 def rank_in_group(groups: NDArray[np.int64], *order: NDArray[np.generic]) -> NDArray[np.int64]:
     """Return each row's 0-based place within its group when rows are sorted by ``order`` (most significant first)."""
-    rows = np.lexsort((*reversed(order), groups))
+    rows = order_by(groups, *order)
     ordered = groups[rows]
     starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])) if len(rows) else np.empty(0, np.intp)
     place = np.arange(len(rows)) - np.repeat(starts, np.diff(np.append(starts, len(rows))))
@@ -101,12 +105,22 @@ def max_by(groups: NDArray[np.int64], count: int, values: NDArray[np.int64]) -> 
 
 def ordinals(column: pa.Array) -> NDArray[np.int64]:
     """Number the values of a column in ascending order, equal ones alike and null last."""
+    if _of_few_words(column):
+        words = ordinals(column.dictionary)
+        return np.append(words, len(words))[numbers(column.indices, len(words))]
     encoded = _plain(column).dictionary_encode()
     ranks = np.empty(len(encoded.dictionary) + 1, dtype=np.int64)
     ranks[pc.sort_indices(encoded.dictionary).to_numpy()] = np.arange(len(encoded.dictionary))
     ranks[-1] = len(encoded.dictionary)
     places = np.asarray(pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False), dtype=np.int64)
     return ranks.take(places, mode="wrap")
+
+
+def _of_few_words(column: pa.Array) -> bool:
+    """Tell whether to look at each word of a dictionary once is less than to look at each row."""
+    if not pa.types.is_dictionary(column.type):
+        return False
+    return len(column.dictionary) <= len(column) and not column.dictionary.null_count
 
 
 def _plain(column: pa.Array) -> pa.Array:
@@ -121,7 +135,7 @@ def distinct_lists(groups: NDArray[np.int64], count: int, column: pa.Array, most
     order = ordinals(column)[rows]
     # distinct pairs, which come out sorted by group, then value
     width = int(order.max(initial=0)) + 1
-    _, first = np.unique(groups[rows] * width + order, return_index=True)
+    _, first = firsts(groups[rows] * width + order)
     rows = rows[first]
     if most is not None:
         owner = groups[rows]
@@ -132,7 +146,7 @@ def distinct_lists(groups: NDArray[np.int64], count: int, column: pa.Array, most
 
 def smallest_by(groups: NDArray[np.int64], count: int, column: pa.Array) -> pa.Array:
     """Return per group the smallest value that is not null; null where there is none.  No group may be empty."""
-    order = np.lexsort((ordinals(column), groups))
+    order = order_by(groups, ordinals(column))
     return _plain(column).take(pa.array(order[np.searchsorted(groups[order], np.arange(count))]))
 
 

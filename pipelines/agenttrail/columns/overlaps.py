@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from agenttrail.columns.offsets import ranges
+from agenttrail.columns.ordering import order_by
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,7 +43,7 @@ def overlaps(ones: Intervals, others: Intervals) -> Overlaps:
         What they share.  Intervals that only touch, or have no length, do not meet.
     """
     keys, start, end = ones
-    order = np.lexsort((others[1], others[0]))
+    order = order_by(others[0], others[1])
     other_keys, other_start, other_end = (column[order] for column in others)
     first = np.searchsorted(other_keys, keys, side="left")
     lengths = np.searchsorted(other_keys, keys, side="right") - first

@@ -25,6 +25,7 @@ from agenttrail.columns.groups import (
 )
 from agenttrail.columns.ids import content_ids, hexadecimal
 from agenttrail.columns.numbers import numbers
+from agenttrail.columns.ordering import order_by
 from agenttrail.detect.signals import DIGEST, HITS, HOLDER, digest_words
 from agenttrail.schema import TIMESTAMP, conform, evidence_type, record
 
@@ -140,7 +141,7 @@ def gather(
     columns["incident.id"] = content_ids(["incident", *(columns[name] for name in KEY)])
     found = conform(pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)), record("finding"))
     unit = np.zeros(count, np.int64) if hits.units is None else hits.units[first]
-    order = np.lexsort((unit, ordinals(found.column("finding.id"))))
+    order = order_by(ordinals(found.column("finding.id")), unit)
     fired = np.full(count, NOTHING) if hits.fired is None else min_by(finding, count, hits.fired)
     return Found(found.take(pa.array(order)), earliest[order], unit[order], fired[order])
 
@@ -250,7 +251,7 @@ def _evidence(
     starts = numbers(rows.column("event.start").cast(pa.int64()))[row]
     place = rank_in_group(finding, starts, digest_words(rows.column(DIGEST))[row])
     shown = np.flatnonzero(place < MOST_EVIDENCE)
-    shown = shown[np.lexsort((place[shown], finding[shown]))]
+    shown = shown[order_by(finding[shown], place[shown])]
     taken = rows.take(pa.array(row[shown]))
     protocol = _column(taken, "network.iana_number", pa.int32())
     ips = [_column(taken, f"{side}.ip", pa.binary(16)) for side in ("source", "destination")]

@@ -28,6 +28,7 @@ FIRST_PACKETS = 320
 QUESTION = 600
 """Most bytes that a handshake, one short question and its acknowledgements weigh."""
 _TCP = 6
+_MOST = 1 << 62
 
 
 def unanswered_nearby(conversations: pa.RecordBatch, reach: int = REACH) -> pa.Array:
@@ -70,10 +71,24 @@ def _unanswered(some: pa.RecordBatch) -> NDArray[np.bool_]:
 
 def _within(groups: Numbers, start: Numbers, which: Numbers, reach: int) -> Numbers:
     """Count per row those of the rows ``which`` that are in its group and start within ``reach`` of it."""
-    times = [start[which], start - reach, start + reach]
-    moments, ranks = np.unique(np.concatenate(times), return_inverse=True)
-    # a group and a moment as one number: ranks are few, so that none is too large
-    own, first, last = np.split(ranks.ravel(), np.cumsum([len(one) for one in times])[:-1])
-    found = np.sort(groups[which] * len(moments) + own)
-    lift = groups * len(moments)
-    return np.searchsorted(found, lift + last, side="right") - np.searchsorted(found, lift + first)
+    low = int(start.min()) - reach
+    moments = int(start.max()) + reach - low + 1
+    if moments * (int(groups.max()) + 1) < _MOST:
+        own, first, last = start[which] - low, start - reach - low, start + reach - low
+    else:  # the rank of a moment instead: ranks are few
+        times = [start[which], start - reach, start + reach]
+        distinct, ranks = np.unique(np.concatenate(times), return_inverse=True)
+        own, first, last = np.split(ranks.ravel(), np.cumsum([len(one) for one in times])[:-1])
+        moments = len(distinct)
+    # a group and a moment as one number
+    found = np.sort(groups[which] * moments + own)
+    lift = groups * moments
+    return _place(found, lift + last + 1) - _place(found, lift + first)
+
+
+def _place(ordered: Numbers, values: Numbers) -> Numbers:
+    """Return where each value belongs; those that ascend find their place in a third of the time."""
+    order = np.argsort(values)
+    place = np.empty(len(values), dtype=np.int64)
+    place[order] = np.searchsorted(ordered, values[order])
+    return place

@@ -17,6 +17,7 @@ from agenttrail.columns.groups import ordinals, rank_in_group
 from agenttrail.columns.ids import content_digests
 from agenttrail.columns.networks import NetworkLists, parse_network
 from agenttrail.columns.numbers import numbers
+from agenttrail.columns.ordering import order_by
 from agenttrail.columns.secrets import scrub
 from agenttrail.columns.text import trim_line_ends
 from agenttrail.schema import EVIDENCE
@@ -118,7 +119,7 @@ def select(events: pa.RecordBatch, plan: Plan, lists: Lists) -> Selected:
 
 
 def travelling(events: pa.RecordBatch, *others: str) -> pa.RecordBatch:
-    """Return the columns that :func:`detect` looks at, and ``others``: to take rows of a column costs as much as any."""
+    """Return the columns that :func:`detect` looks at, and ``others``: rows of fewer are sooner taken."""
     wanted = {*_TRAVELLING, *others}
     return events.select([name for name in events.schema.names if name in wanted])
 
@@ -151,7 +152,7 @@ def rule_hits(hits: Sequence[NDArray[np.int64]], chosen: NDArray[np.int64], plan
     """Return per ``chosen`` row the numbers of the rules of ``plan`` that hit it, as a list array."""
     rows = np.concatenate([np.searchsorted(chosen, found) for found in hits] or [np.empty(0, np.int64)])
     rules = np.repeat(np.arange(len(hits)), [len(found) for found in hits])
-    order = np.lexsort((rules, rows))
+    order = order_by(rows, rules)
     offsets = np.searchsorted(rows[order], np.arange(len(chosen) + 1)).astype(np.int32)
     numbers_ = np.array(plan.numbers, dtype=np.int16)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(numbers_[rules[order]]))

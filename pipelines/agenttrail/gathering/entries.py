@@ -14,6 +14,7 @@ from agenttrail.columns.groups import column_codes, group_rows, max_by, min_by
 from agenttrail.columns.ids import hexadecimal
 from agenttrail.columns.numbers import numbers
 from agenttrail.columns.offsets import ranges
+from agenttrail.columns.ordering import firsts
 from agenttrail.conversations import views
 from agenttrail.detect.analytics.gpu_progress import METRIC
 from agenttrail.detect.findings import peers
@@ -108,7 +109,7 @@ def _of_reports(
         told = progress.take(pa.array(report)).select(["event.start", "training.step"])
         out.append(timeline.steps(with_columns(told, _whom(shard, incident, holders[owner]))))
     if gaps.num_rows:
-        entities, place_ = np.unique(shard.workload, return_index=True)
+        entities, place_ = firsts(shard.workload)
         owner = shard.holder[place_[np.searchsorted(entities, numbers(gaps.column("entity")))]]
         missing = with_columns(gaps, _whom(shard, incident, owner))
         out.append(timeline.gaps(missing.filter(pa.array(wanted[owner]))))

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from agenttrail.columns.offsets import ranges
+from agenttrail.columns.ordering import distinct, firsts
 from agenttrail.conversations import converse
 from agenttrail.coverage import SANDBOXES, SILENT_AGENTS, WITH_GPUS
 from agenttrail.detect.analytics import ANALYTICS, JOINT_ANALYTICS, TELEMETRY_ANALYTICS, gpu_conversation, gpu_progress
@@ -192,7 +193,7 @@ def _coverage(shard: Shard, gaps: pa.RecordBatch) -> dict[str, int]:
     """Count workloads that are sandboxes of which anything matters, and of how many of them something is missing."""
     level = shard.holders.column("attribution.level")
     occupied = np.asarray(pc.is_in(level, value_set=pa.array(["trajectory", "sandbox"])))[shard.holder]
-    sandboxes = np.unique(shard.workload[occupied])
+    sandboxes = distinct(shard.workload[occupied])
     called = np.isin(sandboxes, shard.workload[shard.are("gen_ai.operation.name", EXECUTE_TOOL)])
     sampled = np.isin(sandboxes, shard.workload[shard.are("metric.name")])
     counts = {SANDBOXES: len(sandboxes), SILENT_AGENTS: int((~called).sum()), WITH_GPUS: int(sampled.sum())}
@@ -312,7 +313,7 @@ def _together(seen: Sequence[_Seen]) -> Hits:
         for begin, one in zip(begins, seen, strict=False)
     ])  # fmt: skip
     # hits of a rule stand in the order in which it fired, so that the first of a row is the one to keep
-    _, first = np.unique((rules * 2 + peerless) * (int(rows.max(initial=0)) + 1) + rows, return_index=True)
+    _, first = firsts((rules * 2 + peerless) * (int(rows.max(initial=0)) + 1) + rows)
     return Hits(rows[first], rules[first], peerless[first], fired=fired[first])
 
 

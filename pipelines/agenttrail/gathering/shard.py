@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from agenttrail.columns.groups import column_codes
 from agenttrail.columns.numbers import numbers
+from agenttrail.columns.ordering import firsts
 from agenttrail.detect.signals import HOLDER
 from agenttrail.entities import WORKLOAD_DIGEST
 from agenttrail.schema import cast
@@ -46,7 +47,7 @@ class Shard:
 
     def workloads(self) -> tuple[NDArray[np.int64], pa.Array]:
         """Return the numbers of all workloads, ascending, and the digest of each."""
-        numbers_, first = np.unique(self.workload, return_index=True)
+        numbers_, first = firsts(self.workload)
         return numbers_, self.holders.column(WORKLOAD_DIGEST).take(pa.array(self.holder[first]))
 
     def start(self) -> NDArray[np.int64]:

@@ -29,6 +29,8 @@ BLOCK_BYTES = 16 << 20
 """Raw text in one block.  Half of it costs a tenth of the speed, half a MiB would cost half."""
 RANGE_BYTES = 64 << 20
 """A plain file is read in ranges of this size, each by itself."""
+WHOLE_FILES = 1 << 62
+"""Size of ranges that no file fills."""
 MOST_LINE_BYTES = 128 << 20
 """A longer line is cut up."""
 MOST_DOCUMENT_BYTES = 1 << 30

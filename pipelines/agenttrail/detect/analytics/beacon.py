@@ -11,6 +11,7 @@ import pyarrow as pa
 from agenttrail.columns.chains import running_max
 from agenttrail.columns.groups import group_rows, max_by, min_by, sum_by
 from agenttrail.columns.offsets import offsets_of, run_offsets
+from agenttrail.columns.ordering import order_by
 from agenttrail.detect.derived import Derived, column_of, flags, from_conversations, integers
 from agenttrail.schema import ADDRESS
 
@@ -124,8 +125,9 @@ def _often_opened(conversations: pa.RecordBatch, least: int) -> tuple[NDArray[np
     often = (np.bincount(groups) >= least)[groups] if len(groups) else np.zeros(0, dtype=bool)
     rows, groups = rows[often], groups[often]
     start, end = (integers(conversations, f"event.{name}")[rows] for name in ("start", "end"))
-    order = np.lexsort((end, start, groups))
-    return rows[order], np.unique(groups[order], return_inverse=True)[1].astype(np.int64)
+    order = order_by(groups, start, end)
+    ends = groups[order]
+    return rows[order], np.cumsum(np.append(False, ends[1:] != ends[:-1])[: len(ends)])
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ def _contacts(conversations: pa.RecordBatch, members: NDArray[np.int64], which: 
     socket = np.where(stays, port, -1 - np.arange(len(members)))
     sockets, _ = group_rows([pa.array(which), pa.array(socket)])
     anew = flags(conversations, "opened")[members]
-    ascending = np.lexsort((end, start, sockets))
+    ascending = order_by(sockets, start, end)
     socket, begin, finish = sockets[ascending], start[ascending], end[ascending]
     furthest = running_max(socket, finish)
     fresh = np.ones(len(members), dtype=bool)
@@ -165,7 +167,7 @@ def _contacts(conversations: pa.RecordBatch, members: NDArray[np.int64], which: 
     contact[ascending] = np.cumsum(fresh) - 1
     count = int(contact.max(initial=-1)) + 1
     begun, owner = min_by(contact, count, start), max_by(contact, count, which)
-    order = np.lexsort((begun, owner))
+    order = order_by(owner, begun)
     return _Contacts(owner[order], begun[order], np.minimum(sum_by(contact, count, sent)[order], _MOST))
 
 
@@ -217,7 +219,7 @@ def _sorted_within(values: NDArray[np.int64], which: NDArray[np.int64]) -> NDArr
     if width * (int(which.max(initial=0)) + 1) < 1 << 62:
         ordered = np.sort(which * width + values) - which * width
     else:
-        ordered = values[np.lexsort((values, which))]
+        ordered = values[order_by(which, values)]
     return ordered
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from agenttrail.columns.groups import group_rows
 from agenttrail.columns.offsets import offsets_of, ranges
+from agenttrail.columns.ordering import distinct, firsts, order_by
 from agenttrail.detect.derived import Derived, column_of, flags, from_conversations, integers
 from agenttrail.schema import ADDRESS
 
@@ -68,19 +69,23 @@ def _fullest_windows(
     groups: NDArray[np.int64], start: NDArray[np.int64], sent: NDArray[np.int64], window: int, least: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the members of each group's fullest window with at least ``least`` bytes, and their offsets."""
-    order = np.lexsort((start, groups))
+    order = order_by(groups, start)
     group, begin = groups[order], start[order]
-    times = np.unique(begin)
-    # Group and rank of time in one ascending number: one search finds the end of every row's window in its group.
-    width = len(times) + 1
-    place = group * width + np.searchsorted(times, begin)
-    stop = np.searchsorted(place, group * width + np.searchsorted(times, begin + window))
+    # Group and time in one ascending number: one search finds the end of every row's window in its group.
+    after = begin - begin.min(initial=0)
+    width = int(after.max(initial=0)) + window + 1
+    if width * (int(group.max(initial=0)) + 1) < 1 << 62:
+        place, ends = group * width + after, group * width + after + window
+    else:  # the rank of a time instead: ranks are few
+        times = distinct(begin)
+        place, ends = (group * (len(times) + 1) + np.searchsorted(times, at) for at in (begin, begin + window))
+    stop = np.searchsorted(place, ends)
     total = np.concatenate([np.zeros(1, np.int64), np.cumsum(sent[order])])
     held = total[stop] - total[:-1]
     # of each group the fullest, then the earliest
-    best = np.lexsort((np.arange(len(group)), -held, group))
-    best = best[np.unique(group[best], return_index=True)[1]]
-    best = best[held[best] >= least]
+    enough = np.flatnonzero(held >= least)
+    best = enough[order_by(group[enough], -held[enough])]
+    best = best[firsts(group[best])[1]]
     lengths = stop[best] - best
     return order[ranges(best, lengths)], offsets_of(lengths)
 
@@ -100,4 +105,4 @@ def _distinct(values: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[
     count = len(offsets) - 1
     which = np.repeat(np.arange(count), np.diff(offsets))
     width = int(values.max(initial=0)) + 1
-    return np.bincount(np.unique(which * width + values) // width, minlength=count)
+    return np.bincount(distinct(which * width + values) // width, minlength=count)

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from agenttrail.columns.chains import chain
 from agenttrail.columns.groups import group_rows, max_by, min_by
 from agenttrail.columns.offsets import run_offsets
+from agenttrail.columns.ordering import distinct, order_by
 from agenttrail.detect.derived import Derived, column_of, from_conversations, integers
 from agenttrail.schema import ADDRESS
 
@@ -69,7 +70,7 @@ def derive(conversations: pa.RecordBatch, gap: int = GAP) -> Derived:
     count = int(chains.max(initial=-1)) + 1
     first, last = min_by(chains, count, start), max_by(chains, count, end)
     long = np.flatnonzero((last - first >= LEAST)[chains])
-    members = long[np.lexsort((end[long], start[long], chains[long]))]
+    members = long[order_by(chains[long], start[long], end[long])]
     offsets = run_offsets(chains[members])
     which = chains[members][offsets[:-1]]
     first, last = first[which], last[which]
@@ -108,7 +109,7 @@ def _facts(
     seconds = length / 1e6
     ports = integers(conversations, "source.port", -1)[members]
     which = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    sockets = np.bincount(np.unique(which * _PORTS + ports + 1) // _PORTS, minlength=len(offsets) - 1)
+    sockets = np.bincount(distinct(which * _PORTS + ports + 1) // _PORTS, minlength=len(offsets) - 1)
     return {
         "connection.duration": pa.array(seconds),
         "connection.upload_share": pa.array(sent / np.maximum(total, 1), mask=total == 0),

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from agenttrail.columns.chains import running_max
 from agenttrail.columns.groups import column_codes
 from agenttrail.columns.offsets import run_offsets
+from agenttrail.columns.ordering import distinct, order_by
 from agenttrail.detect.derived import Derived, column_of, flags, from_conversations, integers
 from agenttrail.schema import ADDRESS
 
@@ -54,7 +55,7 @@ def derive(conversations: pa.RecordBatch, gap: int = GAP, least: int = LEAST) ->
     start, end = (integers(conversations, f"event.{name}")[rows] for name in ("start", "end"))
     entity = column_codes(column_of(conversations, "entity", pa.int64()).take(pa.array(rows)))[0]
     call = integers(conversations, _CALL_START, -1)[rows]
-    order = np.lexsort((call, end, start, entity))
+    order = order_by(entity, start, end, call)
     bursts = _numbered(entity[order], start[order], end[order], call[order], gap)
     often = (np.bincount(bursts) >= least)[bursts] if len(rows) else np.zeros(0, dtype=bool)
     kept, bursts = order[often], bursts[often]
@@ -62,10 +63,10 @@ def derive(conversations: pa.RecordBatch, gap: int = GAP, least: int = LEAST) ->
     first = offsets[:-1]
     peer, peers = column_codes(column_of(conversations, "destination.ip", ADDRESS).take(pa.array(members)))
     which = np.repeat(np.arange(len(first)), np.diff(offsets))
-    distinct = np.bincount(np.unique(which * max(peers, 1) + peer) // max(peers, 1), minlength=len(first))
+    peers_of = np.bincount(distinct(which * max(peers, 1) + peer) // max(peers, 1), minlength=len(first))
     begun, done = np.minimum.reduceat(start[kept], first), np.maximum.reduceat(end[kept], first)
     facts = {
-        "egress.peers": pa.array(distinct),
+        "egress.peers": pa.array(peers_of),
         "connection.duration": pa.array((done - begun) / 1e6),
         _CALL_GAP: column_of(conversations, _CALL_GAP, pa.float64()).take(pa.array(members[first])),
     }
