@@ -158,6 +158,12 @@ def _column(rows: pa.RecordBatch, name: str, type_: pa.DataType) -> pa.Array:
     return pa.nulls(rows.num_rows, type_) if index < 0 else cast(rows.column(index), type_)
 
 
+def _words(rows: pa.RecordBatch, name: str) -> pa.Array:
+    """Return a column of words as it is, plain or as a dictionary."""
+    index = rows.schema.get_field_index(name)
+    return pa.nulls(rows.num_rows, pa.string()) if index < 0 else rows.column(index)
+
+
 def _ends(rows: pa.RecordBatch) -> dict[str, pa.Array]:
     """Return the workload's end as source and the peer's as destination, whichever the record names first."""
     ingress = _ingress(rows)
@@ -170,7 +176,11 @@ def _ends(rows: pa.RecordBatch) -> dict[str, pa.Array]:
 
 
 def _ingress(rows: pa.RecordBatch) -> pa.Array:
-    return pc.fill_null(pc.equal(_column(rows, "network.direction", pa.string()), "ingress"), fill_value=False)
+    direction = _words(rows, "network.direction")
+    if not pa.types.is_dictionary(direction.type):
+        return pc.fill_null(pc.equal(direction, "ingress"), fill_value=False)
+    inward = pc.fill_null(pc.equal(direction.dictionary, "ingress"), fill_value=False)
+    return pc.fill_null(inward.take(direction.indices), fill_value=False)
 
 
 def _conversations(
@@ -198,7 +208,7 @@ def _conversations(
 
 def _bytes_by_end(rows: pa.RecordBatch, which: NDArray[np.int64], count: int) -> dict[str, pa.Array]:
     """Return the bytes that each end sent: summed per sensor and view, see :func:`views`; then the largest sum."""
-    sensors = [_column(rows, "event.dataset", pa.string()), _column(rows, "observer.name", pa.string())]
+    sensors = [_words(rows, "event.dataset"), _words(rows, "observer.name")]
     # where nothing was translated all of a conversation has one port
     view = [pa.array(views(rows))] if behind_translation(rows).any() else []
     seen, first = group_rows([pa.array(which), *sensors, *view])
@@ -226,14 +236,12 @@ def _verdicts(
     A sensor that speaks up more than ``adjoining`` after something has come through cut a conversation, but did not
     prevent it.
     """
-    dataset, action, outcome = (
-        _column(rows, name, pa.string()) for name in ("event.dataset", "event.action", "event.outcome")
-    )
-    said = pc.binary_join_element_wise(dataset, action, ":")
+    dataset, action = _words(rows, "event.dataset"), _words(rows, "event.action")
+    outcome = _column(rows, "event.outcome", pa.string())
     told = np.flatnonzero(np.asarray(outcome.is_valid()))
     index, owner = pa.array(told), which[told]
     passed = np.asarray(pc.equal(outcome, "success").take(index)).astype(np.int64)
-    sensors = [pa.array(owner), dataset.take(index), _column(rows, "observer.name", pa.string()).take(index)]
+    sensors = [pa.array(owner), dataset.take(index), _words(rows, "observer.name").take(index)]
     of_sensor, first = group_rows(sensors)
     denies = (max_by(of_sensor, len(first), passed) == 0)[of_sensor]
     start, end = (time[told] for time in times)
@@ -243,7 +251,17 @@ def _verdicts(
     blocked, any_passed, any_told = (np.bincount(some, minlength=count) > 0 for some in groups)
     blocked &= ~(any_passed & (came < denied - adjoining))
     verdict = pa.array(np.where(blocked, "failure", "success"), mask=~any_told)
-    return {"event.action": distinct_lists(which, count, said), "event.outcome": verdict.cast(pa.string())}
+    said = distinct_lists(which, count, _said(dataset, action))
+    return {"event.action": said, "event.outcome": verdict.cast(pa.string())}
+
+
+def _said(dataset: pa.Array, action: pa.Array) -> pa.Array:
+    """Return ``<dataset>:<action>`` of each row, as a dictionary of few words; null where either is."""
+    pair, first = group_rows([dataset, action])
+    index = pa.array(first)
+    words = pc.binary_join_element_wise(*(cast(some.take(index), pa.string()) for some in (dataset, action)), ":")
+    missing = np.asarray(words.is_null())[pair]
+    return pa.DictionaryArray.from_arrays(pa.array(pair, mask=missing), words.fill_null(""))
 
 
 def _told(rows: pa.RecordBatch, which: NDArray[np.int64], count: int) -> dict[str, pa.Array]:

@@ -27,6 +27,12 @@ def column_codes(column: pa.Array) -> tuple[NDArray[np.int64], int]:
     if _of_few_words(column):
         words, many = column_codes(column.dictionary)
         return np.append(words, many)[numbers(column.indices, len(words))], many + 1
+    if pa.types.is_integer(column.type) and not column.null_count and len(column):
+        values = numbers(column)
+        low = int(values.min())
+        many = int(values.max()) - low + 1
+        if many <= _SPARSE * len(values):  # they number themselves
+            return values - low, many
     encoded = pc.dictionary_encode(_plain(column), null_encoding="encode")
     return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), len(encoded.dictionary)
 
@@ -123,16 +129,22 @@ def _of_few_words(column: pa.Array) -> bool:
     return len(column.dictionary) <= len(column) and not column.dictionary.null_count
 
 
+def _valid(column: pa.Array) -> pa.Array:
+    """Tell which rows are not null, by their index or by the word it points at."""
+    if pa.types.is_dictionary(column.type) and column.dictionary.null_count:
+        return column.dictionary_decode().is_valid()
+    return column.is_valid()
+
+
 def _plain(column: pa.Array) -> pa.Array:
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
 def distinct_lists(groups: NDArray[np.int64], count: int, column: pa.Array, most: int | None = None) -> pa.Array:
     """Return per group the sorted distinct values of ``column`` without nulls, at most ``most`` of them."""
-    column = _plain(column)
-    kept = np.asarray(column.is_valid())
-    rows = np.flatnonzero(kept)
-    order = ordinals(column)[rows]
+    order = ordinals(column)
+    rows = np.flatnonzero(np.asarray(_valid(column)))
+    order = order[rows]
     # distinct pairs, which come out sorted by group, then value
     width = int(order.max(initial=0)) + 1
     _, first = firsts(groups[rows] * width + order)
@@ -141,13 +153,13 @@ def distinct_lists(groups: NDArray[np.int64], count: int, column: pa.Array, most
         owner = groups[rows]
         place = np.arange(len(rows)) - np.searchsorted(owner, owner)
         rows = rows[place < most]
-    return lists_by(groups[rows], count, column.take(pa.array(rows)))
+    return lists_by(groups[rows], count, _plain(column.take(pa.array(rows))))
 
 
 def smallest_by(groups: NDArray[np.int64], count: int, column: pa.Array) -> pa.Array:
     """Return per group the smallest value that is not null; null where there is none.  No group may be empty."""
     order = order_by(groups, ordinals(column))
-    return _plain(column).take(pa.array(order[np.searchsorted(groups[order], np.arange(count))]))
+    return _plain(column.take(pa.array(order[np.searchsorted(groups[order], np.arange(count))])))
 
 
 def latest_by(groups: NDArray[np.int64], count: int, times: pa.Array) -> pa.Array:

@@ -123,14 +123,14 @@ def gather(
     row, rule = hits.rows, hits.rules
     holder = numbers(rows.column(HOLDER))[row]
     peer = peers(rows)
-    keys = [holders.column(name).take(pa.array(holder)) for name in KEY]
+    entity, _ = group_rows([holders.column(name) for name in KEY])
     units = [] if hits.units is None else [pa.array(hits.units)]
     towards = peer["peer.ip"].take(pa.array(row))
     spread = np.empty(0, np.int64) if hits.peerless is None else np.flatnonzero(hits.peerless)
     ends = towards.take(pa.array(spread))
     if hits.peerless is not None:
         towards = pc.if_else(pa.array(hits.peerless), pa.scalar(None, towards.type), towards)
-    finding, first = group_rows([pa.array(rule), *keys, towards, *units])
+    finding, first = group_rows([pa.array(rule), pa.array(entity[holder]), towards, *units])
     count = len(first)
     columns = _rule_columns(rules, rule[first]) | holder_columns(holders, holder, finding, count)
     columns |= _row_columns(rows, peer["peer.port"], row, finding, count) | {"peer.ip": towards.take(pa.array(first))}
@@ -222,7 +222,8 @@ def _row_columns(
     }
     columns["@timestamp"] = columns["finding.first_seen"]
     for name in _SEVERAL_OF_ROW:
-        columns[name] = distinct_lists(finding, count, _column(rows, name).take(index), MOST_LISTED)
+        several = rows.column(name) if name in rows.schema.names else _column(rows, name)
+        columns[name] = distinct_lists(finding, count, several.take(index), MOST_LISTED)
     return columns
 
 
@@ -252,7 +253,8 @@ def _evidence(
     place = rank_in_group(finding, starts, digest_words(rows.column(DIGEST))[row])
     shown = np.flatnonzero(place < MOST_EVIDENCE)
     shown = shown[order_by(finding[shown], place[shown])]
-    taken = rows.take(pa.array(row[shown]))
+    names = {"network.iana_number", DIGEST, *(field.name for field in evidence_type())}
+    taken = rows.select([name for name in rows.schema.names if name in names]).take(pa.array(row[shown]))
     protocol = _column(taken, "network.iana_number", pa.int32())
     ips = [_column(taken, f"{side}.ip", pa.binary(16)) for side in ("source", "destination")]
     ports = [_column(taken, f"{side}.port", pa.int32()) for side in ("source", "destination")]

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from agenttrail import attribute as attribution
 from agenttrail.accounting import Account
-from agenttrail.columns.batches import joined
+from agenttrail.columns.batches import joined, stacked
 from agenttrail.columns.numbers import numbers
 from agenttrail.detect.signals import DIGEST, HOLDER, Signals, first_of_each
 
@@ -21,7 +21,7 @@ def merged(signals: Iterable[Signals]) -> tuple[Signals, Account]:
     """Put the signals of one shard together, without exact duplicates, whatever the order in which they came."""
     parts = list(signals)
     shifts = np.cumsum([0] + [part.holders.num_rows for part in parts])
-    rows = joined(
+    rows = stacked(
         [
             attribution.with_columns(
                 part.rows,
