@@ -49,11 +49,13 @@ def _told(outputs: Any, account: Account) -> list[Any]:
     """Return the elements of the main output; add up the accounts."""
     elements = []
     for output in outputs:
-        if isinstance(output, beam.pvalue.TaggedOutput):
-            if output.tag == ACCOUNT:
-                account.add(output.value)
-        else:
-            elements.append(output.value if isinstance(output, WindowedValue) else output)
+        tagged = isinstance(output, beam.pvalue.TaggedOutput)
+        value = output.value if tagged else output
+        value = value.value if isinstance(value, WindowedValue) else value  # as the end of a bundle gives them
+        if not tagged:
+            elements.append(value)
+        elif output.tag == ACCOUNT:
+            account.add(value)
     return elements
 
 

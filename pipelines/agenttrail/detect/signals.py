@@ -182,11 +182,17 @@ def _kept_columns(events: pa.RecordBatch) -> dict[str, pa.Array]:
 def first_of_each(digests: pa.Array, paths: pa.Array, offsets: pa.Array) -> NDArray[np.bool_]:
     """Return a mask that keeps one of each set of exact duplicates: the one with the smallest place in the logs."""
     words = digest_words(digests)
-    halves = np.sort(words.view(np.uint64)[::2])  # as numbers, which sort twenty times as quickly
-    if (halves[1:] != halves[:-1]).all():
-        return np.ones(len(words), dtype=bool)
-    _, groups = np.unique(words, return_inverse=True)
-    first: NDArray[np.bool_] = rank_in_group(groups.ravel().astype(np.int64), ordinals(paths), numbers(offsets)) == 0
+    halves = words.view(np.int64)[::2]  # as numbers, which sort twenty times as quickly
+    order = np.argsort(halves)
+    alike = halves[order][1:] == halves[order][:-1]
+    again = np.zeros(len(words), dtype=bool)
+    again[order[1:][alike]] = again[order[:-1][alike]] = True
+    rows = np.flatnonzero(again)
+    first = np.ones(len(words), dtype=bool)
+    if len(rows):
+        _, groups = np.unique(words[rows], return_inverse=True)
+        path, offset = ordinals(paths.take(pa.array(rows))), numbers(offsets)[rows]
+        first[rows] = rank_in_group(groups.ravel().astype(np.int64), path, offset) == 0
     return first
 
 
