@@ -371,9 +371,9 @@ def _resolve(
     code = np.where((code < 0) | both_ends, nobody, code).astype(np.int32)
     if not both_ends.any():
         return table.resolutions, code
-    pairs = np.column_stack([codes[0][both_ends], codes[1][both_ends]])
-    distinct, which = np.unique(pairs, axis=0, return_inverse=True)
-    members = table.resolutions.take(pa.array(distinct.ravel()))
+    pairs = codes[0][both_ends].astype(np.int64) * (nobody + 1) + codes[1][both_ends]
+    distinct, which = np.unique(pairs, return_inverse=True)
+    members = table.resolutions.take(pa.array(np.column_stack(np.divmod(distinct, nobody + 1)).ravel()))
     merged = _merged(members, np.repeat(np.arange(len(distinct)), 2), len(distinct))
     code[both_ends] = nobody + 1 + which.ravel()
     return joined([table.resolutions, merged]), code

@@ -499,7 +499,7 @@ def _run(job: Job, options: RunOptions, span: Span | None) -> None:
         flags.append("--runner=FnApiRunner")
     try:
         with watched(), _pipeline(flags) as pipeline:
-            whole = options.range_bytes is None and _reads_alone(pipeline.options)
+            whole = options.range_bytes is None and reads_alone(pipeline.options)
             build(pipeline, job, replace(options, range_bytes=WHOLE_FILES) if whole else options, span)
     except Exception:
         # what stands in the output directory from an earlier run stays; an interrupted job may go on elsewhere
@@ -508,7 +508,7 @@ def _run(job: Job, options: RunOptions, span: Span | None) -> None:
         raise
 
 
-def _reads_alone(options: PipelineOptions) -> bool:
+def reads_alone(options: PipelineOptions) -> bool:
     """Tell whether one process does all: to cut files for it gains nothing and costs a look at all lines."""
     in_process = options.view_as(StandardOptions).runner == "FnApiRunner"
     return bool(in_process and options.view_as(DirectOptions).direct_num_workers == 1)

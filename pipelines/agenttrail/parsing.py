@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from agenttrail.columns.text import constant, line_offsets, split_lines, trim_line_ends
+from agenttrail.columns.text import constant, line_ends, line_offsets, lines_of, trim_line_ends
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -129,11 +129,18 @@ class Format:
 
 
 class Lines:
-    """The lines of a block and what has become of each: still good, skipped, or refused for a reason."""
+    """The lines of a block and what has become of each: still good, skipped, or refused for a reason.
+
+    Attributes:
+        lines: each with its line end.
+        printable: whether there is nothing but printable ASCII in them.
+    """
 
     def __init__(self, data: bytes) -> None:
         """Split ``data``; every line is good to begin with."""
-        self.lines = split_lines(pa.py_buffer(data))
+        block = pa.py_buffer(data)
+        ends, self.printable = line_ends(block)
+        self.lines = lines_of(block, ends)
         self._verdicts = np.zeros(len(self.lines), dtype=np.int16)
         self._reasons = ["", ""]  # 0: good, 1: skipped
 
@@ -187,6 +194,18 @@ def sift(lines: Lines, data: bytes, *, delimited: bool = False) -> tuple[NDArray
     raw = np.frombuffer(data, dtype=np.uint8)
     odd = np.flatnonzero(raw[starts[:-1]] <= ord(" "))  # a blank line begins with a blank or its own end
     lines.skip(odd[[not line.strip() for line in lines.lines.take(pa.array(odd)).to_pylist()]])
+    if not lines.printable:
+        _refuse_no_text(lines, data, delimited=delimited)
+    good = lines.good()
+    if good.all():
+        return np.arange(len(lines)), lines.lines
+    rows = np.flatnonzero(good)
+    return rows, lines.lines.take(pa.array(rows))
+
+
+def _refuse_no_text(lines: Lines, data: bytes, *, delimited: bool) -> None:
+    """Refuse the lines with a byte that text does not hold."""
+    starts, raw = line_offsets(lines.lines), np.frombuffer(data, dtype=np.uint8)
     if b"\0" in data:
         lines.refuse(np.searchsorted(starts, np.flatnonzero(raw == 0), side="right") - 1, "the line holds a NUL byte")
     if delimited and b"\r" in data:
@@ -198,11 +217,6 @@ def sift(lines: Lines, data: bytes, *, delimited: bool = False) -> tuple[NDArray
         high = np.unique(np.searchsorted(starts, np.flatnonzero(raw > _LAST_ASCII), side="right") - 1)
         broken = [not is_utf8(line) for line in lines.lines.take(pa.array(high)).to_pylist()]
         lines.refuse(high[broken], "the line is not valid UTF-8")
-    good = lines.good()
-    if good.all():
-        return np.arange(len(lines)), lines.lines
-    rows = np.flatnonzero(good)
-    return rows, lines.lines.take(pa.array(rows))
 
 
 def read_objects(

@@ -15,6 +15,7 @@ from agenttrail.columns.groups import (
     group_codes,
     group_rows,
     latest_by,
+    ordinals,
     rank_in_group,
     smallest_by,
 )
@@ -38,6 +39,26 @@ def test_rows_share_a_group_if_they_agree_in_every_column(rows: list[Row]) -> No
     assert [rows[row][:2] for row in first] == [
         rows[int(np.flatnonzero(groups == group)[0])][:2] for group in range(len(first))
     ]
+
+
+@given(_ROWS, st.permutations(["unused", "xx", "x", "y", "", "b", "a", "c", "xy", "yx", "yy"]), st.booleans())
+def test_words_in_a_dictionary_are_grouped_as_plain_ones(rows: list[Row], words: list[str], holes: bool) -> None:  # noqa: FBT001 - drawn
+    """A dictionary may have words that no row has, in any order, and null as a word beside null as an index."""
+    known: list[str | None] = [*words, None] if holes else [*words]
+    plain = pa.array([row[2] for row in rows], pa.string())
+    places = [known.index(row[2]) if row[2] is not None or (holes and row[1] % 2) else None for row in rows]
+    encoded = pa.DictionaryArray.from_arrays(pa.array(places, pa.int8()), pa.array(known, pa.string()))
+    other = pa.array([row[1] for row in rows], pa.int64())
+    for columns in ([plain, other], [other, plain]):
+        one, first = group_rows(columns)
+        same, of_same = group_rows([encoded if column is plain else column for column in columns])
+        assert {*zip(one.tolist(), same.tolist(), strict=True)} == {*zip(one[first].tolist(), same[first].tolist())}  # noqa: B905
+        assert sorted(first.tolist()) == sorted(of_same.tolist())
+    count = len(first) if rows else 0
+    assert distinct_lists(one, count, encoded).to_pylist() == distinct_lists(one, count, plain).to_pylist()
+    assert smallest_by(one, count, encoded).to_pylist() == smallest_by(one, count, plain).to_pylist()
+    ascending = np.argsort(ordinals(plain), kind="stable")
+    assert np.argsort(ordinals(encoded), kind="stable").tolist() == ascending.tolist()
 
 
 @given(_ROWS)

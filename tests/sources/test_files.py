@@ -9,9 +9,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import zstandard
+from apache_beam.options.pipeline_options import PipelineOptions
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agenttrail import jobs
 from agenttrail.columns.batches import joined
 from agenttrail.errors import InputError
 from agenttrail.formats import FORMATS
@@ -192,3 +194,16 @@ def test_a_header_anywhere_in_a_large_file_is_in_force_below_it(tmp_path: Path, 
     }
     assert all(header == later for start, header in in_force.items() if start > changes)
     assert any(start > changes for start in in_force)
+
+
+@pytest.mark.parametrize(
+    ("flags", "alone"),
+    [
+        ([], True),
+        (["--direct_num_workers=2", "--direct_running_mode=multi_processing"], False),
+        (["--direct_num_workers=0"], False),
+        (["--runner=FlinkRunner"], False),
+    ],
+)
+def test_files_are_cut_for_workers_and_only_for_them(flags: list[str], alone: bool) -> None:  # noqa: FBT001 - a table
+    assert jobs.reads_alone(PipelineOptions(["--runner=FnApiRunner", *flags])) is alone

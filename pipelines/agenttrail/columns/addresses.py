@@ -37,7 +37,8 @@ def parse_addresses(text: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
     if pa.types.is_dictionary(text.type):
         parsed, bad = parse_addresses(text.dictionary)
         wrong = pa.array(bad).take(text.indices).fill_null(fill_value=False) if bad.any() else None
-        return parsed.take(text.indices), np.zeros(len(text), dtype=bool) if wrong is None else _to_numpy(wrong)
+        addresses = pc.take(parsed, text.indices, boundscheck=False)
+        return addresses, np.zeros(len(text), dtype=bool) if wrong is None else _to_numpy(wrong)
     count = len(text)
     words = np.zeros((count, 4), dtype=np.uint32)
     known = np.zeros(count, dtype=bool)

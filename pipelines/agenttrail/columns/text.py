@@ -22,8 +22,21 @@ def split_lines(block: pa.Buffer) -> pa.Array:
     Args:
         block: less than 2 GiB of text; the last line may lack its line end.
     """
+    return lines_of(block, line_ends(block)[0])
+
+
+def line_ends(block: pa.Buffer) -> tuple[NDArray[np.int64], bool]:
+    """Return where line ends stand, and whether all else is printable ASCII: one look at the text answers both."""
     data = np.frombuffer(block, dtype=np.uint8)
-    ends = np.flatnonzero(data == _NEWLINE)
+    # as signed numbers, what is no ASCII is negative
+    found = np.flatnonzero(data.view(np.int8) < ord(" "))
+    at_end = data[found] == _NEWLINE
+    return (found, True) if at_end.all() else (found[at_end], False)
+
+
+def lines_of(block: pa.Buffer, ends: NDArray[np.int64]) -> pa.Array:
+    """Return the lines of ``block`` that end where :func:`line_ends` says, as :func:`split_lines` does."""
+    data = np.frombuffer(block, dtype=np.uint8)
     count = len(ends) + int(bool(len(data)) and data[-1] != _NEWLINE)
     offsets = np.zeros(count + 1, dtype=np.int32)
     offsets[1 : len(ends) + 1] = ends

@@ -117,7 +117,7 @@ def create(path: str, *, private: bool = False) -> BinaryIO:
         raise cannot(path, "written", error) from error
 
 
-def write(path: str, data: bytes, *, private: bool = False) -> None:
+def write(path: str, data: bytes | memoryview, *, private: bool = False) -> None:
     """Write a whole file.
 
     Raises:

@@ -279,8 +279,8 @@ class Versions:
                 ("finding", changes.findings, changes.gone_findings),
                 ("incident", changes.incidents, changes.gone_incidents),
             ):
-                lines = json_lines(json_objects(batch)) if batch.num_rows else b""
-                self._append(_KINDS[kind], lines + b"".join(_tomb(kind, id_) for id_ in gone.to_pylist()))
+                tombs = [_tomb(kind, id_) for id_ in gone.to_pylist()]
+                self._append(_KINDS[kind], b"".join([json_lines(json_objects(batch)), *tombs]))
             if changes.timeline.num_rows and len(self._timelines()) > _MANY_TIMELINES:
                 standing, _ = last_versions(self._directory / _KINDS["incident"], "incident")
                 self._one_timeline(list(standing))

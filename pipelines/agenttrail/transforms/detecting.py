@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
@@ -95,7 +96,7 @@ class _Detect(Timed):
             if (cells := roll_up(events, listed, LISTED, chosen)) is not None:
                 yield beam.pvalue.TaggedOutput(ROLLED, cells)
         if len(chosen):
-            matter = travelling(events, *NAMED_BY).take(pa.array(chosen))
+            matter = pc.take(travelling(events, *NAMED_BY), pa.array(chosen), boundscheck=False)
             held = self._held.setdefault(source, [])
             held.append(_Held(travelling(matter), rule_hits(hits, chosen, plan), *name_holders(matter)))
             if sum(len(one.which) for one in held) >= _ROWS_TOGETHER:
@@ -136,7 +137,7 @@ class _Detect(Timed):
         holder = numbers(rows.column(HOLDER))
         shard = shards(holders.column(WORKLOAD_DIGEST), self._shard_count)
         order = np.argsort(shard[holder], kind="stable")
-        rows, holder = rows.take(pa.array(order)), holder[order]
+        rows, holder = pc.take(rows, pa.array(order), boundscheck=False), holder[order]
         found, starts = np.unique(shard[holder], return_index=True)
         for number, first, last in zip(found.tolist(), starts, [*starts[1:], len(order)], strict=True):
             used, renumbered = np.unique(holder[first:last], return_inverse=True)
