@@ -133,6 +133,8 @@ def _workloads(columns: dict[str, pa.Array], entities: pa.Array) -> pa.Array:
     anchored = pc.and_(
         pc.is_in(columns["entity.type"], value_set=pa.array(OCCUPIED)), columns["k8s.pod.uid"].is_valid()
     )
+    if not pc.any(anchored).as_py():
+        return entities
     pods = content_digests(["pod", columns["k8s.pod.uid"]])
     return pc.if_else(anchored, pods, entities)
 

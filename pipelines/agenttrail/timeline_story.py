@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from agenttrail.columns.ordering import order_by
 from agenttrail.columns.text import printable
 from agenttrail.errors import shortened
 from agenttrail.metadata import parse_time
@@ -346,7 +347,7 @@ def _egress(entries: pa.RecordBatch) -> list[Moment]:
     peer, peers = _words(entries, "peer.ip")
     listed, lists = _words(entries, "peer.list")
     minute = _numbers(entries, "@timestamp", pa.int64())
-    order = np.lexsort((minute, listed, peer))
+    order = order_by(peer, listed, minute)
     peer, listed, minute = peer[order], listed[order], minute[order]
     named = np.array([bool(word) for word in peers])[peer]
     same = (np.diff(peer) == 0) & (np.diff(listed) == 0)
@@ -390,9 +391,13 @@ def _ports(column: pa.Array, begins: NDArray[np.int64]) -> list[list[int]]:
     known = np.asarray(column.is_valid())
     run = np.searchsorted(begins, np.flatnonzero(known), side="right") - 1
     of_run: list[list[int]] = [[] for _ in begins]
-    pairs = np.unique(np.stack((run, pc.drop_null(column).cast(pa.int64()).to_numpy()), axis=1), axis=0)
-    for place, port in pairs.tolist():
-        of_run[place].append(port)
+    port = pc.drop_null(column).cast(pa.int64()).to_numpy()
+    order = order_by(run, port)
+    run, port = run[order], port[order]
+    new = np.ones(len(run), dtype=bool)
+    new[1:] = (run[1:] != run[:-1]) | (port[1:] != port[:-1])
+    for place, one in zip(run[new].tolist(), port[new].tolist(), strict=True):
+        of_run[place].append(one)
     return of_run
 
 

@@ -18,7 +18,9 @@ _NUMBERS = st.one_of(_FEW, _SECONDS, _MICROS, _EXTREMES)
 
 @st.composite
 def _tables(draw: st.DrawFn) -> list[np.ndarray]:
-    kinds = draw(st.lists(st.sampled_from(["few", "seconds", "micros", "any", "flag", "text"]), min_size=1, max_size=5))
+    kinds = draw(
+        st.lists(st.sampled_from(["few", "seconds", "micros", "any", "flag", "text", "words"]), min_size=1, max_size=5)
+    )
     count = draw(st.integers(0, 40))
     return [_column(draw, kind, count) for kind in kinds]
 
@@ -26,9 +28,9 @@ def _tables(draw: st.DrawFn) -> list[np.ndarray]:
 def _column(draw: st.DrawFn, kind: str, count: int) -> np.ndarray:
     values: dict[str, st.SearchStrategy[object]] = {
         "few": _FEW, "seconds": _SECONDS, "micros": _MICROS, "any": _NUMBERS, "flag": st.booleans(),
-        "text": st.binary(max_size=2),
+        "text": st.binary(max_size=2), "words": st.integers((1 << 64) - 3, (1 << 64) - 1),
     }  # fmt: skip
-    types = {"flag": "?", "text": "S16"}
+    types = {"flag": "?", "text": "S16", "words": "u8"}
     return np.array(draw(st.lists(values[kind], min_size=count, max_size=count)), dtype=types.get(kind, "i8"))
 
 

@@ -146,7 +146,7 @@ def _lists(column: pa.ListArray) -> pa.Array:
 
 
 def json_lines(objects: pa.Array) -> memoryview:
-    """Return JSON objects as the bytes of a file with one a line: the memory of a column, without a copy."""
+    """Return JSON objects as the bytes of a file with one a line, as they lie in the memory of a column."""
     if not len(objects):
         return memoryview(b"")
     lines = pc.binary_join_element_wise(objects, "", "\n")

@@ -13,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_MOST = 1 << 62
+_MOST, _BEYOND = 1 << 62, 1 << 63
 _SECOND = 1_000_000  # microseconds: most logs count whole seconds
 
 
@@ -49,7 +49,7 @@ def _packed(keys: tuple[NDArray[np.generic], ...]) -> tuple[NDArray[np.int64], i
             return packed, room, used
         low, high = int(key.min()), int(key.max())
         span = high - low + 1
-        if span > _MOST:
+        if span > _MOST or high >= _BEYOND:
             return packed, room, used
         above = key.astype(np.int64) - low
         if room * span > _MOST and not (above % _SECOND).any():

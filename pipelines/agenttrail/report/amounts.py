@@ -16,9 +16,11 @@ def grouped(field: str, value: object) -> str:
         value: a number, or text, which may come from logs.
     """
     text = str(value)
+    if not field.endswith(_COUNTED):
+        return text
     whole, point, rest = text.partition(".")
     number = whole.isascii() and whole.isdecimal() and (not point or (rest.isascii() and rest.isdecimal()))
-    if not (number and len(text) <= _LONGEST and field.endswith(_COUNTED)):
+    if not (number and len(text) <= _LONGEST):
         return text
     return f"{int(whole):,}{point}{rest}"
 

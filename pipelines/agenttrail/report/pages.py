@@ -67,6 +67,12 @@ class _Environment(ImmutableSandboxedEnvironment):
             return obj[attribute]
         return super().getattr(obj, attribute)
 
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Answer for our own records at once, as the sandbox would: none is a function, a class or a built-in."""
+        if hasattr(type(obj), "__dataclass_fields__"):
+            return not attr.startswith("_")
+        return super().is_safe_attribute(obj, attr, value)
+
 
 @cache
 def _environment() -> ImmutableSandboxedEnvironment:
