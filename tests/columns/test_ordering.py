@@ -11,7 +11,9 @@ from agenttrail.columns.ordering import distinct, firsts, order_by
 
 _EXTREMES = st.sampled_from([-(1 << 63), (1 << 63) - 1, -(1 << 61), 0, 1 << 40])
 _SECONDS = st.integers(1_700_000_000, 1_700_000_300).map(lambda second: second * 1_000_000)
-_MICROS = st.integers(1_700_000_000_000_000, 1_700_086_400_000_000)
+_MICROS = st.integers(1_700_000_000_000_000, 1_700_086_400_000_000) | st.sampled_from(
+    [1_700_000_000_000_000, 1_700_000_000_000_001, 1_700_000_000_000_002, 1_700_086_400_000_000]
+)
 _FEW = st.integers(-3, 3)
 _NUMBERS = st.one_of(_FEW, _SECONDS, _MICROS, _EXTREMES)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -269,6 +271,10 @@ def test_a_finding_counts_all_of_its_events_and_shows_the_first_twenty() -> None
     assert starts == sorted(starts)
     assert [event["source.bytes"] for event in finding["finding.evidence"]] == list(range(44, 24, -1))
     assert all(event["event.original"] for event in finding["finding.evidence"])
+    # seed, ends, protocol, padding and ports, as the specification of Community IDs says
+    told = bytes([0, 0, 10, 0, 0, 1, 192, 0, 2, 7, 6, 0]) + (50_000).to_bytes(2, "big") + (22).to_bytes(2, "big")
+    name = "1:" + base64.b64encode(hashlib.sha1(told).digest()).decode()  # noqa: S324 - as it says
+    assert {event["network.community_id"] for event in finding["finding.evidence"]} == {name}
 
 
 def test_the_same_line_in_two_files_is_one_event_shown_where_it_stands_first() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
+from jinja2.exceptions import SecurityError
 from tests.report.cases import at, call_finding, finding, incident, timeline, unsure, write_output
 
 from agenttrail.cli import main
@@ -17,7 +18,7 @@ from agenttrail.report.conditions import Condition, Part, Value, values
 from agenttrail.report.evidence import Budget, lines
 from agenttrail.report.fired import because
 from agenttrail.report.names import agent_file, ends, incident_file, peer_names
-from agenttrail.report.pages import micros
+from agenttrail.report.pages import Rows, _Environment, micros
 from agenttrail.report.proof import proof
 from agenttrail.report.standing import Block, block_of, decided_on, told_by_all
 from agenttrail.timeline_story import story
@@ -415,3 +416,12 @@ def test_of_each_sandbox_the_worst_that_was_found_is_told(tmp_path: Path) -> Non
     ]
     _page(tmp_path, [incident(0)], [*found, {**found[3], "finding.id": "f" * 32}], timeline(0))
     assert "Worst; A context; 2 more (5 findings)" in _text(tmp_path, agent_file("agent-0"))
+
+
+def test_templates_reach_no_inner_parts_of_our_records() -> None:
+    environment = _Environment()
+    shown = {"one": Rows.of(["now"], ["a"])}
+    assert environment.from_string("{{ one.count }}").render(shown) == "1"
+    for inner in ("__class__", "__init__", "__dict__"):
+        with pytest.raises(SecurityError):
+            environment.from_string(f"{{{{ one.{inner}.x }}}}").render(shown)
