@@ -59,3 +59,9 @@ def test_the_largest_so_far_within_each_group(rows: list[tuple[int, int]]) -> No
         max(value for other, value in rows[: place + 1] if other == group) for place, (group, _) in enumerate(rows)
     ]
     assert running_max(groups, values).tolist() == known
+
+
+def test_moments_within_a_second_are_kept_apart_where_keys_do_not_fit_into_one_number() -> None:
+    days, moments = np.array([0, 0, 1 << 40]), np.array([5, 1, 1 << 40])
+    assert order_by(days, moments).tolist() == [1, 0, 2]
+    assert order_by(days, moments * 1_000_000).tolist() == [1, 0, 2]
