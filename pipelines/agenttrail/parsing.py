@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from agenttrail.columns.text import constant, line_ends, line_offsets, lines_of, trim_line_ends
+from agenttrail.columns.text import constant, line_offsets, split_lines, trim_line_ends
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -138,9 +138,7 @@ class Lines:
 
     def __init__(self, data: bytes) -> None:
         """Split ``data``; every line is good to begin with."""
-        block = pa.py_buffer(data)
-        ends, self.printable = line_ends(block)
-        self.lines = lines_of(block, ends)
+        self.lines, self.printable = split_lines(pa.py_buffer(data))
         self._verdicts = np.zeros(len(self.lines), dtype=np.int16)
         self._reasons = ["", ""]  # 0: good, 1: skipped
 

@@ -45,7 +45,7 @@ def _lines(draw: st.DrawFn) -> list[bytes]:
 
 
 def _array(lines: list[bytes], end: bytes = b"\n", *, last: bool = True) -> pa.Array:
-    return split_lines(pa.py_buffer(end.join(lines) + (end if last else b"")))
+    return split_lines(pa.py_buffer(end.join(lines) + (end if last else b"")))[0]
 
 
 def _told(objects: Objects) -> tuple[object, ...]:

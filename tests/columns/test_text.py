@@ -8,22 +8,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agenttrail.columns.numbers import parse_integers
-from agenttrail.columns.text import constant, line_ends, printable, split_lines, trim_line_ends
+from agenttrail.columns.text import constant, printable, split_lines, trim_line_ends
 
 
 @given(st.lists(st.binary(max_size=6).map(lambda line: line.replace(b"\n", b"x")), max_size=10), st.booleans())
 def test_lines_are_those_that_line_ends_make(lines: list[bytes], ends: bool) -> None:  # noqa: FBT001 - drawn
     data = b"\n".join(lines) + (b"\n" if ends and lines else b"")
-    split = split_lines(pa.py_buffer(data))
+    split, _ = split_lines(pa.py_buffer(data))
     assert split.to_pylist() == data.splitlines(keepends=True) if b"\r" not in data and b"\x0b" not in data else True
     assert b"".join(split.to_pylist()) == data
     assert trim_line_ends(split).to_pylist() == [_trimmed(line) for line in split.to_pylist()]
 
 
 @given(st.binary(max_size=12) | st.text("a b~\n", max_size=12).map(str.encode))
-def test_one_look_tells_line_ends_and_whether_all_else_is_plain(data: bytes) -> None:
-    ends, printable_only = line_ends(pa.py_buffer(data))
-    assert ends.tolist() == [place for place, byte in enumerate(data) if byte == ord("\n")]
+def test_one_look_tells_lines_and_whether_all_else_is_plain(data: bytes) -> None:
+    lines, printable_only = split_lines(pa.py_buffer(data))
+    bare = [line.removesuffix(b"\n") for line in lines.to_pylist()]
+    assert bare == (data.removesuffix(b"\n").split(b"\n") if data else [])
     assert printable_only == all(byte == ord("\n") or ord(" ") <= byte <= 127 for byte in data)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
@@ -17,9 +19,16 @@ from agenttrail import jobs
 from agenttrail.columns.batches import joined
 from agenttrail.errors import InputError
 from agenttrail.formats import FORMATS
+from agenttrail.job_files import load_job
 from agenttrail.parsing import Block
 from agenttrail.sources import files
-from agenttrail.sources.files import InputFile, match, plan_ranges, read_blocks, read_document
+from agenttrail.sources.files import WHOLE_FILES, InputFile, match, plan_ranges, read_blocks, read_document
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agenttrail.parsing import Headers
+    from agenttrail.sources.files import InputRange
 
 V2 = (
     b"version account-id interface-id srcaddr dstaddr srcport dstport protocol packets bytes "
@@ -207,3 +216,23 @@ def test_a_header_anywhere_in_a_large_file_is_in_force_below_it(tmp_path: Path, 
 )
 def test_files_are_cut_for_workers_and_only_for_them(flags: list[str], alone: bool) -> None:  # noqa: FBT001 - a table
     assert jobs.reads_alone(PipelineOptions(["--runner=FnApiRunner", *flags])) is alone
+
+
+@pytest.mark.parametrize("cut", [None, 300])
+def test_a_run_by_one_process_cuts_no_file_unless_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int | None
+) -> None:
+    asked: list[int] = []
+
+    def noting(file: InputFile, headers: Headers | None, range_bytes: int) -> Iterator[InputRange]:
+        asked.append(range_bytes)
+        return plan_ranges(file, headers, range_bytes)
+
+    monkeypatch.setattr(files, "plan_ranges", noting)
+    (tmp_path / "flows.log").write_bytes(V2 + _V2_LINE * 20)
+    (tmp_path / "job.yml").write_text(
+        "name: cut\nevents:\n- {format: aws_vpc_flow, path: flows.log}\nrules: [builtin]\noutput: {directory: out}\n"
+    )
+    jobs.run(load_job(tmp_path / "job.yml"), jobs.RunOptions(range_bytes=cut))
+    assert asked == [WHOLE_FILES if cut is None else cut]
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["total"]["events"] == 20

@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agenttrail.columns.ordering import order_by
+from agenttrail.columns.ordering import MOST, order_by
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-_MOST = 1 << 62
 
 
 def chain(groups: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np.int64], gap: int) -> NDArray[np.int64]:
@@ -43,7 +41,7 @@ def running_max(groups: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray
     # the values of each group are lifted above those of the one before, so that one running maximum serves for all
     low = int(values.min())
     span = int(values.max()) - low + 1
-    if span * (max(int(groups[-1]), -int(groups[0])) + 1) < _MOST:
+    if span * (max(int(groups[-1]), -int(groups[0])) + 1) < MOST:
         lift = groups * span
         return np.maximum.accumulate(values - low + lift) - lift + low
     # where they are too far apart for that, their ranks are

@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agenttrail.columns.offsets import run_offsets
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_MOST, _BEYOND = 1 << 62, 1 << 63
+MOST = 1 << 62
+"""Values that several columns packed into one number may have together."""
+_BEYOND = 1 << 63
 _SECOND = 1_000_000  # microseconds: most logs count whole seconds
 
 
@@ -29,7 +33,7 @@ def order_by(*keys: NDArray[np.generic]) -> NDArray[np.int64]:
     packed, room, used = _packed(keys)
     if not used:
         return np.lexsort(keys[::-1])
-    if used == len(keys) and room * count <= _MOST:
+    if used == len(keys) and room * count <= MOST:
         ordered: NDArray[np.int64] = np.sort(packed * count + np.arange(count)) % count
         return ordered
     order = np.argsort(packed)
@@ -49,13 +53,13 @@ def _packed(keys: tuple[NDArray[np.generic], ...]) -> tuple[NDArray[np.int64], i
             return packed, room, used
         low, high = int(key.min()), int(key.max())
         span = high - low + 1
-        if span > _MOST or high >= _BEYOND:
+        if span > MOST or high >= _BEYOND:
             return packed, room, used
         above = key.astype(np.int64) - low
-        if room * span > _MOST and not (above % _SECOND).any():
+        if room * span > MOST and not (above % _SECOND).any():
             above //= _SECOND
             span = (high - low) // _SECOND + 1
-        if room * span > _MOST:
+        if room * span > MOST:
             return packed, room, used
         packed = packed * span + above if used else above
         room *= span
@@ -75,18 +79,19 @@ def _ties(ordered: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int
 def distinct(values: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the distinct ones of some numbers, ascending; ``np.unique`` hashes them first, which takes many times."""
     ordered = np.sort(values)
-    return ordered[_begins(ordered)]
+    return ordered[run_offsets(ordered)[:-1]]
 
 
 def firsts(values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the distinct ones of some numbers, ascending, and the first row of each."""
     order = order_by(values)
     ordered = values[order]
-    begins = _begins(ordered)
+    begins = run_offsets(ordered)[:-1]
     return ordered[begins], order[begins]
 
 
-def _begins(ordered: NDArray[np.int64]) -> NDArray[np.bool_]:
-    begins = np.ones(len(ordered), dtype=bool)
-    begins[1:] = ordered[1:] != ordered[:-1]
-    return begins
+def repeated(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the rows whose number stands there more than once, ascending."""
+    order = np.argsort(values)
+    at, _ = _ties(values[order])
+    return np.sort(order[at])

@@ -16,33 +16,27 @@ if TYPE_CHECKING:
 _NEWLINE = 10
 
 
-def split_lines(block: pa.Buffer) -> pa.Array:
-    """Return the lines of ``block`` as a binary array over the same memory; each keeps its line end.
+def split_lines(block: pa.Buffer) -> tuple[pa.Array, bool]:
+    """Return the lines of ``block``, and whether all but line ends is printable ASCII: one look answers both.
 
     Args:
         block: less than 2 GiB of text; the last line may lack its line end.
+
+    Returns:
+        A binary array over the same memory, in which each line keeps its line end; and the answer.
     """
-    return lines_of(block, line_ends(block)[0])
-
-
-def line_ends(block: pa.Buffer) -> tuple[NDArray[np.int64], bool]:
-    """Return where line ends stand, and whether all else is printable ASCII: one look at the text answers both."""
     data = np.frombuffer(block, dtype=np.uint8)
     # as signed numbers, what is no ASCII is negative
-    found = np.flatnonzero(data.view(np.int8) < ord(" "))
-    at_end = data[found] == _NEWLINE
-    return (found, True) if at_end.all() else (found[at_end], False)
-
-
-def lines_of(block: pa.Buffer, ends: NDArray[np.int64]) -> pa.Array:
-    """Return the lines of ``block`` that end where :func:`line_ends` says, as :func:`split_lines` does."""
-    data = np.frombuffer(block, dtype=np.uint8)
+    ends = np.flatnonzero(data.view(np.int8) < ord(" "))
+    at_end = data[ends] == _NEWLINE
+    printable_only = bool(at_end.all())
+    ends = ends if printable_only else ends[at_end]
     count = len(ends) + int(bool(len(data)) and data[-1] != _NEWLINE)
     offsets = np.zeros(count + 1, dtype=np.int32)
     offsets[1 : len(ends) + 1] = ends
     offsets[1 : len(ends) + 1] += 1
     offsets[-1] = len(data)
-    return pa.Array.from_buffers(pa.binary(), count, [None, pa.py_buffer(offsets), block])
+    return pa.Array.from_buffers(pa.binary(), count, [None, pa.py_buffer(offsets), block]), printable_only
 
 
 def line_offsets(lines: pa.Array) -> NDArray[np.int32]:

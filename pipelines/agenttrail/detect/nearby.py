@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from agenttrail.columns.groups import group_rows
+from agenttrail.columns.ordering import MOST
 from agenttrail.detect.derived import column_of, flags, integers
 from agenttrail.schema import ADDRESS
 
@@ -28,7 +29,6 @@ FIRST_PACKETS = 320
 QUESTION = 600
 """Most bytes that a handshake, one short question and its acknowledgements weigh."""
 _TCP = 6
-_MOST = 1 << 62
 
 
 def unanswered_nearby(conversations: pa.RecordBatch, reach: int = REACH) -> pa.Array:
@@ -73,7 +73,7 @@ def _within(groups: Numbers, start: Numbers, which: Numbers, reach: int) -> Numb
     """Count per row those of the rows ``which`` that are in its group and start within ``reach`` of it."""
     low = int(start.min()) - reach
     moments = int(start.max()) + reach - low + 1
-    if moments * (int(groups.max()) + 1) < _MOST:
+    if moments * (int(groups.max()) + 1) < MOST:
         own, first, last = start[which] - low, start - reach - low, start + reach - low
     else:  # the rank of a moment instead: ranks are few
         times = [start[which], start - reach, start + reach]
@@ -87,7 +87,7 @@ def _within(groups: Numbers, start: Numbers, which: Numbers, reach: int) -> Numb
 
 
 def _place(ordered: Numbers, values: Numbers) -> Numbers:
-    """Return where each value belongs; those that ascend find their place in a third of the time."""
+    """Return where each value belongs; those that ascend find their place in half the time, to sort them included."""
     order = np.argsort(values)
     place = np.empty(len(values), dtype=np.int64)
     place[order] = np.searchsorted(ordered, values[order])

@@ -17,7 +17,7 @@ from agenttrail.columns.groups import ordinals, rank_in_group
 from agenttrail.columns.ids import content_digests
 from agenttrail.columns.networks import NetworkLists, parse_network
 from agenttrail.columns.numbers import numbers
-from agenttrail.columns.ordering import order_by
+from agenttrail.columns.ordering import order_by, repeated
 from agenttrail.columns.secrets import scrub
 from agenttrail.columns.text import trim_line_ends
 from agenttrail.schema import EVIDENCE
@@ -182,12 +182,7 @@ def _kept_columns(events: pa.RecordBatch) -> dict[str, pa.Array]:
 def first_of_each(digests: pa.Array, paths: pa.Array, offsets: pa.Array) -> NDArray[np.bool_]:
     """Return a mask that keeps one of each set of exact duplicates: the one with the smallest place in the logs."""
     words = digest_words(digests)
-    halves = words.view(np.int64)[::2]  # as numbers, which sort twenty times as quickly
-    order = np.argsort(halves)
-    alike = halves[order][1:] == halves[order][:-1]
-    again = np.zeros(len(words), dtype=bool)
-    again[order[1:][alike]] = again[order[:-1][alike]] = True
-    rows = np.flatnonzero(again)
+    rows = repeated(words.view(np.int64)[::2])  # half of each as a number: these sort twenty times as quickly
     first = np.ones(len(words), dtype=bool)
     if len(rows):
         _, groups = np.unique(words[rows], return_inverse=True)

@@ -21,7 +21,6 @@ from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import Timestamp
-from apache_beam.utils.windowed_value import WindowedValue
 
 from agenttrail.accounting import ACCOUNT, DEAD, EVICTED, Account
 from agenttrail.casebook.deliveries import Delivery
@@ -29,6 +28,7 @@ from agenttrail.casebook.desk import Desk, SafePoint, Said
 from agenttrail.parsing import LATEST
 from agenttrail.streams.halting import HALT
 from agenttrail.transforms.sifting import late_letters
+from agenttrail.transforms.timed import at_the_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -123,7 +123,7 @@ class _Casework(beam.DoFn):
         """Judge what came behind the end, all at once: a runner may call that timer before hundreds of deliveries."""
         for key in self._behind_the_end:
             with _LOCK:
-                yield from map(_at_the_end, self._last_word(_DESKS[self._run, key]))
+                yield from map(at_the_end, self._last_word(_DESKS[self._run, key]))
 
     def process(
         self,
@@ -278,14 +278,6 @@ class _Casework(beam.DoFn):
             ready.cost = spent + min(ready.all - began - spent, _COSTLIEST)
         books = Account(seconds=Counter({"judge": spent}), besides=Counter({EVICTED: evicted}))
         yield beam.pvalue.TaggedOutput(ACCOUNT, books)
-
-
-def _at_the_end(told: Any) -> Any:
-    """Return an output as one of the end of time, for what is no element's."""
-    window = GlobalWindow()
-    if isinstance(told, beam.pvalue.TaggedOutput):
-        return beam.pvalue.TaggedOutput(told.tag, WindowedValue(told.value, window.max_timestamp(), [window]))
-    return WindowedValue(told, window.max_timestamp(), [window])
 
 
 class Casework(beam.PTransform):

@@ -10,8 +10,6 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from apache_beam.transforms.window import GlobalWindow
-from apache_beam.utils.windowed_value import WindowedValue
 
 from agenttrail import attribute as attribution
 from agenttrail.accounting import ACCOUNT, EVENTS, Account
@@ -33,7 +31,7 @@ from agenttrail.entities import NAMED_BY, WORKLOAD_DIGEST, name_holders, shards
 from agenttrail.formats import FORMATS
 from agenttrail.gathering.named import TOOL_CALL, select_named
 from agenttrail.rollups import roll_up
-from agenttrail.transforms.timed import ROLLED, Timed
+from agenttrail.transforms.timed import ROLLED, Timed, at_the_end
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -105,17 +103,11 @@ class _Detect(Timed):
 
     def finish_bundle(self) -> Iterator[Any]:
         """Give what is left."""
-        window = GlobalWindow()
         started = self._started()
         for source, held in self._held.items():
-            for one in self._leaving(source, held):
-                if isinstance(one, beam.pvalue.TaggedOutput):
-                    value = WindowedValue(one.value, window.max_timestamp(), [window])
-                    yield beam.pvalue.TaggedOutput(one.tag, value)
-                else:
-                    yield WindowedValue(one, window.max_timestamp(), [window])
+            yield from map(at_the_end, self._leaving(source, held))
         account = Account(seconds=Counter(self._seconds(started)))
-        yield beam.pvalue.TaggedOutput(ACCOUNT, WindowedValue(account, window.max_timestamp(), [window]))
+        yield at_the_end(beam.pvalue.TaggedOutput(ACCOUNT, account))
         self._held = {}
 
     def _leaving(self, source: int, held: Sequence[_Held]) -> Iterator[Any]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import apache_beam as beam
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
 
 from agenttrail.columns.memory import keep_freed_memory
 
@@ -36,3 +39,11 @@ class Timed(beam.DoFn):
 
     def _seconds(self, started: float) -> dict[str, float]:
         return {self.stage: time.thread_time() - started}
+
+
+def at_the_end(told: Any) -> Any:
+    """Return an output as one of the end of time, for what is no element's."""
+    window = GlobalWindow()
+    if isinstance(told, beam.pvalue.TaggedOutput):
+        return beam.pvalue.TaggedOutput(told.tag, WindowedValue(told.value, window.max_timestamp(), [window]))
+    return WindowedValue(told, window.max_timestamp(), [window])

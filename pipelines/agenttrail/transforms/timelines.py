@@ -9,15 +9,13 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from apache_beam.transforms.window import GlobalWindow
-from apache_beam.utils.windowed_value import WindowedValue
 
 from agenttrail import timeline
 from agenttrail.accounting import ACCOUNT, EVENTS, Account
 from agenttrail.columns.batches import joined
 from agenttrail.entities import WORKLOAD_DIGEST, shards
 from agenttrail.rollups import Wanted
-from agenttrail.transforms.timed import Timed
+from agenttrail.transforms.timed import Timed, at_the_end
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -71,15 +69,14 @@ class _OfIncidents(Timed):
         if self._wanted is None or not self._held:
             return
         started = self._started()
-        window = GlobalWindow()
         found = self._wanted.of_cells(self._held)
         of_row = shards(found.column(WORKLOAD_DIGEST), self._shard_count)
         found = found.drop_columns([WORKLOAD_DIGEST])
         for number in np.unique(of_row).tolist():
             part = number, found.filter(pa.array(of_row == number))
-            yield WindowedValue(part, window.max_timestamp(), [window])
+            yield at_the_end(part)
         account = Account(seconds=Counter(self._seconds(started)))
-        yield beam.pvalue.TaggedOutput(ACCOUNT, WindowedValue(account, window.max_timestamp(), [window]))
+        yield at_the_end(beam.pvalue.TaggedOutput(ACCOUNT, account))
 
 
 def _by_list(element: tuple[int, Iterable[pa.RecordBatch]]) -> tuple[int, pa.RecordBatch]:

@@ -126,8 +126,8 @@ def _often_opened(conversations: pa.RecordBatch, least: int) -> tuple[NDArray[np
     rows, groups = rows[often], groups[often]
     start, end = (integers(conversations, f"event.{name}")[rows] for name in ("start", "end"))
     order = order_by(groups, start, end)
-    ends = groups[order]
-    return rows[order], np.cumsum(np.append(False, ends[1:] != ends[:-1])[: len(ends)])
+    lengths = np.diff(run_offsets(groups[order]))
+    return rows[order], np.repeat(np.arange(len(lengths)), lengths)
 
 
 @dataclass(frozen=True)

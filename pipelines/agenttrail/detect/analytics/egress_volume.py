@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from agenttrail.columns.groups import group_rows
 from agenttrail.columns.offsets import offsets_of, ranges
-from agenttrail.columns.ordering import distinct, firsts, order_by
+from agenttrail.columns.ordering import MOST, distinct, firsts, order_by
 from agenttrail.detect.derived import Derived, column_of, flags, from_conversations, integers
 from agenttrail.schema import ADDRESS
 
@@ -74,7 +74,7 @@ def _fullest_windows(
     # Group and time in one ascending number: one search finds the end of every row's window in its group.
     after = begin - begin.min(initial=0)
     width = int(after.max(initial=0)) + window + 1
-    if width * (int(group.max(initial=0)) + 1) < 1 << 62:
+    if width * (int(group.max(initial=0)) + 1) < MOST:
         place, ends = group * width + after, group * width + after + window
     else:  # the rank of a time instead: ranks are few
         times = distinct(begin)
