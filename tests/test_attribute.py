@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 
 from agenttrail.attribute import LeaseTable, attribute
 from agenttrail.columns.addresses import address, parse_addresses
+from agenttrail.columns.dictionaries import addresses_decoded
 from agenttrail.columns.networks import NetworkLists, parse_network
 from agenttrail.leases import resolve
 from agenttrail.metadata import lease_batch
-from agenttrail.schema import TIMESTAMP
+from agenttrail.schema import ADDRESS, TIMESTAMP
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tests.oracles.attribution import NAMES, Event, Lease, Verdict, attribute_one
@@ -82,6 +84,15 @@ def _batch(events: list[Event]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
 
+def _encoded(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return a batch as those logs give it whose addresses are read as dictionaries."""
+    columns = [
+        column.dictionary_encode() if name.endswith(".ip") else column
+        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
 def _oracle_leases(resolved: pa.RecordBatch) -> list[Lease]:
     from agenttrail.columns.addresses import format_addresses
 
@@ -120,6 +131,33 @@ def test_every_row_belongs_to_whom_the_oracle_says(
     assert found == [attribute_one(event, oracle, tolerance) for event in events]
     pieces = [_verdicts(attribute(batch.slice(first, cut), table, INTERNAL)) for first in range(0, len(events), cut)]
     assert [verdict for piece in pieces for verdict in piece] == found
+
+
+@given(
+    _leases(), st.lists(_EVENT, min_size=1, max_size=30), st.sampled_from([0, 2_000_000]), st.integers(1, 30),
+    st.sampled_from([(), ("attribution.scope",), ("attribution.scope", "source.ip"), ("destination.ip",)]),
+)  # fmt: skip
+def test_dictionaries_of_addresses_say_what_plain_ones_say(
+    leases: list[dict[str, object]], events: list[Event], tolerance: int, cut: int, absent: tuple[str, ...]
+) -> None:
+    table = LeaseTable.build(resolve([lease_batch(leases, "leases")]), tolerance)
+    batch = _batch(events).drop_columns(list(absent))
+    plain = attribute(batch, table, INTERNAL).to_pylist()
+    encoded = _encoded(batch)
+    assert attribute(encoded, table, INTERNAL).to_pylist() == plain
+    pieces = [attribute(encoded.slice(first, cut), table, INTERNAL) for first in range(0, len(events), cut)]
+    assert [row for piece in pieces for row in piece.to_pylist()] == plain
+    decoded = addresses_decoded(attribute(encoded, table, INTERNAL))
+    assert decoded.column("peer.ip").type == ADDRESS
+    assert decoded.to_pylist() == plain
+
+
+@given(_leases(), st.lists(_EVENT.map(lambda event: replace(event, scope=None)), min_size=1, max_size=30))
+def test_no_column_of_scopes_is_one_of_nulls(leases: list[dict[str, object]], events: list[Event]) -> None:
+    table = LeaseTable.build(resolve([lease_batch(leases, "leases")]), 2_000_000)
+    batch = _batch(events)
+    without = attribute(batch.drop_columns(["attribution.scope"]), table, INTERNAL)
+    assert _verdicts(without) == _verdicts(attribute(batch, table, INTERNAL))
 
 
 @given(_leases(), st.randoms(use_true_random=False))

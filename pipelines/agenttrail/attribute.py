@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from agenttrail.columns.addresses import present
 from agenttrail.columns.batches import joined
+from agenttrail.columns.dictionaries import asked_once, decoded, places
 from agenttrail.columns.groups import agreed, distinct_lists
 from agenttrail.columns.intervals import NONE, OPEN, Segments
 from agenttrail.columns.numbers import numbers
@@ -131,18 +132,28 @@ class LeaseTable:
         )  # fmt: skip
 
     def find(
-        self, ends: pa.Array, scope: NDArray[np.int64], times: NDArray[np.int64], *, near: bool
+        self, ends: pa.Array, scope: NDArray[np.int64] | None, times: NDArray[np.int64], *, near: bool
     ) -> NDArray[np.int32]:
-        """Return the resolution of each (address, scope, time); NONE where no lease fits."""
+        """Return the resolution of each (address, scope, time), or of each in any scope; NONE where no lease fits."""
         if not len(self.addresses):
             return np.full(len(times), NONE, dtype=np.int32)
+        keys = asked_once(ends, self._in_any_scope, NONE) if scope is None else self._in_scopes(ends, scope)
+        return (self.near if near else self.exact).find(keys, times)
+
+    def _in_any_scope(self, ends: pa.Array) -> NDArray[np.int32]:
+        place = self.addresses.find(ends)
+        keys: NDArray[np.int32] = self.keys[:, _ANY_SCOPE].take(place, mode="wrap")
+        keys[place < 0] = NONE
+        return keys
+
+    def _in_scopes(self, ends: pa.Array, scope: NDArray[np.int64]) -> NDArray[np.int32]:
         place = self.addresses.find(ends)
         width = self.keys.shape[1]
         # rows whose address or scope is in no lease read any key, which is then taken back
-        keys = self.keys.ravel().take(place * width + scope, mode="wrap")
+        keys: NDArray[np.int32] = self.keys.ravel().take(place * width + scope, mode="wrap")
         if int(place.min(initial=0)) < 0 or int(scope.min(initial=0)) < 0:
             keys[(place < 0) | (scope < 0)] = NONE
-        return (self.near if near else self.exact).find(keys, times)
+        return keys
 
     def scope_numbers(self, scope: pa.Array | None, count: int) -> NDArray[np.int64]:
         """Return the number of each row's scope: any for null, NONE for a scope that no lease is in."""
@@ -151,7 +162,7 @@ class LeaseTable:
         encoded = scope if pa.types.is_dictionary(scope.type) else scope.dictionary_encode()
         words = encoded.dictionary.to_pylist()
         table = np.array([_ANY_SCOPE if not word else self.scopes.get(word, NONE) for word in words] + [_ANY_SCOPE])
-        return table[numbers(encoded.indices, -1)]
+        return table.take(places(encoded))
 
 
 def _segments(
@@ -256,7 +267,8 @@ def attribute(events: pa.RecordBatch, table: LeaseTable, internal: NetworkLists)
     count = events.num_rows
     ends = _End(events, "source"), _End(events, "destination")
     times = numbers(events.column("event.start").cast(pa.int64()))
-    scope = table.scope_numbers(_column(events, "attribution.scope"), count)
+    named = _column(events, "attribution.scope")
+    scope = None if named is None else table.scope_numbers(named, count)
     codes, near = _codes(table, ends, scope, times)
     client = _client_side(events, ends)
     sensor = _side(_column(events, "observer.side"), count)
@@ -311,16 +323,16 @@ class _End:
 
 
 def _codes(
-    table: LeaseTable, ends: Sequence[_End], scope: NDArray[np.int64], times: NDArray[np.int64]
+    table: LeaseTable, ends: Sequence[_End], scope: NDArray[np.int64] | None, times: NDArray[np.int64]
 ) -> tuple[list[NDArray[np.int32]], NDArray[np.bool_]]:
     """Return the code of each end, and which rows were resolved by tolerance only."""
     codes = [table.find(end.ip, scope, times, near=False) for end in ends]
     near = np.zeros(len(times), dtype=bool)
     uncovered = np.flatnonzero((codes[0] & codes[1]) < 0) if table.tolerance else ()
     if len(uncovered):
-        rows = pa.array(uncovered)
+        rows, scopes = pa.array(uncovered), None if scope is None else scope[uncovered]
         for code, end in zip(codes, ends, strict=True):
-            code[uncovered] = table.find(end.ip.take(rows), scope[uncovered], times[uncovered], near=True)
+            code[uncovered] = table.find(end.ip.take(rows), scopes, times[uncovered], near=True)
         near[uncovered] = (codes[0][uncovered] >= 0) | (codes[1][uncovered] >= 0)
     return codes, near
 
@@ -332,7 +344,7 @@ def _side(column: pa.Array | None, count: int) -> _Sides:
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     numbered = {"source": SOURCE, "destination": DESTINATION}
     table = np.array([numbered.get(word, UNKNOWN) for word in encoded.dictionary.to_pylist()] + [UNKNOWN], np.int8)
-    return table[numbers(encoded.indices, -1)]
+    return table.take(places(encoded))
 
 
 def _client_side(events: pa.RecordBatch, ends: Sequence[_End]) -> _Sides:
@@ -422,6 +434,15 @@ def _unleased_side(ends: Sequence[_End], sensor: _Sides, internal: NetworkLists,
 def _peer_columns(ends: Sequence[_End], workload: _Sides) -> dict[str, pa.Array]:
     outward = pa.array(workload == SOURCE)
     return {
-        "peer.ip": pc.if_else(outward, ends[1].ip, ends[0].ip),
+        "peer.ip": _either(outward, ends[1].ip, ends[0].ip),
         "peer.port": pc.if_else(outward, ends[1].port, ends[0].port),
     }
+
+
+def _either(first: pa.Array, one: pa.Array, other: pa.Array) -> pa.Array:
+    """Return the address of ``one`` where ``first`` says so, else of the ``other``; two dictionaries become one."""
+    if not (pa.types.is_dictionary(one.type) and pa.types.is_dictionary(other.type)):
+        return pc.if_else(first, decoded(one), decoded(other))
+    behind = pc.add(other.indices.cast(pa.int32()), pa.scalar(len(one.dictionary), pa.int32()))
+    indices = pc.if_else(first, one.indices.cast(pa.int32()), behind)
+    return pa.DictionaryArray.from_arrays(indices, pa.concat_arrays([one.dictionary, other.dictionary]), safe=False)

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.json as pj
 
 from agenttrail.columns.addresses import parse_addresses
+from agenttrail.columns.dictionaries import decoded
 from agenttrail.schema import ADDRESS, ENUM, TIMESTAMP, Record, arrow_type, conform
 
 
@@ -45,5 +46,5 @@ def _as_was(column: pa.Array, type_: pa.DataType) -> pa.Array:
         offsets = pa.array([0, *column.value_lengths().fill_null(0).to_numpy().cumsum()], pa.int32())
         return pa.ListArray.from_arrays(offsets, values, mask=column.is_null())
     if type_ == ADDRESS:
-        return parse_addresses(column)[0]
+        return decoded(parse_addresses(column)[0])
     return column if type_ == ENUM else column.cast(type_)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from agenttrail.columns.addresses import format_addresses
+from agenttrail.columns.dictionaries import places
 from agenttrail.columns.groups import group_rows
 from agenttrail.columns.ids import content_digests
 from agenttrail.columns.numbers import numbers
@@ -77,7 +78,7 @@ def _column(events: pa.RecordBatch, name: str) -> pa.Array:
 
 
 def _known(column: pa.DictionaryArray) -> NDArray[np.bool_]:
-    known: NDArray[np.bool_] = np.asarray(column.dictionary.is_valid())[numbers(column.indices)]
+    known: NDArray[np.bool_] = np.asarray(column.dictionary.is_valid()).take(places(column))
     return known
 
 

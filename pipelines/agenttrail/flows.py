@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from agenttrail.columns.addresses import parse_addresses, present
+from agenttrail.columns.dictionaries import decoded, places
 from agenttrail.columns.numbers import numbers
 from agenttrail.columns.text import choose
 from agenttrail.parsing import EARLIEST, LATEST, MICROSECONDS
@@ -70,7 +71,8 @@ class FlowColumns:
     ) -> None:
         """Build ``<side>.ip`` from address text, or from the ``original`` before translation where it is given.
 
-        Where the two differ, what the sensor saw on the wire becomes ``<side>.nat.ip``.
+        Where the two differ, what the sensor saw on the wire becomes ``<side>.nat.ip``.  A dictionary of text becomes
+        one of addresses, but where two columns become one.
         """
         wire = self._addresses(text, names[0])
         if original is None or original.null_count == len(original):
@@ -82,11 +84,10 @@ class FlowColumns:
             return
         differs = pc.fill_null(pc.not_equal(original, text), fill_value=False)
         if not pc.any(differs).as_py():
-            self.columns[f"{side}.ip"] = (
-                pc.coalesce(wire, self._addresses(original, names[1])) if wire.null_count else wire
-            )
+            before = self._addresses(original, names[1]) if wire.null_count else None
+            self.columns[f"{side}.ip"] = wire if before is None else pc.coalesce(decoded(wire), decoded(before))
             return
-        before = self._addresses(original, names[1])
+        wire, before = decoded(wire), decoded(self._addresses(original, names[1]))
         self.columns[f"{side}.ip"] = pc.coalesce(before, wire)
         self.columns[f"{side}.nat.ip"] = pc.if_else(differs, wire, pa.scalar(None, wire.type))
 
@@ -179,12 +180,12 @@ class FlowColumns:
             return unknown
         encoded = action if pa.types.is_dictionary(action.type) else action.dictionary_encode()
         words = [(word or "").strip().lower() for word in encoded.dictionary.to_pylist()]
-        codes = numbers(encoded.indices, -1)
+        codes = places(encoded)
         table = np.array([OUTCOMES.index(v) if (v := verdicts.get(word)) else -1 for word in words] + [-1])
         strange = np.array([word not in verdicts for word in words] + [False])
         self.columns["event.action"] = pa.DictionaryArray.from_arrays(encoded.indices, pa.array(words, pa.string()))
-        self.columns["event.outcome"] = choose(table[codes], OUTCOMES)
-        unknown = strange[codes]
+        self.columns["event.outcome"] = choose(table.take(codes), OUTCOMES)
+        unknown = strange.take(codes)
         self.refuse(unknown, f"{native} is none of {', '.join(sorted(filter(None, verdicts)))}")
         return unknown
 
@@ -217,4 +218,4 @@ class FlowColumns:
         encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
         words = [(word or "").strip().lower() for word in encoded.dictionary.to_pylist()]
         table = np.array([SIDES.index(sides[word]) if word in sides else -1 for word in words] + [-1])
-        self.columns[name] = choose(table[numbers(encoded.indices, -1)], SIDES)
+        self.columns[name] = choose(table.take(places(encoded)), SIDES)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from agenttrail.columns.batches import joined
+from agenttrail.columns.dictionaries import places
 from agenttrail.columns.groups import group_codes, sum_by
 from agenttrail.columns.ids import hexadecimal
 from agenttrail.columns.numbers import narrowed, numbers
@@ -119,7 +120,7 @@ def _inward(events: pa.RecordBatch) -> NDArray[np.bool_]:
     """Tell which rows name the peer first."""
     direction = events.column("network.direction")
     inward = np.array([word == "ingress" for word in direction.dictionary.to_pylist()] + [False])
-    return inward[numbers(direction.indices, -1)]
+    return inward.take(places(direction))
 
 
 def _pairs(owner: Numbers, count: int, observer: Numbers, observers: int) -> tuple[Numbers, Numbers, Numbers]:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agenttrail.columns.addresses import address, format_addresses, ipv4, parse_addresses
+from agenttrail.columns.dictionaries import decoded
 from agenttrail.columns.positions import AddressSet
 
 _IPV4 = st.ip_addresses(v=4).map(str)
@@ -35,7 +36,7 @@ def test_parsing_agrees_with_the_standard_library(texts: list[str | None], start
     expected = [_expected(text) for text in texts[start:]]
     for given_ in (column, column.dictionary_encode(), pa.array(texts, pa.string()).dictionary_encode()[start:]):
         parsed, bad = parse_addresses(given_)
-        assert format_addresses(parsed).to_pylist() == expected
+        assert format_addresses(parsed).to_pylist() == format_addresses(decoded(parsed)).to_pylist() == expected
         assert bad.tolist() == [
             text is not None and want is None for text, want in zip(texts[start:], expected, strict=True)
         ]
@@ -67,6 +68,7 @@ def test_positions_are_those_in_the_sorted_set(known: list[str], asked: list[str
     ordered += sorted({value for value in column.to_pylist() if value not in ordered})
     places = {value: place for place, value in enumerate(ordered)}
     assert found.tolist() == [places.get(value, -1) for value in wanted.to_pylist()]
+    assert AddressSet.of(column).find(wanted.dictionary_encode()).tolist() == found.tolist()
 
 
 def test_a_scattered_set_is_searched_instead_of_paged() -> None:

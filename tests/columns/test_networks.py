@@ -46,6 +46,7 @@ def test_tags_agree_with_asking_each_network(case: tuple[list[list[str]], list[s
         sum(1 << bit for bit, one in enumerate(lists) if text is not None and _inside(text, one)) for text in asked
     ]
     assert compiled.tag(column).tolist() == expected
+    assert compiled.tag(column.dictionary_encode()).tolist() == expected
 
 
 def _inside(text: str, networks: list[str]) -> bool:

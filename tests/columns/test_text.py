@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agenttrail.columns import text
 from agenttrail.columns.numbers import parse_integers
 from agenttrail.columns.text import constant, printable, split_lines, trim_line_ends
 
@@ -20,9 +21,11 @@ def test_lines_are_those_that_line_ends_make(lines: list[bytes], ends: bool) -> 
     assert trim_line_ends(split).to_pylist() == [_trimmed(line) for line in split.to_pylist()]
 
 
-@given(st.binary(max_size=12) | st.text("a b~\n", max_size=12).map(str.encode))
-def test_one_look_tells_lines_and_whether_all_else_is_plain(data: bytes) -> None:
-    lines, printable_only = split_lines(pa.py_buffer(data))
+@given(st.binary(max_size=12) | st.text("a b~\n", max_size=12).map(str.encode), st.integers(1, 13))
+def test_one_look_tells_lines_and_whether_all_else_is_plain(data: bytes, piece: int) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(text, "_PIECE", piece)
+        lines, printable_only = split_lines(pa.py_buffer(data))
     bare = [line.removesuffix(b"\n") for line in lines.to_pylist()]
     assert bare == (data.removesuffix(b"\n").split(b"\n") if data else [])
     assert printable_only == all(byte == ord("\n") or ord(" ") <= byte <= 127 for byte in data)

@@ -31,14 +31,17 @@ def parse_addresses(text: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
         text: string or binary array, or a dictionary of strings, each of which is looked at once; nulls stay null.
 
     Returns:
-        The addresses (null where the text is null or no address) and a mask of the rows whose text is no address.
-        Octets with leading zeros and zone ids are refused, since readers disagree on what they mean.
+        The addresses (null where the text is null or no address; a dictionary where the text is one) and a mask of the
+        rows whose text is no address.  Octets with leading zeros and zone ids are refused, since readers disagree on
+        what they mean.
     """
     if pa.types.is_dictionary(text.type):
         parsed, bad = parse_addresses(text.dictionary)
-        wrong = pa.array(bad).take(text.indices).fill_null(fill_value=False) if bad.any() else None
-        addresses = pc.take(parsed, text.indices, boundscheck=False)
-        return addresses, np.zeros(len(text), dtype=bool) if wrong is None else _to_numpy(wrong)
+        if not bad.any():
+            return pa.DictionaryArray.from_arrays(text.indices, parsed, safe=False), np.zeros(len(text), dtype=bool)
+        wrong = pa.array(bad).take(text.indices).fill_null(fill_value=False)
+        indices = pc.if_else(wrong, pa.scalar(None, text.indices.type), text.indices)
+        return pa.DictionaryArray.from_arrays(indices, parsed, safe=False), _to_numpy(wrong)
     count = len(text)
     words = np.zeros((count, 4), dtype=np.uint32)
     known = np.zeros(count, dtype=bool)
@@ -186,7 +189,9 @@ def as_bytes(addresses: pa.Array) -> NDArray[np.bytes_]:
 
 
 def format_addresses(addresses: pa.Array) -> pa.Array:
-    """Return the canonical text (dotted quad, RFC 5952) of an address column; nulls stay null."""
+    """Return the canonical text (dotted quad, RFC 5952) of an address column, also of a dictionary; nulls stay null."""
+    if pa.types.is_dictionary(addresses.type):
+        return format_addresses(addresses.dictionary).take(addresses.indices)
     values, is_ipv4 = ipv4(addresses)
     if is_ipv4.all():
         return _format_ipv4(values)

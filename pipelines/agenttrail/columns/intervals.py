@@ -65,10 +65,9 @@ class Segments:
         if not len(rows) or not len(self.bounds):
             return out
         at, key = times[rows], keys[rows]
-        low, high = self.first[key], self.first[key + 1]
+        low, high = self.first.take(key), self.first.take(key + 1)
         found = _last_not_after(self.bounds, low, high, at)
-        held = found >= low
-        out[rows[held]] = self.codes[found[held]]
+        out[rows] = np.where(found >= low, self.codes.take(found, mode="clip"), np.int32(NONE))
         return out
 
     def members(self, code: int) -> tuple[int, ...]:
@@ -110,12 +109,11 @@ def _last_not_after(
     bounds: NDArray[np.int64], low: NDArray[np.int64], high: NDArray[np.int64], at: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Return per row the last index in [low, high) whose bound is not after ``at``; low - 1 where there is none."""
-    low, high = low - 1, high - 1
-    for _ in range(int((high - low).max(initial=0)).bit_length()):
-        middle = (low + high + 1) >> 1
-        fits = bounds[middle] <= at
-        np.copyto(low, middle, where=fits & (middle > low))
-        np.copyto(high, middle - 1, where=~fits)
-        # rows with low == high stay: middle is low again, and a bound before the key's first never fits
-        np.maximum(high, low, out=high)
-    return low
+    found = low - 1
+    # the bounds of a key ascend, so that steps of halving length lead to the last that fits
+    for step in reversed(range(int((high - low).max(initial=0)).bit_length())):
+        further = found + (1 << step)
+        fits = bounds.take(further, mode="clip") <= at
+        fits &= further < high
+        found += fits.astype(np.int64) << step
+    return found

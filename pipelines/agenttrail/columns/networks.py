@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agenttrail.columns import addresses
+from agenttrail.columns.dictionaries import asked_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -84,6 +85,9 @@ class NetworkLists:
 
     def codes(self, column: pa.Array) -> NDArray[np.uint16]:
         """Return where in ``masks`` the bit set of every address stands; 0, the empty set, for null."""
+        return asked_once(column, self._codes, 0)
+
+    def _codes(self, column: pa.Array) -> NDArray[np.uint16]:
         values, is_ipv4 = addresses.ipv4(column)
         if is_ipv4.all():
             return self._codes4(values)

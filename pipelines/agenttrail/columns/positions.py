@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agenttrail.columns import addresses
+from agenttrail.columns.dictionaries import asked_once
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,6 +56,9 @@ class AddressSet:
 
     def find(self, column: pa.Array) -> NDArray[np.int32]:
         """Return the number of each address of a column, ABSENT for those that are not in the set and for null."""
+        return asked_once(column, self._find, ABSENT)
+
+    def _find(self, column: pa.Array) -> NDArray[np.int32]:
         found, is_ipv4 = addresses.ipv4(column)
         if is_ipv4.all():
             return self._find4(found)
@@ -67,8 +71,8 @@ class AddressSet:
 
     def _find4(self, values: NDArray[np.uint32]) -> NDArray[np.int32]:
         if len(self.pages):
-            found: NDArray[np.int32] = self.pages[self.page_of[values >> 16], values & (_HALF - 1)]
-            return found
+            within = values & np.uint32(_HALF - 1)
+            return self.pages.ravel().take(self.page_of.take(values >> np.uint32(16)) * np.int64(_HALF) + within)
         return _find_sorted(self.values, values, 0)
 
 

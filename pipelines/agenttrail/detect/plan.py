@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from agenttrail.columns.dictionaries import places
 from agenttrail.columns.networks import MOST_LISTS, NetworkLists
-from agenttrail.columns.numbers import numbers
 from agenttrail.detect.expressions import COMPARISONS, And, Expression, Match, Not, Op
 from agenttrail.detect.predicates import NUMBERS, evaluate, evaluate_column, networks_of, port_table
 from agenttrail.schema import record
@@ -135,7 +135,7 @@ class Plan:
     def _signature(self, batch: pa.RecordBatch) -> Words:
         words = [np.zeros(batch.num_rows, dtype=np.uint64) for _ in range(self.words)]
         for name, lists, table in self.network_tables:
-            _put(words, table, _codes_of(batch, name, lists))
+            _put(words, *_of_networks(batch, name, lists, table))
         for name, table in self.port_tables:
             _put(words, table, _ports_of(batch, name))
         for name, literals in self.other_fields:
@@ -146,7 +146,7 @@ class Plan:
         index = batch.schema.get_field_index(name)
         column = batch.column(index) if index >= 0 else None
         if column is not None and pa.types.is_dictionary(column.type):
-            _put(words, self._dictionary_signatures(name, column.dictionary, literals), numbers(column.indices, -1))
+            _put(words, self._dictionary_signatures(name, column.dictionary, literals), places(column))
             return
         for one in literals:
             mask = evaluate(one.match, batch, self.lists) != one.negated
@@ -295,9 +295,18 @@ def _port_signatures(asked: list[Literal], words: int, lists: Mapping[str, tuple
     return _signatures(answers, words, _NO_PORT + 1)
 
 
-def _codes_of(batch: pa.RecordBatch, name: str, lists: NetworkLists) -> NDArray[np.integer]:
+def _of_networks(
+    batch: pa.RecordBatch, name: str, lists: NetworkLists, table: NDArray[np.uint64]
+) -> tuple[NDArray[np.uint64], NDArray[np.integer]]:
+    """Return a table of signatures and each row's place in it: of a dictionary, the signatures of its addresses."""
     index = batch.schema.get_field_index(name)
-    return lists.codes(batch.column(index)) if index >= 0 else np.zeros(batch.num_rows, dtype=np.uint16)
+    if index < 0:
+        return table, np.zeros(batch.num_rows, dtype=np.uint16)
+    column = batch.column(index)
+    if not pa.types.is_dictionary(column.type):
+        return table, lists.codes(column)
+    of_null = table[:, :1]  # the first code is that of no network
+    return np.hstack([table.take(lists.codes(column.dictionary), axis=1), of_null]), places(column)
 
 
 def _ports_of(batch: pa.RecordBatch, name: str) -> NDArray[np.integer]:
@@ -313,7 +322,7 @@ def _ports_of(batch: pa.RecordBatch, name: str) -> NDArray[np.integer]:
 def _put(words: Words, table: NDArray[np.uint64], codes: NDArray[np.integer]) -> None:
     for word, signatures in zip(words, table, strict=True):
         if signatures.any():
-            word |= signatures[codes]  # noqa: PLW2901 - in place
+            word |= signatures.take(codes)  # noqa: PLW2901 - in place
 
 
 def _gate(program: Program, shares: NDArray[np.float64]) -> tuple[float, int] | None:

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from agenttrail.columns.addresses import format_addresses, present
+from agenttrail.columns.dictionaries import places
 from agenttrail.columns.networks import parse_network
-from agenttrail.columns.numbers import numbers
 from agenttrail.detect.expressions import COMPARISONS, Match, Op
 from agenttrail.schema import record
 
@@ -60,7 +60,7 @@ def evaluate(match: Match, batch: pa.RecordBatch, lists: Mapping[str, tuple[str,
         return np.zeros(batch.num_rows, bool) if other < 0 else _evaluate_fields(match, column, batch.column(other))
     if pa.types.is_dictionary(column.type):
         table = np.append(evaluate_column(match, column.dictionary, lists), match.op is Op.EXISTS and not match.value)
-        return table[numbers(column.indices, -1)]
+        return table.take(places(column))
     return evaluate_column(match, column, lists)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from agenttrail.columns.addresses import present
+from agenttrail.columns.dictionaries import asked_once, places
 from agenttrail.columns.groups import ordinals, rank_in_group
 from agenttrail.columns.ids import content_digests
 from agenttrail.columns.networks import NetworkLists, parse_network
@@ -78,7 +79,7 @@ class Lists:
         """Return which of ``LISTED`` each peer is on, the first of several; -1 for none, and for null."""
         inside, allowed = (self.listed.masks & np.uint64(bit) != 0 for bit in (1, 2))
         table = np.where(inside, 0, np.where(allowed, 1, -1)).astype(np.int8)
-        return table[self.listed.codes(peers)]
+        return asked_once(peers, lambda plain: table.take(self.listed.codes(plain)), -1)
 
     def unlisted(self, events: pa.RecordBatch, listed: NDArray[np.int8] | None = None) -> NDArray[np.bool_]:
         """Return the rows with a peer on no list; none at all where no allow-list is known.
@@ -163,7 +164,7 @@ def _is(events: pa.RecordBatch, name: str, word: str) -> NDArray[np.bool_]:
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
     table = np.append(np.array([known == word for known in column.dictionary.to_pylist()], dtype=bool), False)
-    return table[numbers(column.indices, -1)]
+    return table.take(places(column))
 
 
 def _optional(events: pa.RecordBatch, name: str) -> pa.Array:

@@ -15,6 +15,7 @@ from agenttrail import attribute as attribution
 from agenttrail.accounting import ACCOUNT, EVENTS, Account
 from agenttrail.coders import packed
 from agenttrail.columns.batches import stacked
+from agenttrail.columns.dictionaries import addresses_decoded
 from agenttrail.columns.numbers import numbers
 from agenttrail.detect.plan import Plan
 from agenttrail.detect.signals import (
@@ -95,6 +96,7 @@ class _Detect(Timed):
                 yield beam.pvalue.TaggedOutput(ROLLED, cells)
         if len(chosen):
             matter = pc.take(travelling(events, *NAMED_BY), pa.array(chosen), boundscheck=False)
+            matter = addresses_decoded(matter)
             held = self._held.setdefault(source, [])
             held.append(_Held(travelling(matter), rule_hits(hits, chosen, plan), *name_holders(matter)))
             if sum(len(one.which) for one in held) >= _ROWS_TOGETHER:

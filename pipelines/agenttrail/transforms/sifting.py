@@ -14,6 +14,7 @@ from agenttrail.accounting import ACCOUNT, DEAD, Account
 from agenttrail.attribute import with_columns
 from agenttrail.casebook.deliveries import Delivery
 from agenttrail.casebook.matter import Sieve
+from agenttrail.columns.dictionaries import addresses_decoded
 from agenttrail.columns.numbers import numbers
 from agenttrail.columns.text import constant, trim_line_ends
 from agenttrail.detect.signals import Lists
@@ -90,6 +91,7 @@ class _Sift(Timed):
                 account.add(Account.of(block.source, late=late.num_rows))
                 yield beam.pvalue.TaggedOutput(DEAD, late_letters(late, LATE))
             events = events.take(pa.array(may_matter_named(events) if sieve is None else sieve.may_matter(events)))
+            events = addresses_decoded(events)
             account.add(Account.of(block.source, may_matter=events.num_rows))
         account.seconds.update(self._seconds(started))
         events, leases = (batch if batch is not None and batch.num_rows else None for batch in (events, leases))
