@@ -113,7 +113,7 @@ class FlowColumns:
         if column is None:
             return
         values = numbers(column)
-        wrong = (values < 0) | (values > most)
+        wrong = values.view(np.uint64) > np.uint64(most)  # without their sign, negative numbers are the largest
         if wrong.any():
             self.refuse(wrong, f"{native} is not between 0 and {most}")
             column = pa.array(np.where(wrong, 0, values), mask=~present(column))

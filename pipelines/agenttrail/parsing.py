@@ -46,6 +46,7 @@ class Block:
         source: number of the job's source that the file belongs to.
         numbers: where each line stands, one number a line, for sources that do not count bytes: the offsets of Kafka's
             messages, of which one may hold several lines.  None where lines stand at ``offset`` + their place in it.
+        bare: whether it is known that none of its lines is a header: who reads a file looks for them anyway.
     """
 
     data: bytes
@@ -54,6 +55,7 @@ class Block:
     header: bytes | None = None
     source: int = 0
     numbers: NDArray[np.int64] | None = field(default=None, compare=False, repr=False)
+    bare: bool = False
 
     def places(self, lines: pa.Array) -> NDArray[np.int64]:
         """Return where each of the block's ``lines`` stands in its file or partition."""
@@ -190,7 +192,7 @@ def sift(lines: Lines, data: bytes, *, delimited: bool = False) -> tuple[NDArray
     """
     starts = line_offsets(lines.lines)
     raw = np.frombuffer(data, dtype=np.uint8)
-    odd = np.flatnonzero(raw[starts[:-1]] <= ord(" "))  # a blank line begins with a blank or its own end
+    odd = np.flatnonzero(raw.take(starts[:-1]) <= ord(" "))  # a blank line begins with a blank or its own end
     lines.skip(odd[[not line.strip() for line in lines.lines.take(pa.array(odd)).to_pylist()]])
     if not lines.printable:
         _refuse_no_text(lines, data, delimited=delimited)

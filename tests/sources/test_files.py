@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,6 +90,15 @@ def test_cuts_and_compression_change_no_result(
         sum(len(before.data) for before in blocks[:n]) for n in range(len(blocks))
     ]
     assert _parsed(blocks) == _parsed([Block(data, "flow.log", 0)] if data else [])
+
+
+def test_who_reads_a_block_says_whether_a_header_is_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "flow.log"
+    path.write_bytes(V2 + _V2_LINE * 2 + SHORT + _SHORT_LINE * 2)
+    file = InputFile(str(path), "flow.log", path.stat().st_size, 0)
+    blocks = _blocks(file, 10_000, 1)
+    assert [block.bare for block in blocks] == [False, True, True, False, True, True]
+    assert _parsed(blocks) == _parsed([replace(block, bare=False) for block in blocks])
 
 
 def test_several_members_and_padding_of_gzip(tmp_path: Path) -> None:

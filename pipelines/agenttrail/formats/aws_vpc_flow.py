@@ -132,6 +132,8 @@ def _headers_in_force(lines: Lines, block: Block) -> list[tuple[int, bytes]]:
 
     One that is damaged is a dead letter, and yet the rows below it are read by what it names.
     """
+    if block.bare:
+        return [(-1, block.header or b"")]
     top = block.header is None and len(lines) > 0 and is_header(lines.line(0))
     found = np.array(_header_rows(lines, block.data, top=top), dtype=np.int64)
     lines.skip(found[lines.good()[found]])

@@ -220,8 +220,8 @@ def read_blocks(part: InputRange, headers: Headers | None, block_bytes: int = BL
         if not isinstance(block, Block) or headers is None:
             yield block
             continue
-        yield Block(block.data, block.path, block.offset, header, block.source)
         found = headers.find(block.data, top=header is None)
+        yield Block(block.data, block.path, block.offset, header, block.source, bare=not found)
         header = found[-1][1] if found else header or b""
 
 
