@@ -23,6 +23,19 @@ def test_rows_share_an_id_if_they_agree(rows: list[tuple[str | None, str | None]
     assert ids == [content_id(*row) for row in rows]
 
 
+@given(
+    st.lists(st.sampled_from([None, "", "a", "a:b", "x" * 5_000]), min_size=1, max_size=8), st.sampled_from(["c", ""])
+)
+def test_how_a_column_is_stored_is_in_no_id(values: list[str | None], constant: str) -> None:
+    plain = pa.array(values, pa.string())
+    same = pa.array([constant] * len(values))
+    ids = content_ids([plain, same, plain])
+    assert ids.to_pylist() == [content_id(value, constant, value) for value in values]
+    assert content_ids([plain.dictionary_encode(), same.dictionary_encode(), plain.cast(pa.binary())]).equals(ids)
+    assert content_ids([plain, constant, plain]).equals(ids)
+    assert content_ids([same, constant]).to_pylist() == [content_id(constant, constant)] * len(values)
+
+
 def test_the_id_of_known_content_stays_what_it_is() -> None:
     """A changed hash would double every document in every index: this is a contract."""
     assert content_id("finding", "a", None, "") == "d123d3e7b2b8ee6854f9096f5f7ecd29"

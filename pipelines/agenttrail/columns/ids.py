@@ -31,30 +31,57 @@ def content_digests(columns: Sequence[pa.Array | str]) -> pa.Array:
     length = next(len(column) for column in columns if not isinstance(column, str))
     if not length:
         return pa.array([], pa.binary(ID_BYTES))
-    rows = pc.binary_join_element_wise(
-        *(part for column in columns for part in _sized(column)), pa.scalar(b"", pa.binary())
-    )
+    parts = _run_together([part for column in columns for part in _sized(column)])
+    joined = pc.binary_join_element_wise(*parts, pa.scalar(b"", pa.binary()))
+    rows = joined.to_pylist() if isinstance(joined, pa.Array) else [joined.as_py()] * length
     # what no kernel offers: half a microsecond a row, for evidence only; to make each hash anew takes a third more
     fresh, digests = hashlib.blake2b(digest_size=ID_BYTES).copy, []
-    for row in rows.to_pylist():
+    for row in rows:
         hash_ = fresh()
         hash_.update(row)
         digests.append(hash_.digest())
     return pa.Array.from_buffers(pa.binary(ID_BYTES), length, [None, pa.py_buffer(b"".join(digests))])
 
 
-def _sized(column: pa.Array | str) -> list[pa.Array | pa.Scalar]:
-    """Return length, colon and value of each row, as parts to be joined."""
+def _run_together(parts: Sequence[pa.Array | bytes]) -> list[pa.Array | pa.Scalar]:
+    """Return parts with neighbours that are the same in all rows as one."""
+    together: list[pa.Array | bytes] = []
+    for part in parts:
+        if together and isinstance(part, bytes) and isinstance(together[-1], bytes):
+            together[-1] += part
+        else:
+            together.append(part)
+    return [pa.scalar(part, pa.binary()) if isinstance(part, bytes) else part for part in together]
+
+
+def _sized(column: pa.Array | str) -> list[pa.Array | bytes]:
+    """Return length, colon and value of each row, as parts to be joined; as one where all rows have the same."""
     if isinstance(column, str):
-        value = column.encode()
-        return [pa.scalar(b"%d:%s" % (len(value), value), pa.binary())]
+        return [_of_all(column.encode())]
+    if column.null_count == len(column):
+        return [_OF_NULL]
+    if pa.types.is_dictionary(column.type):
+        if len(column.dictionary) == 1 and not column.null_count:
+            return [_of_all(column.dictionary.cast(pa.binary())[0].as_py())]
+        column = column.dictionary_decode()
     binary = column.cast(pa.binary())
-    length = pc.binary_length(binary).cast(pa.string()).cast(pa.binary())
-    return [
-        pc.coalesce(length, pa.scalar(b"-", pa.binary())),
-        pa.scalar(b":", pa.binary()),
-        pc.coalesce(binary, pa.scalar(b"", pa.binary())),
-    ]
+    length = pc.binary_length(binary)
+    if pc.max(length).as_py() < len(_LENGTHS):
+        size = _LENGTHS.take(length)
+    else:
+        size = pc.binary_join_element_wise(length.cast(pa.string()).cast(pa.binary()), b"", b":")
+    if not column.null_count:
+        return [size, binary]
+    return [pc.coalesce(size, pa.scalar(_OF_NULL, pa.binary())), pc.coalesce(binary, pa.scalar(b"", pa.binary()))]
+
+
+def _of_all(value: bytes) -> bytes:
+    return b"%d:%s" % (len(value), value)
+
+
+_OF_NULL = b"-:"
+_LENGTHS = pa.array([b"%d:" % length for length in range(1 << 12)], pa.binary())
+"""To take one of these is quicker than to write a number."""
 
 
 def hexadecimal(digests: pa.Array) -> pa.Array:

@@ -140,7 +140,7 @@ def detect(events: pa.RecordBatch, hits: pa.Array, holder: NDArray[np.int64]) ->
     originals = scrub(trim_line_ends(events.column("event.original")).cast(pa.string()))
     scope = _optional(events, "attribution.scope")
     index = _optional(events, _INDEX).cast(pa.string()) if _INDEX in events.schema.names else "0"
-    columns[DIGEST] = content_digests([columns["event.dataset"].cast(pa.string()), scope, originals, index])
+    columns[DIGEST] = content_digests([columns["event.dataset"], scope, originals, index])
     columns[HITS] = hits
     columns[HOLDER] = pa.array(holder.astype(np.int32))
     unique = first_of_each(columns[DIGEST], columns["log.file.path"], columns["log.offset"])
