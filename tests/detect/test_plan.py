@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.oracles.rules import holds
 
 from agenttrail.columns.addresses import parse_addresses
+from agenttrail.detect import plan as planning
 from agenttrail.detect.expressions import And, Expression, Match, Not, Op, Or
 from agenttrail.detect.plan import Plan
 from agenttrail.detect.rules import Rule
@@ -86,6 +88,8 @@ def _batch(events: list[dict[str, Any]], absent: set[str], *, encoded: bool = Fa
             if texts is not None
             else cast(pa.array(values, pa.string() if pa.types.is_dictionary(type_) else type_), type_)
         )
+        if encoded and pa.types.is_string(columns[name].type):
+            columns[name] = columns[name].dictionary_encode()
     return pa.RecordBatch.from_arrays(
         [*columns.values(), pa.array(["x"] * len(events))], names=[*columns, "event.dataset"]
     )
@@ -108,7 +112,9 @@ def test_every_rule_hits_the_rows_that_it_hits_alone(
     encoded: bool,  # noqa: FBT001 - Hypothesis gives it by place
 ) -> None:
     rules = [_rule(number, condition) for number, condition in enumerate(conditions)]
-    hits = Plan.compile(rules, "x", LISTS).run(_batch(events, absent, encoded=encoded))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(planning, "_FEW_WORDS", 0 if encoded else 256)
+        hits = Plan.compile(rules, "x", LISTS).run(_batch(events, absent, encoded=encoded))
     seen = [{name: value for name, value in event.items() if name not in absent} for event in events]
     for rule, rows in zip(rules, hits, strict=True):
         assert rows.tolist() == [row for row, event in enumerate(seen) if holds(rule.condition, event, LISTS)]

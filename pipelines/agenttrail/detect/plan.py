@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _WORD = 64
 _SAMPLE = 1_024  # rows from which the frequency of each bit is estimated
+_FEW_WORDS = 256  # up to which a dictionary is not looked through for repetitions
 _NO_PORT = 65_536
 
 
@@ -164,12 +165,18 @@ class Plan:
         )
         known = self.memory.get(key)
         if known is None or (known[0] is not dictionary and not known[0].equals(dictionary)):
-            values = pa.concat_arrays([dictionary, pa.nulls(1, dictionary.type)])
-            answers = [(one, evaluate_column(one.match, values, self.lists) != one.negated) for one in literals]
             if len(self.memory) > 256:  # noqa: PLR2004 - dictionaries of a batch or two
                 self.memory.clear()
-            known = self.memory[key] = (dictionary, _signatures(answers, self.words, len(values)))
+            known = self.memory[key] = (dictionary, self._asked_of(dictionary, literals))
         return known[1]
+
+    def _asked_of(self, dictionary: pa.Array, literals: tuple[Literal, ...]) -> NDArray[np.uint64]:
+        """Return the signature of each word, and of null; where each lease has a place, few are distinct."""
+        words = dictionary.dictionary_encode() if len(dictionary) > _FEW_WORDS else None
+        values = pa.concat_arrays([dictionary if words is None else words.dictionary, pa.nulls(1, dictionary.type)])
+        answers = [(one, evaluate_column(one.match, values, self.lists) != one.negated) for one in literals]
+        found = _signatures(answers, self.words, len(values))
+        return found if words is None else np.hstack([found.take(places(words), axis=1), found[:, -1:]])
 
     # -- gates
 
