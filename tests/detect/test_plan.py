@@ -132,6 +132,17 @@ def test_batch_bounds_change_nothing(conditions: list[Expression], events: list[
     assert parts == whole
 
 
+@pytest.mark.parametrize("few", [0, 256])
+def test_null_is_none_of_the_words_of_a_dictionary(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "_FEW_WORDS", few)
+    actions = pa.DictionaryArray.from_arrays([0, None, 1, 2], ["accept", "drop", "accept"])
+    batch = pa.RecordBatch.from_arrays([actions], names=["event.action"])
+    asked = [Match("event.action", Op.EQUALS, word) for word in ("accept", "drop")]
+    rules = [_rule(number, one) for number, one in enumerate([*asked, Not(asked[0]), Not(asked[1])])]
+    found = [rows.tolist() for rows in Plan.compile(rules, "x", LISTS).run(batch)]
+    assert found == [[0, 3], [2], [1, 2], [0, 1, 3]]
+
+
 def test_more_questions_than_one_word_holds() -> None:
     rules = [
         _rule(port, And((Match("peer.port", Op.EQUALS, port), Match("event.outcome", Op.EQUALS, "success"))))
