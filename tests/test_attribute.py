@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from agenttrail.attribute import LeaseTable, attribute
 from agenttrail.columns.addresses import address, parse_addresses
+from agenttrail.columns.batches import stacked
 from agenttrail.columns.dictionaries import addresses_decoded
 from agenttrail.columns.networks import NetworkLists, parse_network
+from agenttrail.entities import digested, each_once, holders_of, name_holders
 from agenttrail.leases import resolve
 from agenttrail.metadata import lease_batch
 from agenttrail.schema import ADDRESS, TIMESTAMP
@@ -150,6 +152,24 @@ def test_dictionaries_of_addresses_say_what_plain_ones_say(
     decoded = addresses_decoded(attribute(encoded, table, INTERNAL))
     assert decoded.column("peer.ip").type == ADDRESS
     assert decoded.to_pylist() == plain
+
+
+@given(_leases(), st.lists(_EVENT, min_size=1, max_size=30), st.integers(1, 30))
+def test_holders_that_come_again_in_another_batch_are_one(
+    leases: list[dict[str, object]], events: list[Event], cut: int
+) -> None:
+    table = LeaseTable.build(resolve([lease_batch(leases, "leases")]), 2_000_000)
+    attributed = attribute(_batch(events), table, INTERNAL)
+    pieces = [holders_of(attributed.slice(first, cut))[0] for first in range(0, len(events), cut)]
+    together = stacked(pieces)
+    once, which = each_once(together)
+    assert once.take(pa.array(which)).to_pylist() == together.to_pylist()
+    held = [(row["attribution.lease_id"], row["entity.anchor"], row["attribution.scope"]) for row in once.to_pylist()]
+    of_leases = [one for one in held if one[0] is not None]
+    assert len(set(of_leases)) == len(of_leases)
+    whole, _ = name_holders(attributed)
+    known = {str(row) for row in whole.to_pylist()}
+    assert {str(row) for row in digested(once).to_pylist()} == known
 
 
 @given(_leases(), st.lists(_EVENT.map(lambda event: replace(event, scope=None)), min_size=1, max_size=30))

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 
 from agenttrail.attribute_named import NameTable, attribute_named
-from agenttrail.entities import name_holders
+from agenttrail.columns.batches import stacked
+from agenttrail.entities import each_once, holders_of, name_holders
 from agenttrail.leases import resolve
 from agenttrail.schema import TIMESTAMP, conform, record
 
@@ -123,3 +124,21 @@ def test_a_record_that_names_nothing_is_nobodys() -> None:
 def test_no_leases_at_all() -> None:
     """Telemetry alone can be told, too."""
     assert _named(resolve([]), sandbox__id="a")["attribution.level"] == "sandbox"
+
+
+def test_what_a_record_calls_an_agent_is_kept_where_holders_that_come_again_are_one() -> None:
+    """A lease says who its holder is, but for the agent that it does not name."""
+    leases = _leases(_pod("a", 1, k8s__pod__uid="u"), _pod("b", 2, k8s__pod__uid="v", gen_ai__agent__id="bob"))
+    said = [("a", "ann"), ("a", "eve"), ("a", None), ("b", "eve"), ("b", None)]
+    columns = {
+        "event.start": pa.array([_T0 + 50_000_000] * len(said)).cast(TIMESTAMP),
+        "sandbox.id": pa.array([name for name, _ in said]),
+        "gen_ai.agent.id": pa.array([agent for _, agent in said]),
+    }
+    events = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+    found = attribute_named(events, NameTable.build(leases, 0))
+    together = stacked([holders_of(found.slice(row, 1))[0] for row in range(len(said))] * 2)
+    once, which = each_once(together)
+    assert once.take(pa.array(which)).to_pylist() == together.to_pylist()
+    agents = zip(once.column("sandbox.id").to_pylist(), once.column("gen_ai.agent.id").to_pylist(), strict=True)
+    assert sorted(agents, key=str) == [("a", "ann"), ("a", "eve"), ("a", None), ("b", "bob")]

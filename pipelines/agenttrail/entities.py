@@ -42,13 +42,40 @@ _FAR = 1 << 61
 
 
 def name_holders(events: pa.RecordBatch) -> tuple[pa.RecordBatch, NDArray[np.int64]]:
+    """Name whom each attributed event is about, with what :func:`digested` adds; see :func:`holders_of`."""
+    holders, which = holders_of(events)
+    return digested(holders), which
+
+
+def digested(holders: pa.RecordBatch) -> pa.RecordBatch:
+    """Return holders with the digests by which they are put together."""
+    columns = {name: holders.column(name) for name in holders.schema.names}
+    columns[ENTITY_DIGEST] = content_digests(["incident", *(columns[name] for name in KEY)])
+    columns[WORKLOAD_DIGEST] = _workloads(columns, columns[ENTITY_DIGEST])
+    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+
+
+def each_once(holders: pa.RecordBatch) -> tuple[pa.RecordBatch, NDArray[np.int64]]:
+    """Return holders of several batches of one run without those that came again, and each one's place among them.
+
+    A lease says all of its holder but the day that anchors it, if any, the scope that the log names, and what a record
+    calls an agent that the lease does not name.  Holders without one lease are left as they are.
+    """
+    lease = holders.column("attribution.lease_id")
+    alone = np.where(np.asarray(lease.is_valid()), -1, np.arange(len(lease)))
+    said = (holders.column(name) for name in ("entity.anchor", "attribution.scope", "gen_ai.agent.id"))
+    which, first = group_rows([pa.array(alone), lease, *said])
+    return holders.take(pa.array(first)), which
+
+
+def holders_of(events: pa.RecordBatch) -> tuple[pa.RecordBatch, NDArray[np.int64]]:
     """Name whom each attributed event is about.
 
     Returns:
-        The distinct holders - ``IDENTITY``, ``ENTITY`` and digest in plain columns - and each row's place among them.
-        The anchor is the pod's uid or the start of the occupancy for a trajectory or sandbox, and the UTC day of the
-        event for a job, a host or an address, and where neither is known.  An address is named with its scope, where
-        that is known.
+        The distinct holders - ``IDENTITY`` and ``ENTITY`` in plain columns - and each row's place among them.  The
+        anchor is the pod's uid or the start of the occupancy for a trajectory or sandbox, and the UTC day of the event
+        for a job, a host or an address, and where neither is known.  An address is named with its scope, where that is
+        known.
     """
     level = _plain(events.column("attribution.level"))
     occupied = np.asarray(pc.is_in(level, value_set=pa.array(OCCUPIED)))
@@ -63,8 +90,6 @@ def name_holders(events: pa.RecordBatch) -> tuple[pa.RecordBatch, NDArray[np.int
     index = pa.array(first)
     columns = {name: _plain(_column(events, name).take(index)) for name in IDENTITY}
     columns |= _entity(columns, own.take(index), day[first])
-    columns[ENTITY_DIGEST] = content_digests(["incident", *(columns[name] for name in KEY)])
-    columns[WORKLOAD_DIGEST] = _workloads(columns, columns[ENTITY_DIGEST])
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)), which
 
 

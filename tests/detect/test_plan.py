@@ -137,8 +137,9 @@ def test_null_is_none_of_the_words_of_a_dictionary(few: int, monkeypatch: pytest
     monkeypatch.setattr(planning, "_FEW_WORDS", few)
     actions = pa.DictionaryArray.from_arrays([0, None, 1, 2], ["accept", "drop", "accept"])
     batch = pa.RecordBatch.from_arrays([actions], names=["event.action"])
-    asked = [Match("event.action", Op.EQUALS, word) for word in ("accept", "drop")]
-    rules = [_rule(number, one) for number, one in enumerate([*asked, Not(asked[0]), Not(asked[1])])]
+    accepted, dropped = (Match("event.action", Op.EQUALS, word) for word in ("accept", "drop"))
+    asked: tuple[Expression, ...] = (accepted, dropped, Not(accepted), Not(dropped))
+    rules = [_rule(number, one) for number, one in enumerate(asked)]
     found = [rows.tolist() for rows in Plan.compile(rules, "x", LISTS).run(batch)]
     assert found == [[0, 3], [2], [1, 2], [0, 1, 3]]
 

@@ -28,7 +28,7 @@ from agenttrail.detect.signals import (
     select,
     travelling,
 )
-from agenttrail.entities import NAMED_BY, WORKLOAD_DIGEST, name_holders, shards
+from agenttrail.entities import NAMED_BY, WORKLOAD_DIGEST, digested, each_once, holders_of, shards
 from agenttrail.formats import FORMATS
 from agenttrail.gathering.named import TOOL_CALL, select_named
 from agenttrail.rollups import roll_up
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from agenttrail.transforms.parsing import Source
 
 
-_ROWS_TOGETHER = 1 << 15
+_ROWS_TOGETHER = 1 << 17
 """Signals of one source that leave a worker together."""
 
 
@@ -98,7 +98,7 @@ class _Detect(Timed):
             matter = pc.take(travelling(events, *NAMED_BY), pa.array(chosen), boundscheck=False)
             matter = addresses_decoded(matter)
             held = self._held.setdefault(source, [])
-            held.append(_Held(travelling(matter), rule_hits(hits, chosen, plan), *name_holders(matter)))
+            held.append(_Held(travelling(matter), rule_hits(hits, chosen, plan), *holders_of(matter)))
             if sum(len(one.which) for one in held) >= _ROWS_TOGETHER:
                 yield from self._leaving(source, self._held.pop(source))
         yield beam.pvalue.TaggedOutput(ACCOUNT, Account(seconds=Counter(self._seconds(started))))
@@ -118,9 +118,10 @@ class _Detect(Timed):
         They were held back to be many: what a batch costs to look through for secrets (their patterns are compiled
         each time), to spread, to compress and to read again is nearly all fixed.
         """
-        holders = stacked([one.holders for one in held])
+        holders, place = each_once(stacked([one.holders for one in held]))
+        holders = digested(holders)
         shifts = np.cumsum([0, *(one.holders.num_rows for one in held)])
-        holder = np.concatenate([one.which + shift for one, shift in zip(held, shifts, strict=False)])
+        holder = np.concatenate([place[one.which + shift] for one, shift in zip(held, shifts, strict=False)])
         events = stacked([one.events for one in held])
         rows, duplicates = detect(events, pa.concat_arrays([one.hits for one in held]), holder)
         account = Account.of(source, signals=rows.num_rows, duplicates=duplicates)
