@@ -172,6 +172,17 @@ def test_holders_that_come_again_in_another_batch_are_one(
     assert {str(row) for row in digested(once).to_pylist()} == known
 
 
+def test_a_host_is_another_holder_on_another_day() -> None:
+    lease = {"lease.address": address("10.0.0.1"), "lease.start": BASE, "lease.end": None, "host.name": "n1"}
+    table = LeaseTable.build(resolve([lease_batch([lease], "leases")]))
+    event = Event(None, "10.0.0.1", 40_000, "198.51.100.7", 443, BASE, None, None)
+    days = [replace(event, start=BASE + day * 86_400_000_000) for day in (0, 1, 0, 1)]
+    pieces = [holders_of(attribute(_batch([one]), table, INTERNAL))[0] for one in days]
+    once, which = each_once(stacked(pieces))
+    assert which.tolist() == [0, 1, 0, 1]
+    assert once.column("entity.anchor").to_pylist() == ["2026-03-02", "2026-03-03"]
+
+
 @given(_leases(), st.lists(_EVENT.map(lambda event: replace(event, scope=None)), min_size=1, max_size=30))
 def test_no_column_of_scopes_is_one_of_nulls(leases: list[dict[str, object]], events: list[Event]) -> None:
     table = LeaseTable.build(resolve([lease_batch(leases, "leases")]), 2_000_000)
