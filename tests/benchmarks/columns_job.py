@@ -24,6 +24,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from agenttrail import coders  # noqa: F401 - registers them
 from agenttrail.attribute import STATUSES, LeaseTable, attribute
 from agenttrail.columns import addresses
+from agenttrail.columns.dictionaries import addresses_decoded
 from agenttrail.columns.memory import keep_freed_memory
 from agenttrail.columns.networks import NetworkLists, parse_network
 from agenttrail.columns.numbers import numbers
@@ -127,7 +128,8 @@ def sandbox_minutes(events: pa.RecordBatch) -> pa.RecordBatch:
 
 def network_windows(events: pa.RecordBatch, unlisted: NDArray[np.bool_]) -> pa.RecordBatch:
     """Count rows and blocked rows with an unlisted peer per /24 network of the peer and five minutes."""
-    some = events.select(["peer.ip", "event.start", "event.outcome"]).take(pa.array(np.flatnonzero(unlisted)))
+    chosen = events.select(["peer.ip", "event.start", "event.outcome"]).take(pa.array(np.flatnonzero(unlisted)))
+    some = addresses_decoded(chosen)
     networks = (addresses.ipv4(some.column("peer.ip"))[0] >> 8).astype(np.int64)
     blocked = _is(some.column("event.outcome"), "failure").astype(np.int64)
     sums = sum_by_window(networks, _micros(some), FIVE_MINUTES, {"blocked": blocked})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -10,9 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agenttrail.columns.addresses import address, format_addresses, ipv4, parse_addresses
+from agenttrail.columns.addresses import address, as_bytes, format_addresses, ipv4, parse_addresses
 from agenttrail.columns.dictionaries import decoded
 from agenttrail.columns.positions import AddressSet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _IPV4 = st.ip_addresses(v=4).map(str)
 _IPV6 = st.ip_addresses(v=6).map(str)
@@ -40,6 +44,13 @@ def test_parsing_agrees_with_the_standard_library(texts: list[str | None], start
         assert bad.tolist() == [
             text is not None and want is None for text, want in zip(texts[start:], expected, strict=True)
         ]
+
+
+@pytest.mark.parametrize("read", [ipv4, as_bytes])
+def test_the_places_in_a_dictionary_are_not_read_as_addresses(read: Callable[[pa.Array], object]) -> None:
+    parsed, _ = parse_addresses(pa.array(["10.1.2.3", "10.1.2.4"] * 8).dictionary_encode())
+    with pytest.raises(TypeError, match="row by row"):
+        read(parsed)
 
 
 @pytest.mark.parametrize(

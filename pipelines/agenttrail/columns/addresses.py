@@ -161,7 +161,14 @@ def from_packed(words: NDArray[np.uint32], known: NDArray[np.bool_]) -> pa.Array
 
 
 def packed(addresses: pa.Array) -> NDArray[np.uint32]:
-    """Return the (n, 4) words of an address column in memory order, without a copy; null rows hold anything."""
+    """Return the (n, 4) words of an address column in memory order, without a copy; null rows hold anything.
+
+    Raises:
+        TypeError: another type, such as a dictionary, whose indices would be read as if they were addresses.
+    """
+    if addresses.type != ADDRESS:
+        message = f"addresses row by row are needed, not {addresses.type}"
+        raise TypeError(message)
     words = np.frombuffer(addresses.buffers()[1], dtype=np.uint32)
     start = addresses.offset * 4
     return words[start : start + len(addresses) * 4].reshape(-1, 4)
