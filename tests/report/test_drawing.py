@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.report.cases import BEGIN, timeline
@@ -121,6 +122,20 @@ def test_the_line_of_steps_is_level_for_each_minute() -> None:
     drawing = draw(_batch(*steps), [], (_BEGIN, _BEGIN + 10 * _MINUTE), [])
     ((shape,),) = [lane.shapes for lane in drawing.lanes]
     assert shape.path == f"M0 39H{_PLACE}L{_PLACE} 20H{2 * _PLACE}L{4 * _PLACE} 1H{5 * _PLACE}"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("last", [2**53 + 1, 2**63 - 1])
+def test_steps_beyond_what_a_float_keeps_are_told_apart(last: int) -> None:
+    steps = [
+        {"timeline.kind": "step", "@timestamp": _at(60 * minute), "training.step": step}
+        for minute, step in ((0, last - 1), (1, last))
+    ]
+    gpus = [{"timeline.kind": "gpu", "@timestamp": _at(60 * minute), "gpu.utilization": 99.0} for minute in (0, 1)]
+    drawing = draw(_batch(*steps, *gpus), [], (_BEGIN, _BEGIN + 2 * _MINUTE), [])
+    (lane,) = drawing.lanes
+    assert "red: 1 minute busy" in lane.note  # the first, which nothing is known before
+    assert f"training step, {last - 1:,} to {last:,}" in lane.note
 
 
 def test_an_empty_timeline_has_an_axis() -> None:

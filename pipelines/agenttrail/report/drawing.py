@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from markupsafe import Markup
 
+from agenttrail.columns.numbers import numbers
 from agenttrail.columns.offsets import ranges
 from agenttrail.columns.text import printable
 from agenttrail.errors import shortened
@@ -292,9 +293,7 @@ def _gpus(axis: _Axis, rows: Mapping[str, pa.RecordBatch]) -> list[Lane]:
     shapes, notes = [], []
     steps: dict[int, int] = {}
     if step is not None:
-        steps = dict(
-            zip(_times(step)[0].tolist(), _numbers(step, "training.step").astype(np.int64).tolist(), strict=True)
-        )
+        steps = dict(zip(_times(step)[0].tolist(), numbers(step.column("training.step")).tolist(), strict=True))
     onward = np.array(sorted(stepping(steps)), np.int64)
     if gpu is not None:
         starts = _times(gpu)[0]
