@@ -76,6 +76,8 @@ def _not_a_document(document: Any, kind: str) -> str:
 
 def _wrong(value: object, field: Field) -> str:
     types, words = _JSON[field.type]
+    if type(value) in types and not field.list:
+        return ""  # as most are
     values = value if field.list and isinstance(value, list) else [value]
     right = isinstance(value, list) is field.list and all(
         isinstance(one, types) and (isinstance(one, bool) is (field.type == "boolean")) for one in values

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def parse_time(text: str, name: str) -> int:
@@ -28,7 +29,7 @@ def parse_time(text: str, name: str) -> int:
         msg = f"{name} is not an RFC 3339 time"
         raise ValueError(msg) from error
     moment = parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
-    micros = (moment - _EPOCH) // timedelta(microseconds=1)
+    micros = (moment - _EPOCH) // _MICROSECOND
     if not EARLIEST <= micros < LATEST:
         msg = f"{name} lies outside of the years 2000 to 2100"
         raise ValueError(msg)

@@ -6,12 +6,15 @@ import html
 import re
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.report.cases import finding, incident, timeline, write_output
 
 from agenttrail.cli import main
 from agenttrail.detect.expressions import Match, Op
-from agenttrail.report.amounts import grouped, grouped_pair
+from agenttrail.report.amounts import grouped, grouped_numbers, grouped_pair
 from agenttrail.report.conditions import Condition, Part, Question, values
 
 if TYPE_CHECKING:
@@ -31,6 +34,14 @@ if TYPE_CHECKING:
 def test_only_whole_numbers_of_what_is_counted_are_grouped(field: str, value: object, shown: str) -> None:
     assert grouped(field, value) == shown
     assert grouped_pair(f"{field}={value}") == f"{field}={shown}"
+
+
+@given(st.lists(st.none() | st.integers(-(2**63), 2**63 - 1), max_size=20), st.integers(0, 3))
+@pytest.mark.parametrize("field", ["source.bytes", "peer.port"])
+def test_columns_are_grouped_as_single_values_are(field: str, values: list[int | None], start: int) -> None:
+    column = pa.array(values, pa.int64())[start:]
+    expected = [None if one is None else grouped(field, one) for one in values[start:]]
+    assert grouped_numbers(field, column).to_pylist() == expected
 
 
 def test_what_a_rule_asks_is_grouped_and_still_answered() -> None:

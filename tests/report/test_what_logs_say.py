@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -425,3 +426,18 @@ def test_templates_reach_no_inner_parts_of_our_records() -> None:
     for inner in ("__class__", "__init__", "__dict__"):
         with pytest.raises(SecurityError):
             environment.from_string(f"{{{{ one.{inner}.x }}}}").render(shown)
+
+
+@dataclass(frozen=True)
+class _Record:
+    _hidden: str = "hidden"
+    call: Any = spoken
+    text: str = "<b>"
+
+
+@pytest.mark.parametrize("expression", ["one._hidden.x", "one.call.__globals__.x", "one.call.__code__.x"])
+def test_templates_reach_neither_private_fields_nor_what_stands_in_functions(expression: str) -> None:
+    environment = _Environment(autoescape=True)
+    assert environment.from_string("{{ one.text }}").render(one=_Record()) == "&lt;b&gt;"
+    with pytest.raises(SecurityError):
+        environment.from_string(f"{{{{ {expression} }}}}").render(one=_Record())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
+
 _COUNTED = (".bytes", ".count", ".conversations", ".packets", ".peers", ".sockets", "event_count", "value_count")
 """How fields end that hold counts or bytes, those that correlations count among them."""
 _LONGEST = 40
@@ -23,6 +25,14 @@ def grouped(field: str, value: object) -> str:
     if not (number and len(text) <= _LONGEST):
         return text
     return f"{int(whole):,}{point}{rest}"
+
+
+def grouped_numbers(field: str, column: pa.Array) -> pa.Array:
+    """Return whole numbers of a field as :func:`grouped` shows each of them; nulls stay null."""
+    if not field.endswith(_COUNTED):
+        return column.cast(pa.string())
+    texts = [None if one is None else f"{one:,}" if one >= 0 else str(one) for one in column.to_pylist()]
+    return pa.array(texts, pa.string())
 
 
 def grouped_pair(text: str) -> str:

@@ -380,6 +380,9 @@ def _disputed(peers: pa.Array, starts: Longs, disputed: Sequence[tuple[str, int,
     return found
 
 
+_NO_PORT = -1
+
+
 def _peers(axis: _Axis, egress: pa.RecordBatch | None, first: Sequence[str]) -> list[Lane]:
     if egress is None:
         return []
@@ -399,11 +402,11 @@ def _peers(axis: _Axis, egress: pa.RecordBatch | None, first: Sequence[str]) -> 
     by_name = np.argsort(which, kind="stable")
     bounds = np.searchsorted(which[by_name], np.arange(len(names) + 1))
     rows_of = [by_name[start:stop] for start, stop in pairwise(bounds.tolist())]
-    starts, ports = _times(egress)[0], egress.column("peer.port")
+    starts, ports = _times(egress)[0], numbers(egress.column("peer.port"), _NO_PORT)
     lanes = []
     for at in order[:MOST_PEERS]:
         rows, name = rows_of[at], names[at]
-        told = sorted(pc.unique(pc.drop_null(ports.take(pa.array(rows)))).to_pylist())
+        told = sorted(set(ports[rows].tolist()) - {_NO_PORT})
         label = f"{'To all' if name.endswith(' peers') else 'To'} {_shown(name)}" + (
             f" port {_few(told)}" if told else ""
         )

@@ -13,7 +13,7 @@ from agenttrail.errors import shortened
 from agenttrail.incident_shapes import ended
 from agenttrail.report.acts import acts_of
 from agenttrail.report.advice import authors, steps
-from agenttrail.report.amounts import grouped
+from agenttrail.report.amounts import grouped_numbers
 from agenttrail.report.calls import LONGEST, Call, call_before, call_of
 from agenttrail.report.commands import command
 from agenttrail.report.conditions import Condition, values
@@ -66,7 +66,7 @@ _IDENTITY = (
 )  # fmt: skip
 _FURTHER = (("Namespace", "k8s.namespace.name"), ("Pod uid", "k8s.pod.uid"))
 """Names that are folded."""
-_OBSERVED = ("tool_call", "egress", "gpu", "step", "finding")
+_OBSERVED = pa.array(["tool_call", "egress", "gpu", "step", "finding"])
 """Entries of a timeline that come from logs."""
 _FEW = 3
 """Candidates that stand unfolded."""
@@ -259,11 +259,12 @@ def observed(timeline: pa.RecordBatch) -> tuple[int, int] | None:
 
     Leases are none of it: metadata may know ends that no log reaches to.
     """
-    seen = timeline.filter(pc.is_in(timeline.column("timeline.kind").cast(pa.string()), pa.array(_OBSERVED)))
+    logged = pc.is_in(timeline.column("timeline.kind").cast(pa.string()), _OBSERVED)
+    seen = timeline.select(["@timestamp", "event.end"]).filter(logged)
     if not seen.num_rows:
         return None
-    times = [seen.column(name).cast(pa.int64()) for name in ("@timestamp", "event.end")]
-    return int(pc.min(times[0]).as_py()), max(int(last) for one in times if (last := pc.max(one).as_py()) is not None)
+    times = [pc.min_max(column.cast(pa.int64())).as_py() for column in seen.columns]
+    return times[0]["min"], max(one["max"] for one in times if one["max"] is not None)
 
 
 def _until(timeline: pa.RecordBatch) -> str:
@@ -395,7 +396,7 @@ def _entries(entries: pa.RecordBatch) -> Rows:
 def _values(name: str, column: pa.Array) -> pa.Array:
     """Return values as text: amounts with their thousands apart, long ones with their middle left out."""
     if pa.types.is_integer(column.type):
-        return pa.array([None if one is None else grouped(name, one) for one in column.to_pylist()], pa.string())
+        return grouped_numbers(name, column)
     texts = column.cast(pa.string())
     if not pa.types.is_string(column.type) or (pc.max(pc.utf8_length(texts)).as_py() or 0) <= _VALUE:
         return texts

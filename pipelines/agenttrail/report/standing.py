@@ -179,7 +179,10 @@ def told_by_all(moments: Iterable[Moment], findings: Sequence[Mapping[str, Any]]
         findings: those of its incident.
     """
     known = disputes(findings)
-    return [replace(told, text=_by_all(told, known)) if told.kind == "egress" else told for told in moments]
+    return [
+        replace(told, text=_by_all(told, known)) if told.kind == "egress" and told.text.endswith(_BLOCKED) else told
+        for told in moments
+    ]
 
 
 @dataclass(frozen=True)
@@ -213,6 +216,6 @@ def _by_all(told: Moment, known: Iterable[Dispute]) -> str:
     for one in known:
         whom = f"to {one.peer} port ", f"to {one.peer}: "
         meet = told.start <= one.last and one.first <= told.end
-        if meet and told.text.endswith(_BLOCKED) and told.text.startswith(whom):
+        if meet and told.text.startswith(whom):
             return f"{told.text.removesuffix(_BLOCKED)}, {one.text}"
     return told.text
