@@ -145,15 +145,22 @@ def distinct_lists(groups: NDArray[np.int64], count: int, column: pa.Array, most
     order = ordinals(column)
     rows = np.flatnonzero(np.asarray(_valid(column)))
     order = order[rows]
-    # distinct pairs, which come out sorted by group, then value
     width = int(order.max(initial=0)) + 1
-    _, first = firsts(groups[rows] * width + order)
-    rows = rows[first]
+    rows = rows[_one_of_each(groups[rows] * width + order, count * width)]
     if most is not None:
         owner = groups[rows]
         place = np.arange(len(rows)) - np.searchsorted(owner, owner)
         rows = rows[place < most]
     return lists_by(groups[rows], count, _plain(column.take(pa.array(rows))))
+
+
+def _one_of_each(pairs: NDArray[np.int64], space: int) -> NDArray[np.int64]:
+    """Return a row of each distinct one of ``pairs``, all in [0, space), in ascending order of these."""
+    if space > _SPARSE * len(pairs):
+        return firsts(pairs)[1]
+    row = np.full(space, -1)
+    row[pairs] = np.arange(len(pairs))  # any row does: they are equal
+    return row[row >= 0]
 
 
 def smallest_by(groups: NDArray[np.int64], count: int, column: pa.Array) -> pa.Array:

@@ -21,15 +21,17 @@ if TYPE_CHECKING:
 
 _MANY, _REPEATED = 1_024, 16  # values looked at, and how often each must stand there for the words to be looked up
 _SECOND, _DAY = 1_000_000, 86_400_000_000  # microseconds
+_NONE = pa.scalar(None, pa.string())
 _MUST_ESCAPE = r'["\\\x00-\x1f\x7f]'
 
 
-def json_objects(batch: pa.RecordBatch | pa.StructArray, names: Sequence[str] | None = None) -> pa.Array:
+def json_objects(batch: pa.RecordBatch | pa.StructArray, names: Sequence[str] | None = None, end: str = "") -> pa.Array:
     """Return each row of a batch, or each struct of an array, as the text of a JSON object.
 
     Args:
         batch: columns of text, numbers, booleans, times (UTC), 16-byte addresses, lists of those, and structs.
         names: the columns to take, in this order; all by default.
+        end: what stands after each object.
     """
     if isinstance(batch, pa.StructArray):
         fields = dict(zip((field.name for field in batch.type), batch.flatten(), strict=True))
@@ -38,38 +40,36 @@ def json_objects(batch: pa.RecordBatch | pa.StructArray, names: Sequence[str] | 
     count = len(batch) if isinstance(batch, pa.StructArray) else batch.num_rows
     wanted = {name: fields[name] for name in (names or fields) if fields[name].null_count < count}
     if not wanted:
-        return pa.array(["{}"] * count, pa.string())
-    return _joined_in_one_go(wanted) or _joined_member_by_member(wanted)
+        return pa.array([f"{{}}{end}"] * count, pa.string())
+    return _joined_in_one_go(wanted, end) or _joined_member_by_member(wanted, end)
 
 
-def _joined_in_one_go(columns: Mapping[str, pa.Array]) -> pa.Array | None:
+def _joined_in_one_go(columns: Mapping[str, pa.Array], end: str) -> pa.Array | None:
     """Return the objects, made without a copy per member; None where the first column has nulls: each needs a comma."""
     parts: list[pa.Array | str] = ["{"]  # constants and columns in turn
     for place, (name, column) in enumerate(columns.items()):
         key = ("," if place else "") + orjson.dumps(name).decode() + ":"
-        text = _text(column)
-        values = json_values(column) if text is None else text
-        quote = "" if text is None else '"'
+        opening, values, closing = _enclosed(column)
         if not values.null_count:
-            parts[-1] += key + quote
-            parts += [values, quote]
+            parts[-1] += key + opening
+            parts += [values, closing]
         elif place:
-            parts += [pc.binary_join_element_wise(key + quote, values, quote, ""), ""]
+            parts += [pc.binary_join_element_wise(key + opening, values, closing, ""), ""]
         else:
             return None
-    parts[-1] += "}"
+    parts[-1] += "}" + end
     parts = [part for part in parts if not isinstance(part, str) or part]
     return pc.binary_join_element_wise(*parts, "", null_handling="replace", null_replacement="")
 
 
-def _joined_member_by_member(columns: Mapping[str, pa.Array]) -> pa.Array:
+def _joined_member_by_member(columns: Mapping[str, pa.Array], end: str) -> pa.Array:
     members = [_member(name, column) for name, column in columns.items()]
     if members[0].null_count:
         # pyarrow 25 drops a row whose parts are all null from the join; an empty part keeps it
         nothing = pc.is_null(pc.coalesce(*members))
         members[0] = pc.if_else(nothing, "", members[0])
     joined = pc.binary_join_element_wise(*members, ",", null_handling="skip")
-    return pc.binary_join_element_wise("{", joined, "}", "")
+    return pc.binary_join_element_wise("{", joined, "}" + end, "")
 
 
 def _member(name: str, column: pa.Array) -> pa.Array:
@@ -79,13 +79,19 @@ def _member(name: str, column: pa.Array) -> pa.Array:
 
 def json_values(column: pa.Array) -> pa.Array:
     """Return each value of a column as JSON text; null where there is none, or an empty list."""
-    type_ = column.type
-    if pa.types.is_list(type_):
-        return _lists(column)
-    if pa.types.is_struct(type_):
-        return pc.if_else(column.is_valid(), json_objects(column), pa.scalar(None, pa.string()))
+    opening, values, closing = _enclosed(column)
+    return pc.binary_join_element_wise(opening, values, closing, "") if opening else values
+
+
+def _enclosed(column: pa.Array) -> tuple[str, pa.Array, str]:
+    """Return what stands before and after each value, and between them the value; null where there is none."""
+    if pa.types.is_list(column.type):
+        return "[", _listed(column), "]"
+    if pa.types.is_struct(column.type):
+        objects = json_objects(column)
+        return "", pc.if_else(column.is_valid(), objects, _NONE) if column.null_count else objects, ""
     text = _text(column)
-    return column.cast(pa.string()) if text is None else pc.binary_join_element_wise('"', text, '"', "")
+    return ("", column.cast(pa.string()), "") if text is None else ('"', text, '"')
 
 
 def _text(column: pa.Array) -> pa.Array | None:
@@ -136,20 +142,21 @@ def _times_of_day() -> pa.Array:
     return pc.strftime(pa.array(np.arange(_DAY // _SECOND)).cast(pa.timestamp("s")), "%H:%M:%S")
 
 
-def _lists(column: pa.ListArray) -> pa.Array:
+def _listed(column: pa.ListArray) -> pa.Array:
+    """Return the entries of each list with commas between them; null where there are none."""
     values = json_values(column.flatten())
     offsets = np.concatenate([[0], np.cumsum(np.asarray(pc.fill_null(pc.list_value_length(column), 0)))])
     lists = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values)
     joined = pc.binary_join(lists, ",")
-    filled = pa.array(np.diff(offsets) > 0)
-    return pc.if_else(filled, pc.binary_join_element_wise("[", joined, "]", ""), pa.scalar(None, pa.string()))
+    filled = np.diff(offsets) > 0
+    return joined if filled.all() else pc.if_else(pa.array(filled), joined, _NONE)
 
 
-def json_lines(objects: pa.Array) -> memoryview:
-    """Return JSON objects as the bytes of a file with one a line, as they lie in the memory of a column."""
-    if not len(objects):
+def json_lines(batch: pa.RecordBatch) -> memoryview:
+    """Return a batch as the bytes of a file with one JSON object a line, as they lie in the memory of a column."""
+    if not batch.num_rows:
         return memoryview(b"")
-    lines = pc.binary_join_element_wise(objects, "", "\n")
+    lines = json_objects(batch, end="\n")
     _, offsets, data = lines.buffers()
     bounds = np.frombuffer(offsets, dtype=np.int32, count=len(lines) + 1, offset=lines.offset * 4)
     return memoryview(data)[bounds[0] : bounds[-1]]

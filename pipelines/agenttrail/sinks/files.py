@@ -255,7 +255,7 @@ class _WriteSorted(beam.DoFn):
     def process(self, element: tuple[int, pa.RecordBatch]) -> Iterator[tuple[str, dict[str, int]]]:
         shard, batch = element
         path = join(self._directory, PARTS, f"{self._name}-{shard:05d}.ndjson")
-        write(path, json_lines(json_objects(batch)))
+        write(path, json_lines(batch))
         severities = pc.value_counts(batch.column(f"{self._name.removesuffix('s')}.severity")).to_pylist()
         yield path, {entry["values"]: entry["counts"] for entry in severities}
 

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from agenttrail.casebook.desk import SafePoint, name_of
-from agenttrail.columns.json_text import json_lines, json_objects
+from agenttrail.columns.json_text import json_lines
 from agenttrail.documents import read_records
 from agenttrail.errors import SinkError
 from agenttrail.schema import record
@@ -280,7 +280,7 @@ class Versions:
                 ("incident", changes.incidents, changes.gone_incidents),
             ):
                 tombs = [_tomb(kind, id_) for id_ in gone.to_pylist()]
-                self._append(_KINDS[kind], b"".join([json_lines(json_objects(batch)), *tombs]))
+                self._append(_KINDS[kind], b"".join([json_lines(batch), *tombs]))
             if changes.timeline.num_rows and len(self._timelines()) > _MANY_TIMELINES:
                 standing, _ = last_versions(self._directory / _KINDS["incident"], "incident")
                 self._one_timeline(list(standing))
