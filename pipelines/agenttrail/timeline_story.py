@@ -98,7 +98,8 @@ def story_of(timeline: pa.RecordBatch) -> list[Moment]:
     kinds = timeline.column("timeline.kind")
     of_egress = pc.equal(kinds, "egress")
     egress = timeline.select([name for name, _ in _EGRESS]).filter(of_egress)
-    return _told(_egress(egress), documents_of(timeline.filter(pc.invert(of_egress))))
+    others = timeline.select([name for name in timeline.schema.names if timeline.column(name).null_count < len(kinds)])
+    return _told(_egress(egress), documents_of(others.filter(pc.invert(of_egress))))
 
 
 def documents_of(entries: pa.RecordBatch) -> list[Document]:

@@ -6,7 +6,7 @@ import base64
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -151,6 +151,7 @@ def micros(text: str) -> int:
     return parse_time(text, "time")
 
 
+@lru_cache(maxsize=1024)
 def when(time: str | int) -> str:
     """Return a time, or microseconds since 1970, to the second; what is no time, as it is."""
     try:
