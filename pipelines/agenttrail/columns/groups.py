@@ -64,11 +64,15 @@ def group_codes(codes: NDArray[np.int64], space: int) -> tuple[NDArray[np.int64]
 
     Returns:
         The number of each row's code, and the codes by number.  Where there are not many more codes than rows a table
-        of them is quicker than sorting, eight times so.
+        of them is quicker than sorting, eight times so; else those that differ are sorted, which are fewer.
     """
     if space > _SPARSE * len(codes):
-        found, which = np.unique(codes, return_inverse=True)
-        return which.astype(np.int64, copy=False), found
+        encoded = pa.array(codes).dictionary_encode()
+        found = encoded.dictionary.to_numpy()
+        order = np.argsort(found)
+        place = np.empty(len(found), dtype=np.int64)
+        place[order] = np.arange(len(found))
+        return place.take(encoded.indices.to_numpy()), found[order]
     used = np.zeros(space, dtype=bool)
     used[codes] = True
     found = np.flatnonzero(used)
