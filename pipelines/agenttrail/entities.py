@@ -103,7 +103,7 @@ def _column(events: pa.RecordBatch, name: str) -> pa.Array:
 
 
 def _known(column: pa.DictionaryArray) -> NDArray[np.bool_]:
-    known: NDArray[np.bool_] = np.asarray(column.dictionary.is_valid()).take(places(column))
+    known: NDArray[np.bool_] = np.append(np.asarray(column.dictionary.is_valid()), False).take(places(column))
     return known
 
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agenttrail.columns.addresses import address, as_bytes, format_addresses, ipv4, parse_addresses
+from agenttrail.columns.addresses import address, as_bytes, format_addresses, ipv4, parse_addresses, present
 from agenttrail.columns.dictionaries import decoded
 from agenttrail.columns.positions import AddressSet
 
@@ -38,8 +39,10 @@ def _expected(text: str | None) -> str | None:
 def test_parsing_agrees_with_the_standard_library(texts: list[str | None], start: int) -> None:
     column = pa.array(texts, pa.string())[start:]
     expected = [_expected(text) for text in texts[start:]]
-    for given_ in (column, column.dictionary_encode(), pa.array(texts, pa.string()).dictionary_encode()[start:]):
+    encoded = (column.dictionary_encode(), pa.array(texts, pa.string()).dictionary_encode()[start:])
+    for given_ in (column, *encoded, pc.dictionary_encode(column, null_encoding="encode")):
         parsed, bad = parse_addresses(given_)
+        assert present(parsed).tolist() == [one is not None for one in expected]
         assert format_addresses(parsed).to_pylist() == format_addresses(decoded(parsed)).to_pylist() == expected
         assert bad.tolist() == [
             text is not None and want is None for text, want in zip(texts[start:], expected, strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,6 +34,8 @@ def test_how_a_column_is_stored_is_in_no_id(values: list[str | None], constant: 
     assert ids.to_pylist() == [content_id(value, constant, value) for value in values]
     assert content_ids([plain.dictionary_encode(), same.dictionary_encode(), plain.cast(pa.binary())]).equals(ids)
     assert content_ids([plain, constant, plain]).equals(ids)
+    with_null = pc.dictionary_encode(plain, null_encoding="encode")
+    assert content_ids([with_null, constant, plain]).equals(ids)
     assert content_ids([same, constant]).to_pylist() == [content_id(constant, constant)] * len(values)
 
 

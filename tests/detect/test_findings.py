@@ -27,6 +27,8 @@ from agenttrail.entities import name_holders
 from agenttrail.leases import resolve
 from agenttrail.metadata import lease_batch
 from agenttrail.schema import TIMESTAMP, conform, record
+from agenttrail.transforms import detecting
+from agenttrail.transforms.detecting import _Detect
 from agenttrail.transforms.parsing import Source, with_scope
 
 if TYPE_CHECKING:
@@ -240,6 +242,18 @@ def test_batches_shards_and_order_change_nothing(events: list[Event], size: int,
         assert [other.counts[source, what] for source in range(3)] == [
             account.counts[source, what] for source in range(3)
         ]
+
+
+def test_long_lines_leave_before_their_bundle_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A column has room for 2 GiB, which fewer rows than usually leave together may have."""
+    event = Event(0, 5, ("10.0.0.1", 1, "198.51.100.9", 22), 6, "success", (1, 1), "eni", None)
+    batches = _batches([replace(event, second=second) for second in range(5)], 1)
+    line = batches[0][1].column("event.original").nbytes
+    monkeypatch.setattr(detecting, "_BYTES_TOGETHER", 2 * line)
+    detect = _Detect(SOURCES, RULES, LISTS, 1)
+    detect.start_bundle()
+    leaving = [sum(isinstance(output, tuple) for output in detect.process(element)) for element in batches]
+    assert leaving == [0, 1, 0, 1, 0]
 
 
 @_FEWER

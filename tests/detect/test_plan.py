@@ -12,6 +12,7 @@ from tests.oracles.rules import holds
 
 from agenttrail.columns.addresses import parse_addresses
 from agenttrail.detect import plan as planning
+from agenttrail.detect import predicates
 from agenttrail.detect.expressions import And, Expression, Match, Not, Op, Or
 from agenttrail.detect.plan import Plan
 from agenttrail.detect.rules import Rule
@@ -162,3 +163,22 @@ def test_more_questions_than_one_word_holds() -> None:
         130: [3],
         199: [4],
     }
+
+
+def test_few_rows_of_a_long_dictionary_are_asked_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To write every address of a block as text for each rule and each few rows took a hundred times as long."""
+    asked: list[int] = []
+    answer = predicates.evaluate_column
+
+    def counting(match: Match, column: pa.Array, lists: Any) -> Any:
+        asked.append(len(column))
+        return answer(match, column, lists)
+
+    monkeypatch.setattr(predicates, "evaluate_column", counting)
+    words = parse_addresses(pa.array([f"10.0.0.{number}" for number in range(9)]))[0]
+    addresses = pa.DictionaryArray.from_arrays(pa.array([8, None, 1, 8] * 5, pa.int8()), words)
+    match = Match("peer.ip", Op.STARTS_WITH, "10.0.0.8")
+    for rows, many in ((4, 4), (20, 9)):
+        batch = pa.RecordBatch.from_arrays([addresses[:rows]], ["peer.ip"])
+        assert predicates.evaluate(match, batch, {}).tolist() == [True, False, False, True] * (rows // 4)
+        assert asked.pop() == many

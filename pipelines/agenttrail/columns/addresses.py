@@ -37,10 +37,12 @@ def parse_addresses(text: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
     """
     if pa.types.is_dictionary(text.type):
         parsed, bad = parse_addresses(text.dictionary)
-        if not bad.any():
+        if not parsed.null_count:
             return pa.DictionaryArray.from_arrays(text.indices, parsed, safe=False), np.zeros(len(text), dtype=bool)
         wrong = pa.array(bad).take(text.indices).fill_null(fill_value=False)
-        indices = pc.if_else(wrong, pa.scalar(None, text.indices.type), text.indices)
+        # what is null by its word is made null by its place: that is where others look
+        gone = pc.is_null(parsed).take(text.indices)
+        indices = pc.if_else(gone, pa.scalar(None, text.indices.type), text.indices)
         return pa.DictionaryArray.from_arrays(indices, parsed, safe=False), _to_numpy(wrong)
     count = len(text)
     words = np.zeros((count, 4), dtype=np.uint32)

@@ -20,8 +20,15 @@ def decoded(table: pa.Table) -> pa.Table:
 
 
 def as_one_batch(table: pa.Table) -> pa.RecordBatch:
-    """Return a table as a single batch, also an empty one."""
+    """Return a table as a single batch, also an empty one.
+
+    Raises:
+        ValueError: a column is longer than the 2 GiB that fit into one.
+    """
     combined = table.combine_chunks()
+    if any(column.num_chunks > 1 for column in combined.columns):
+        message = "a column of more than 2 GiB does not fit into one batch"
+        raise ValueError(message)
     arrays = [column.chunk(0) if column.num_chunks else pa.array([], column.type) for column in combined.columns]
     return pa.RecordBatch.from_arrays(arrays, schema=combined.schema)
 

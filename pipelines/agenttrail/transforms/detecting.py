@@ -44,7 +44,9 @@ if TYPE_CHECKING:
 
 
 _ROWS_TOGETHER = 1 << 17
-"""Signals of one source that leave a worker together."""
+"""Signals of one source that leave a worker together, or sooner,"""
+_BYTES_TOGETHER = 1 << 26
+"""once their lines take this much: those of tool calls may be long, and a column has room for 2 GiB."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,12 @@ class _Held:
     hits: pa.Array
     holders: pa.RecordBatch
     which: NDArray[np.int64]
+
+
+def _enough(held: Sequence[_Held]) -> bool:
+    """Tell whether rows that wait are to leave."""
+    rows = sum(len(one.which) for one in held)
+    return rows >= _ROWS_TOGETHER or sum(one.events.column("event.original").nbytes for one in held) >= _BYTES_TOGETHER
 
 
 class _Detect(Timed):
@@ -99,7 +107,7 @@ class _Detect(Timed):
             matter = addresses_decoded(matter)
             held = self._held.setdefault(source, [])
             held.append(_Held(travelling(matter), rule_hits(hits, chosen, plan), *holders_of(matter)))
-            if sum(len(one.which) for one in held) >= _ROWS_TOGETHER:
+            if _enough(held):
                 yield from self._leaving(source, self._held.pop(source))
         yield beam.pvalue.TaggedOutput(ACCOUNT, Account(seconds=Counter(self._seconds(started))))
 
