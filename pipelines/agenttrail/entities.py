@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from agenttrail.columns.addresses import format_addresses
-from agenttrail.columns.dictionaries import places
+from agenttrail.columns.addresses import format_addresses, present
+from agenttrail.columns.dictionaries import asked_once
 from agenttrail.columns.groups import group_rows
 from agenttrail.columns.ids import content_digests
 from agenttrail.columns.numbers import numbers
@@ -80,7 +80,7 @@ def holders_of(events: pa.RecordBatch) -> tuple[pa.RecordBatch, NDArray[np.int64
     level = _plain(events.column("attribution.level"))
     occupied = np.asarray(pc.is_in(level, value_set=pa.array(OCCUPIED)))
     # of several candidates that only agree on a name, none says when it started
-    anchored = occupied & (_known(events.column("k8s.pod.uid")) | _known(events.column("attribution.lease_start")))
+    anchored = occupied & (_known(events, "k8s.pod.uid") | _known(events, "attribution.lease_start"))
     day = numbers(events.column("event.start").cast(pa.int64())) // DAY
     at_address = pc.equal(level, "address")
     own = pc.if_else(at_address, _own_address(events), pa.scalar(None, pa.binary(16)))
@@ -102,9 +102,8 @@ def _column(events: pa.RecordBatch, name: str) -> pa.Array:
     return pa.nulls(events.num_rows, pa.string()) if index < 0 else events.column(index)
 
 
-def _known(column: pa.DictionaryArray) -> NDArray[np.bool_]:
-    known: NDArray[np.bool_] = np.append(np.asarray(column.dictionary.is_valid()), False).take(places(column))
-    return known
+def _known(events: pa.RecordBatch, name: str) -> NDArray[np.bool_]:
+    return asked_once(events.column(name), present, of_null=False)
 
 
 def _own_address(events: pa.RecordBatch) -> pa.Array:

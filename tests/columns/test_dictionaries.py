@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from agenttrail.columns.addresses import present
 from agenttrail.columns.dictionaries import asked_once
-from agenttrail.entities import _known
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,9 +31,6 @@ def test_the_fewer_of_words_and_rows_are_asked_after(rows: int, many: int) -> No
 
 def test_no_place_is_no_word() -> None:
     column = pa.DictionaryArray.from_arrays(pa.array([None, 0, 1], pa.int8()), pa.array([None, "a"]))
-    assert _known(column).tolist() == [False, False, True]
-    assert _known(column[:1].filter(pa.array([True]))).tolist() == [False]
-    assert (
-        _known(pa.DictionaryArray.from_arrays(pa.nulls(2, pa.int8()), pa.array([], pa.string()))).tolist()
-        == [False] * 2
-    )
+    assert asked_once(column, present, of_null=False).tolist() == [False, False, True]
+    wordless = pa.DictionaryArray.from_arrays(pa.nulls(2, pa.int8()), pa.array([], pa.string()))
+    assert asked_once(wordless, present, of_null=False).tolist() == [False, False]

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from agenttrail.columns.addresses import format_addresses, present
-from agenttrail.columns.dictionaries import decoded, places
+from agenttrail.columns.dictionaries import asked_once
 from agenttrail.columns.networks import parse_network
 from agenttrail.detect.expressions import COMPARISONS, Match, Op
 from agenttrail.schema import record
@@ -58,12 +58,9 @@ def evaluate(match: Match, batch: pa.RecordBatch, lists: Mapping[str, tuple[str,
     if match.op is Op.FIELD:
         other = batch.schema.get_field_index(str(match.value))
         return np.zeros(batch.num_rows, bool) if other < 0 else _evaluate_fields(match, column, batch.column(other))
-    if pa.types.is_dictionary(column.type) and len(column.dictionary) > len(column):
-        column = decoded(column)  # few rows are left of many, and few of the words
-    if pa.types.is_dictionary(column.type):
-        table = np.append(evaluate_column(match, column.dictionary, lists), match.op is Op.EXISTS and not match.value)
-        return table.take(places(column))
-    return evaluate_column(match, column, lists)
+    return asked_once(
+        column, lambda plain: evaluate_column(match, plain, lists), match.op is Op.EXISTS and not match.value
+    )
 
 
 def evaluate_column(match: Match, column: pa.Array, lists: Mapping[str, tuple[str, ...]]) -> NDArray[np.bool_]:
