@@ -106,3 +106,10 @@ def test_what_has_not_ended_ends_later_than_all() -> None:
     times = pa.array([5, 9, 7, None], pa.timestamp("us", "UTC"))
     latest = latest_by(np.array([0, 0, 1, 1]), 2, times)
     assert latest.cast(pa.int64()).to_pylist() == [9, None]
+
+
+def test_distinct_values_of_few_rows_in_many_groups_are_in_order() -> None:
+    lists = distinct_lists(np.array([99, 0, 99, 99]), 100, pa.array(["c", "b", "a", "c"]))
+    assert lists[0].as_py() == ["b"]
+    assert lists[99].as_py() == ["a", "c"]
+    assert sum(map(len, lists.to_pylist())) == 3

@@ -66,3 +66,9 @@ def test_no_text_can_end_its_line_or_string(texts: list[str]) -> None:
     data = bytes(json_lines(pa.RecordBatch.from_pydict({"a": texts})))
     assert data.count(b"\n") == len(texts)
     assert [orjson.loads(line) for line in data.split(b"\n")[:-1]] == [{"a": text} for text in texts]
+
+
+def test_rows_and_structs_that_hold_nothing() -> None:
+    assert bytes(json_lines(pa.RecordBatch.from_pydict({"a": pa.nulls(2, pa.string())}))) == b"{}\n{}\n"
+    structs = pa.array([{"x": 1}, None], pa.struct([("x", pa.int64())]))
+    assert json_objects(pa.RecordBatch.from_pydict({"s": structs})).to_pylist() == ['{"s":{"x":1}}', "{}"]

@@ -114,6 +114,11 @@ def test_verdicts_are_whole_minutes_and_say_what_another_log_allowed() -> None:
     assert (drawing.band[0], drawing.minutes[0]) == (_PLACE * 3 // 2, _PLACE)
 
 
+def test_a_peer_without_a_port_is_named_without_one() -> None:
+    drawing = draw(_batch(_egress(0, "success")), [], (_BEGIN, _BEGIN + _MINUTE), [])
+    assert [lane.label for lane in drawing.lanes] == ["Verdicts", "To 198.51.100.7"]
+
+
 def test_the_line_of_steps_is_level_for_each_minute() -> None:
     steps = [
         {"timeline.kind": "step", "@timestamp": _at(60 * minute), "training.step": step}
